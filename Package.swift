@@ -1,0 +1,46 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// CI turns warnings into errors; a user's newer compiler may warn of more without breaking the build.
+let settings: [SwiftSetting] =
+  [.strictMemorySafety()]
+  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil ? [] : [.treatAllWarnings(as: .error)])
+
+let package = Package(
+  name: "kvmlite",
+  products: [
+    .executable(name: "kvmlite", targets: ["kvmlite"]),
+    .library(
+      name: "KVMLite",
+      targets: ["Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
+  ],
+  targets: [
+    // C shims
+    .systemLibrary(name: "CKVM", path: "CKVM"),
+    .systemLibrary(name: "CLinux", path: "CLinux"),
+
+    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices, Boot} -> Memory -> Host
+    .target(name: "Host", dependencies: ["CLinux"], swiftSettings: settings),
+    .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
+    .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
+    .target(name: "Devices", dependencies: ["Memory"], swiftSettings: settings),
+    .target(name: "Boot", dependencies: ["Memory"], swiftSettings: settings),
+    .target(
+      name: "Machine", dependencies: ["KVM", "Devices", "Boot", "Memory", "Host"],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "kvmlite",
+      dependencies: [
+        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: settings),
+
+    // The built-in guests: guest-asm/*.S, assembled and embedded while building
+    .target(name: "Guests", dependencies: ["Boot"], swiftSettings: settings),
+  ],
+  swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,95 @@
+/// An address space with devices in it: the port bus or the MMIO bus.
+///
+/// It is filled before the first VCPU runs and never changes after, so look-up takes no lock.
+public struct Bus: Sendable {
+  /// A device's place on the bus.
+  public struct Slot: Sendable {
+    /// The first address of the device.
+    public let start: UInt64
+    /// The last.
+    public let last: UInt64
+    /// The device.
+    public let device: any Device
+    let widestAccess: Int
+  }
+
+  /// Two devices that want the same addresses.
+  public struct Overlap: Error, Sendable, CustomStringConvertible {
+    /// The device that was there.
+    public let present: StaticString
+    /// The device that was to be added.
+    public let added: StaticString
+
+    /// Names both.
+    public var description: String { "\(added) would overlap \(present) on the bus" }
+  }
+
+  /// The devices by rising address.
+  public private(set) var slots: [Slot] = []
+
+  /// A bus without devices: reads give all ones.
+  public init() {}
+
+  /// Puts `device` at `count` addresses from `start` on.
+  public mutating func add(_ device: any Device, at start: UInt64, count: UInt64) throws(Overlap) {
+    let last = start + (count - 1)
+    for slot in slots where slot.start <= last && start <= slot.last {
+      throw Overlap(present: slot.device.name, added: device.name)
+    }
+    let slot = Slot(start: start, last: last, device: device, widestAccess: device.widestAccess)
+    slots.insert(slot, at: slots.firstIndex { $0.start > start } ?? slots.count)
+  }
+
+  /// The index in `slots` of the device at `address`, or -1.
+  @inlinable
+  public func index(of address: UInt64) -> Int {
+    // An index loop: for-in over the slots would retain each device.
+    var low = 0
+    var high = slots.count
+    while low < high {
+      let middle = (low &+ high) >> 1
+      if slots[middle].last < address { low = middle &+ 1 } else { high = middle }
+    }
+    return low < slots.count && slots[low].start <= address ? low : -1
+  }
+
+  /// Reads `width` bytes at `address`. Where nobody answers, bits are ones.
+  public func read(_ address: UInt64, width: Int) -> UInt64 {
+    let index = index(of: address)
+    if index >= 0 && takesWhole(index, address, width) {
+      return slots[index].device.read(offset: address &- slots[index].start, width: width)
+    }
+    return readInPieces(address, width, index)
+  }
+
+  /// Writes `width` bytes at `address`. What nobody takes is dropped.
+  public func write(_ address: UInt64, width: Int, value: UInt64) {
+    let index = index(of: address)
+    if index >= 0 && takesWhole(index, address, width) {
+      slots[index].device.write(
+        offset: address &- slots[index].start, width: width, value: value)
+    } else {
+      writeInPieces(address, width, value, index)
+    }
+  }
+
+  private func takesWhole(_ index: Int, _ address: UInt64, _ width: Int) -> Bool {
+    width <= slots[index].widestAccess && UInt64(width &- 1) <= slots[index].last &- address
+  }
+
+  // Halves until a device takes the pieces whole, or each is a byte.
+  private func readInPieces(_ address: UInt64, _ width: Int, _ index: Int) -> UInt64 {
+    guard width > 1 else { return 0xFF }
+    let half = width / 2
+    let low = read(address, width: half)
+    let high = read(address &+ UInt64(half), width: half)
+    return low | high << UInt64(half * 8)
+  }
+
+  private func writeInPieces(_ address: UInt64, _ width: Int, _ value: UInt64, _ index: Int) {
+    guard width > 1 else { return }
+    let half = width / 2
+    write(address, width: half, value: value & (1 << UInt64(half * 8) - 1))
+    write(address &+ UInt64(half), width: half, value: value >> UInt64(half * 8))
+  }
+}

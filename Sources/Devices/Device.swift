@@ -1,0 +1,58 @@
+/// A device on a bus: what it answers to reads and what it does on writes.
+///
+/// A device doesn't know where it stands: it sees offsets from its own start. It is called by the
+/// threads of all VCPUs, and by the event loop, so one with state guards it; look-up on the bus takes
+/// no lock. Nothing a guest does may make it trap.
+public protocol Device: AnyObject, Sendable {
+  /// The name that traces and tables show, such as `uart`.
+  var name: StaticString { get }
+
+  /// The widest access the device takes in one piece, in bytes: 1, 2, 4 or 8. The bus cuts wider
+  /// ones into pieces, as an ISA bridge does.
+  var widestAccess: Int { get }
+
+  /// Answers a read of `width` bytes (1, 2, 4 or 8) at `offset`.
+  func read(offset: UInt64, width: Int) -> UInt64
+
+  /// Takes a write of `width` bytes (1, 2, 4 or 8) at `offset`; the value's higher bytes are zero.
+  func write(offset: UInt64, width: Int, value: UInt64)
+
+  /// Takes the bytes of one repeated byte-wide write (REP OUTSB) to `offset`, in order.
+  func write(offset: UInt64, bytes: Span<UInt8>)
+}
+
+extension Device {
+  /// Byte-wide, as ISA devices are.
+  public var widestAccess: Int { 1 }
+
+  /// One write after another.
+  public func write(offset: UInt64, bytes: Span<UInt8>) {
+    for index in 0..<bytes.count {
+      write(
+        offset: offset, width: 1,
+        value: UInt64(bytes[index]))
+    }
+  }
+}
+
+/// One interrupt input of the machine, as a device sees it.
+public protocol InterruptLine: AnyObject, Sendable {
+  /// Raises or lowers the line. Called by any thread.
+  func set(_ isRaised: Bool)
+}
+
+/// Where a device's bytes go: a terminal, a file, a test's buffer.
+public protocol ByteSink: AnyObject, Sendable {
+  /// Takes all of `bytes`, and returns when they are on their way. Called by any thread.
+  func write(_ bytes: Span<UInt8>)
+}
+
+/// What a guest can ask of the machine it runs on, through one device or another.
+public protocol MachineControl: AnyObject, Sendable {
+  /// Ends the run as if the power were switched off.
+  func requestPowerOff()
+  /// Resets the machine, as its reset line would.
+  func requestReset()
+  /// Ends the run with `(value << 1) | 1` as the exit status, of which 8 bits are kept.
+  func requestExit(_ value: UInt32)
+}

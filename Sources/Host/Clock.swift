@@ -1,0 +1,16 @@
+import Glibc
+
+/// The host's clocks, as plain numbers.
+public enum Clock {
+  /// Nanoseconds of `CLOCK_MONOTONIC`, which never goes back. Corresponds to `clock_gettime(2)`.
+  @inline(__always)
+  public static var monotonicNanoseconds: UInt64 {
+    var time = timespec()
+    // The C library writes one timespec; this clock can't fail.
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+  }
+
+  /// Seconds since 1970 in UTC. Corresponds to `time(2)`.
+  public static var secondsSince1970: Int64 { Int64(time(nil)) }
+}

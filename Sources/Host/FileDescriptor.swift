@@ -1,0 +1,110 @@
+import Glibc
+
+/// Owns an open file of the host and closes it at the end of its life.
+public struct FileDescriptor: ~Copyable, Sendable {
+  /// The number the kernel knows the open file by.
+  public let number: Int32
+  private let isOwned: Bool
+
+  /// Takes over `number`, which nobody else closes.
+  public init(owning number: Int32) {
+    self.number = number
+    self.isOwned = true
+  }
+
+  /// Uses `number` without ever closing it, as is right for the standard streams.
+  public init(borrowing number: Int32) {
+    self.number = number
+    self.isOwned = false
+  }
+
+  deinit {
+    if isOwned { close(number) }
+  }
+
+  /// How to open a file. Corresponds to the flags of `open(2)`.
+  public struct OpenFlags: OptionSet, Sendable {
+    public let rawValue: Int32
+    public init(rawValue: Int32) { self.rawValue = rawValue }
+
+    /// For reading only.
+    public static let readOnly = OpenFlags(rawValue: O_RDONLY)
+    /// For writing only.
+    public static let writeOnly = OpenFlags(rawValue: O_WRONLY)
+    /// For both.
+    public static let readWrite = OpenFlags(rawValue: O_RDWR)
+    /// Makes the file if it isn't there.
+    public static let create = OpenFlags(rawValue: O_CREAT)
+    /// Fails if the file is there already.
+    public static let exclusive = OpenFlags(rawValue: O_EXCL)
+    /// Empties the file first.
+    public static let truncate = OpenFlags(rawValue: O_TRUNC)
+    /// Never waits, neither for the open nor for data.
+    public static let nonBlocking = OpenFlags(rawValue: O_NONBLOCK)
+  }
+
+  /// Opens `path`; a new file gets `permissions` less the umask. Corresponds to `open(2)`.
+  public init(opening path: String, _ flags: OpenFlags, permissions: UInt32 = 0o666) throws(Errno) {
+    let number = unsafe open(path, flags.rawValue | O_CLOEXEC, permissions)
+    guard number >= 0 else { throw Errno.current }
+    self.init(owning: number)
+  }
+
+  /// Reads at most `bytes.count` bytes and returns how many came; 0 means the end.
+  ///
+  /// Throws `EINTR` too: whether to go on after a signal is the caller's decision. Corresponds to
+  /// `read(2)`.
+  public borrowing func read(into bytes: inout MutableSpan<UInt8>) throws(Errno) -> Int {
+    // The kernel writes at most the buffer's length.
+    let count = unsafe bytes.withUnsafeMutableBufferPointer { unsafe Glibc.read(number, $0.baseAddress, $0.count) }
+    guard count >= 0 else { throw Errno.current }
+    return count
+  }
+
+  /// Reads at most `count` bytes and returns those that came; none means the end.
+  public borrowing func read(atMost count: Int) throws(Errno) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    var span = bytes.mutableSpan
+    let length = try read(into: &span)
+    bytes.removeLast(count - length)
+    return bytes
+  }
+
+  /// Writes at most all of `bytes` and returns how many went. Corresponds to `write(2)`.
+  public borrowing func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    // The kernel only reads, and within the buffer's length.
+    let count = unsafe bytes.withUnsafeBufferPointer { unsafe Glibc.write(number, $0.baseAddress, $0.count) }
+    guard count >= 0 else { throw Errno.current }
+    return count
+  }
+
+  /// Writes all of `bytes`, going on after signals and partial writes.
+  public borrowing func writeAll(_ bytes: Span<UInt8>) throws(Errno) {
+    var done = 0
+    while done < bytes.count {
+      do {
+        done += try write(bytes.extracting(done..<bytes.count))
+      } catch {
+        if error.code != EINTR { throw error }
+      }
+    }
+  }
+
+  /// Writes the UTF-8 of `text`.
+  public borrowing func writeAll(_ text: String) throws(Errno) {
+    try writeAll(Array(text.utf8).span)
+  }
+
+  /// Reads into `bytes` from `offset` on and returns how many bytes came. Corresponds to `pread(2)`.
+  public borrowing func read(into bytes: inout MutableSpan<UInt8>, at offset: Int) throws(Errno) -> Int {
+    // The kernel writes at most the buffer's length.
+    let count = unsafe bytes.withUnsafeMutableBufferPointer {
+      unsafe pread(number, $0.baseAddress, $0.count, offset)
+    }
+    guard count >= 0 else { throw Errno.current }
+    return count
+  }
+
+  /// Whether this is a terminal. Corresponds to `isatty(3)`.
+  public var isTerminal: Bool { isatty(number) == 1 }
+}

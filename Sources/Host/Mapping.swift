@@ -1,0 +1,68 @@
+import Glibc
+
+/// Owns a range of the process's address space and unmaps it at the end of its life.
+///
+/// The contents are shared with a running guest, or with the kernel: two reads of one place may
+/// differ. All access is by checked offset; only `Memory` and `KVM` see the address.
+@safe public final class Mapping: @unchecked Sendable {
+  // Sound as Sendable: the address and the length never change, and what lies behind them is plain
+  // bytes that several threads may read and write as hardware would.
+
+  /// Where the range starts in this process.
+  public let base: UnsafeMutableRawPointer
+  /// How many bytes it has.
+  public let count: Int
+
+  /// Reserves `count` bytes of private zeroed memory that costs nothing until it is touched.
+  ///
+  /// Corresponds to `mmap(2)` with `MAP_ANONYMOUS | MAP_NORESERVE`.
+  public init(anonymous count: Int) throws(Errno) {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    guard let base = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, flags, -1, 0),
+      unsafe base != MAP_FAILED
+    else { throw Errno.current }
+    unsafe self.base = unsafe base
+    self.count = count
+  }
+
+  /// Maps the first `count` bytes of an open file, shared with all who map it.
+  ///
+  /// Corresponds to `mmap(2)` with `MAP_SHARED`.
+  public init(sharing file: borrowing FileDescriptor, count: Int) throws(Errno) {
+    guard let base = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0),
+      unsafe base != MAP_FAILED
+    else { throw Errno.current }
+    unsafe self.base = unsafe base
+    self.count = count
+  }
+
+  deinit {
+    unsafe munmap(base, count)
+  }
+
+  /// Asks for huge pages from `offset` on. Only advice: the kernel may not have any.
+  ///
+  /// Corresponds to `madvise(2)` with `MADV_HUGEPAGE`.
+  public func adviseHugePages(from offset: Int) {
+    guard offset >= 0, offset < count else { return }
+    unsafe madvise(base + offset, count - offset, MADV_HUGEPAGE)
+  }
+
+  /// How many bytes of the range are in the host's memory now. Corresponds to `mincore(2)`.
+  public func residentBytes() -> Int {
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let chunk = 1 << 14  // pages asked for at a time, so that a large guest needs no large vector
+    var resident = 0
+    unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: chunk) { vector in
+      var offset = 0
+      while offset < count {
+        let length = min(chunk * page, count - offset)
+        let pages = (length + page - 1) / page
+        guard unsafe mincore(base + offset, length, vector.baseAddress) == 0 else { return }
+        for index in 0..<pages where unsafe vector[index] & 1 != 0 { resident += 1 }
+        offset += length
+      }
+    }
+    return resident * page
+  }
+}

@@ -1,0 +1,77 @@
+import CLinux
+import Glibc
+
+/// A signal of the host's Linux.
+public struct Signal: Equatable, Sendable {
+  /// The signal's number, such as 2 for `SIGINT`.
+  public let number: Int32
+
+  /// Wraps a signal's number.
+  public init(_ number: Int32) { self.number = number }
+
+  /// Ctrl-C on the terminal.
+  public static let interrupt = Signal(SIGINT)
+  /// A polite request to end.
+  public static let terminate = Signal(SIGTERM)
+  /// The terminal went away.
+  public static let hangUp = Signal(SIGHUP)
+  /// Somebody closed the reading end of a pipe.
+  public static let brokenPipe = Signal(SIGPIPE)
+  /// The terminal's size changed.
+  public static let windowChange = Signal(SIGWINCH)
+  /// What kvmlite kicks its own threads with: it only makes a system call return `EINTR`.
+  public static let kick = Signal(__libc_current_sigrtmin() + 4)
+
+  /// The name in a user's words, such as `SIGTERM`.
+  public var name: String {
+    // The C library returns a pointer to a constant string, or NULL for an unknown number.
+    guard let name = unsafe sigabbrev_np(number) else { return "signal \(number)" }
+    return unsafe "SIG" + String(cString: name)
+  }
+
+  /// Makes the whole process ignore this signal.
+  public func ignore() {
+    signal(number, SIG_IGN)
+  }
+
+  /// Lets this signal interrupt system calls of the thread it is sent to, and do nothing else.
+  ///
+  /// Corresponds to `sigaction(2)` without `SA_RESTART`.
+  public func installInterruptingHandler() {
+    var action = sigaction()
+    unsafe action.__sigaction_handler.sa_handler = { _ in }
+    unsafe sigaction(number, &action, nil)
+  }
+
+  /// Blocks `signals` in the calling thread and in those it starts from now on.
+  ///
+  /// Returns a descriptor that becomes readable when one arrives; `next(from:)` takes it. Corresponds
+  /// to `pthread_sigmask(3)` and `signalfd(2)`.
+  public static func makeDescriptor(for signals: [Signal]) throws(Errno) -> FileDescriptor {
+    var set = sigset_t()
+    unsafe sigemptyset(&set)
+    for signal in signals { unsafe sigaddset(&set, signal.number) }
+    let error = unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+    guard error == 0 else { throw Errno(error) }
+    let number = unsafe signalfd(-1, &set, Int32(SFD_CLOEXEC | SFD_NONBLOCK))
+    guard number >= 0 else { throw Errno.current }
+    return FileDescriptor(owning: number)
+  }
+
+  /// The next signal that `descriptor`, made by `makeDescriptor(for:)`, holds; nil if there is none.
+  public static func next(from descriptor: borrowing FileDescriptor) -> Signal? {
+    var info = signalfd_siginfo()
+    let size = MemoryLayout<signalfd_siginfo>.size
+    // The kernel writes whole records of exactly this size.
+    guard unsafe Glibc.read(descriptor.number, &info, size) == size else { return nil }
+    return Signal(Int32(info.ssi_signo))
+  }
+
+  /// Lets `signals` through again in the calling thread.
+  public static func unblock(_ signals: [Signal]) {
+    var set = sigset_t()
+    unsafe sigemptyset(&set)
+    for signal in signals { unsafe sigaddset(&set, signal.number) }
+    unsafe pthread_sigmask(SIG_UNBLOCK, &set, nil)
+  }
+}

@@ -1,0 +1,51 @@
+import CLinux
+import Glibc
+
+/// A thread of the host, for work that must own one: VCPUs live here, never in Swift concurrency.
+public final class HostThread: Sendable {
+  private let handle: pthread_t
+
+  private final class Body {
+    let run: @Sendable () -> Void
+    init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+  }
+
+  /// Starts `body` on a new thread called `name` (15 bytes of it show in `ps`).
+  ///
+  /// Corresponds to `pthread_create(3)`.
+  public init(name: String, _ body: @escaping @Sendable () -> Void) throws(Errno) {
+    // The new thread takes over the one reference made here, and only if it was started.
+    let named: @Sendable () -> Void = {
+      // Only a label: a thread without one works as well.
+      _ = unsafe clinux_set_thread_name(name)
+      body()
+    }
+    let context = unsafe Unmanaged.passRetained(Body(named))
+    var handle = pthread_t()
+    let error = unsafe pthread_create(
+      &handle, nil,
+      { context in
+        if let context = unsafe context {
+          unsafe Unmanaged<Body>.fromOpaque(context).takeRetainedValue().run()
+        }
+        return nil
+      }, context.toOpaque())
+    guard error == 0 else {
+      unsafe context.release()
+      throw Errno(error)
+    }
+    self.handle = handle
+  }
+
+  /// Waits until the thread's body has returned; to be called exactly once.
+  ///
+  /// Corresponds to `pthread_join(3)`.
+  public func join() {
+    pthread_join(handle, nil)
+  }
+
+  /// Sends `signal` to this thread, which has not been joined. Corresponds to `pthread_kill(3)`.
+  public func send(_ signal: Signal) {
+    pthread_kill(handle, signal.number)
+  }
+}

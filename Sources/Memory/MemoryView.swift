@@ -1,0 +1,61 @@
+import Host
+
+/// A bounds-checked window on guest memory, as fast as a pointer: one comparison, one access.
+///
+/// The guest may write while the view is read, so a value that is checked must be loaded once. An
+/// access outside the view is a mistake of kvmlite's own and traps; `GuestMemory.view(at:count:)`
+/// is where addresses that a guest made are refused.
+public struct MemoryView: Sendable {
+  // Keeps the memory mapped for as long as a view of it is around.
+  @usableFromInline let mapping: Mapping
+  @usableFromInline let offset: Int
+  /// How many bytes the view has.
+  public let count: Int
+
+  init(_ mapping: Mapping, _ offset: Int, _ count: Int) {
+    precondition(offset >= 0 && count >= 0 && offset <= mapping.count - count)
+    self.mapping = mapping
+    self.offset = offset
+    self.count = count
+  }
+
+  @inlinable
+  func pointer(_ position: Int, _ size: Int) -> UnsafeMutableRawPointer {
+    precondition(position >= 0 && size <= count && position <= count - size, "outside the view")
+    return unsafe mapping.base + (offset + position)
+  }
+
+  /// The little-endian integer at `position`, of any alignment.
+  @inlinable
+  public func load<T: FixedWidthInteger & BitwiseCopyable>(_ position: Int, as type: T.Type) -> T {
+    // pointer() has checked that all the bytes are inside.
+    unsafe T(littleEndian: pointer(position, MemoryLayout<T>.size).loadUnaligned(as: type))
+  }
+
+  /// Puts `value` at `position`, little-endian, at any alignment.
+  @inlinable
+  public func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, _ position: Int) {
+    // pointer() has checked that all the bytes are inside.
+    unsafe pointer(position, MemoryLayout<T>.size)
+      .storeBytes(of: value.littleEndian, as: T.self)
+  }
+
+  /// Copies all of `bytes` to `position`.
+  public func copy(from bytes: Span<UInt8>, at position: Int) {
+    // pointer() has checked the target; the source's length is its own.
+    unsafe bytes.withUnsafeBufferPointer { source in
+      guard let base = source.baseAddress else { return }
+      unsafe pointer(position, source.count).copyMemory(from: base, byteCount: source.count)
+    }
+  }
+
+  /// Fills all of `bytes` from `position` on.
+  public func copy(to bytes: inout MutableSpan<UInt8>, from position: Int) {
+    // pointer() has checked the source; the target's length is its own.
+    unsafe bytes.withUnsafeMutableBufferPointer { target in
+      guard let base = target.baseAddress else { return }
+      unsafe UnsafeMutableRawPointer(base)
+        .copyMemory(from: pointer(position, target.count), byteCount: target.count)
+    }
+  }
+}
