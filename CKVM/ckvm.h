@@ -44,8 +44,6 @@ CKVM_IOCTL(get_stats_fd, KVM_GET_STATS_FD)
 CKVM_IOCTL_VALUE(create_vcpu, KVM_CREATE_VCPU)
 CKVM_IOCTL_CONST(set_user_memory_region, KVM_SET_USER_MEMORY_REGION,
                  struct kvm_userspace_memory_region)
-CKVM_IOCTL_CONST(get_dirty_log, KVM_GET_DIRTY_LOG, struct kvm_dirty_log)
-CKVM_IOCTL_CONST(clear_dirty_log, KVM_CLEAR_DIRTY_LOG, struct kvm_clear_dirty_log)
 CKVM_IOCTL(reset_dirty_rings, KVM_RESET_DIRTY_RINGS)
 CKVM_IOCTL_VALUE(set_tss_addr, KVM_SET_TSS_ADDR)
 CKVM_IOCTL_CONST(set_identity_map_addr, KVM_SET_IDENTITY_MAP_ADDR, uint64_t)
@@ -116,6 +114,21 @@ CKVM_IOCTL(kvmclock_ctrl, KVM_KVMCLOCK_CTRL)
 #undef CKVM_IOCTL_VALUE
 #undef CKVM_IOCTL_POINTER
 #undef CKVM_IOCTL_CONST
+
+// Structures with a pointer inside, which Swift counts as unsafe: one function for each request
+
+static inline int ckvm_get_dirty_log(int fd, uint32_t slot, uint64_t *bitmap) {
+  struct kvm_dirty_log log = {.slot = slot, .dirty_bitmap = bitmap};
+  return ioctl(fd, KVM_GET_DIRTY_LOG, &log);
+}
+static inline int ckvm_clear_dirty_log(int fd, uint32_t slot, uint64_t first_page,
+                                       uint32_t page_count, uint64_t *bitmap) {
+  struct kvm_clear_dirty_log log = {.slot = slot,
+                                    .num_pages = page_count,
+                                    .first_page = first_page,
+                                    .dirty_bitmap = bitmap};
+  return ioctl(fd, KVM_CLEAR_DIRTY_LOG, &log);
+}
 
 // Flexible array members
 

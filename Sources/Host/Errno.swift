@@ -28,3 +28,34 @@ extension Errno: CustomStringConvertible {
     return "\(sentence) (\(name))"
   }
 }
+
+extension Errno {
+  /// A signal came first.
+  public static let interrupted = Errno(EINTR)
+  /// Nothing there now; try again.
+  public static let tryAgain = Errno(EAGAIN)
+  /// There is no such file.
+  public static let noSuchFile = Errno(ENOENT)
+  /// There is a device file, but no device behind it.
+  public static let noSuchDevice = Errno(ENODEV)
+  /// The same, for a device file.
+  public static let noSuchAddress = Errno(ENXIO)
+  /// Permission denied.
+  public static let accessDenied = Errno(EACCES)
+  /// Operation not permitted.
+  public static let notPermitted = Errno(EPERM)
+  /// Somebody else uses it.
+  public static let busy = Errno(EBUSY)
+  /// Not enough memory.
+  public static let noMemory = Errno(ENOMEM)
+  /// An argument that makes no sense.
+  public static let invalidArgument = Errno(EINVAL)
+  /// The path leads to a directory.
+  public static let isDirectory = Errno(EISDIR)
+  /// The reading end of the pipe is closed.
+  public static let brokenPipe = Errno(EPIPE)
+  /// The disk is full.
+  public static let noSpace = Errno(ENOSPC)
+  /// An address that isn't mapped.
+  public static let badAddress = Errno(EFAULT)
+}

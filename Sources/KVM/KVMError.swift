@@ -1,0 +1,43 @@
+import Host
+
+/// A request to KVM that the kernel refused.
+public struct KVMError: Error, Equatable, Sendable {
+  /// What was asked: the ioctl's name, such as `KVM_CREATE_VM`, or `open` and `mmap`.
+  public let operation: Operation
+  /// Why the kernel refused.
+  public let errno: Errno
+
+  /// A request's name, as the kernel's documentation spells it.
+  public struct Operation: Equatable, Sendable, ExpressibleByStringLiteral {
+    /// The name.
+    public let name: StaticString
+    /// Wraps a name.
+    public init(stringLiteral name: StaticString) { self.name = name }
+    /// Whether both have the same name.
+    public static func == (left: Operation, right: Operation) -> Bool {
+      left.name.description == right.name.description
+    }
+  }
+
+  /// The failure of `operation` with `errno`.
+  public init(_ operation: Operation, _ errno: Errno) {
+    self.operation = operation
+    self.errno = errno
+  }
+}
+
+extension KVMError: CustomStringConvertible {
+  /// The ioctl and the reason: `KVM_CREATE_VM: Cannot allocate memory (ENOMEM)`.
+  public var description: String { "\(operation.name): \(errno)" }
+}
+
+/// Passes on what an ioctl returned, or throws its `errno` with the name of the request.
+@discardableResult
+@inline(__always)
+func check(
+  _ operation: KVMError.Operation, _ result: @autoclosure () -> Int32
+) throws(KVMError) -> Int32 {
+  let result = result()
+  guard result >= 0 else { throw KVMError(operation, .current) }
+  return result
+}

@@ -1,0 +1,215 @@
+import CKVM
+import Host
+
+/// The general registers, RIP and RFLAGS. Corresponds to `struct kvm_regs`.
+public typealias Registers = kvm_regs
+/// Segments, control registers, descriptor tables and EFER. Corresponds to `struct kvm_sregs`.
+public typealias SpecialRegisters = kvm_sregs
+/// One segment register with its hidden part. Corresponds to `struct kvm_segment`.
+public typealias Segment = kvm_segment
+
+/// What a VCPU waits for. Corresponds to `struct kvm_mp_state`.
+public enum RunState: UInt32, Sendable {
+  /// It runs.
+  case runnable = 0
+  /// It was never started: it waits for INIT.
+  case uninitialized = 1
+  /// It got INIT and waits for SIPI.
+  case initReceived = 2
+  /// It is halted and waits for an interrupt.
+  case halted = 3
+  /// It got SIPI and is about to run.
+  case sipiReceived = 4
+}
+
+/// A VCPU's state, part by part: each method is one ioctl.
+extension VCPU {
+  /// Corresponds to `KVM_GET_REGS`.
+  public func registers() throws(KVMError) -> Registers {
+    var registers = Registers()
+    try check("KVM_GET_REGS", unsafe ckvm_get_regs(descriptor.number, &registers))
+    return registers
+  }
+
+  /// Corresponds to `KVM_SET_REGS`.
+  public func setRegisters(_ registers: Registers) throws(KVMError) {
+    var registers = registers
+    try check("KVM_SET_REGS", unsafe ckvm_set_regs(descriptor.number, &registers))
+  }
+
+  /// Corresponds to `KVM_GET_SREGS`.
+  public func specialRegisters() throws(KVMError) -> SpecialRegisters {
+    var registers = SpecialRegisters()
+    try check("KVM_GET_SREGS", unsafe ckvm_get_sregs(descriptor.number, &registers))
+    return registers
+  }
+
+  /// Corresponds to `KVM_SET_SREGS`.
+  public func setSpecialRegisters(_ registers: SpecialRegisters) throws(KVMError) {
+    var registers = registers
+    try check("KVM_SET_SREGS", unsafe ckvm_set_sregs(descriptor.number, &registers))
+  }
+
+  /// Corresponds to `KVM_GET_FPU`.
+  public func fpu() throws(KVMError) -> kvm_fpu {
+    var state = kvm_fpu()
+    try check("KVM_GET_FPU", unsafe ckvm_get_fpu(descriptor.number, &state))
+    return state
+  }
+
+  /// Corresponds to `KVM_SET_FPU`.
+  public func setFPU(_ state: kvm_fpu) throws(KVMError) {
+    var state = state
+    try check("KVM_SET_FPU", unsafe ckvm_set_fpu(descriptor.number, &state))
+  }
+
+  /// The XSAVE area; `size` is what `Capability.xsave2` says, at least 4096 bytes.
+  ///
+  /// Corresponds to `KVM_GET_XSAVE2`.
+  public func xsave(size: Int) throws(KVMError) -> [UInt8] {
+    var area = [UInt8](repeating: 0, count: max(size, 4096))
+    // The kernel fills as many bytes as it says for KVM_CAP_XSAVE2.
+    let result = unsafe area.withUnsafeMutableBytes { buffer in
+      unsafe ckvm_get_xsave2(
+        descriptor.number, buffer.baseAddress?.assumingMemoryBound(to: kvm_xsave.self))
+    }
+    try check("KVM_GET_XSAVE2", result)
+    return area
+  }
+
+  /// Sets it from what `xsave(size:)` gave. Corresponds to `KVM_SET_XSAVE`.
+  public func setXSAVE(_ area: [UInt8]) throws(KVMError) {
+    guard area.count >= 4096 else { throw KVMError("KVM_SET_XSAVE", .invalidArgument) }
+    // The kernel reads as many bytes as it says for KVM_CAP_XSAVE2, which is what it filled.
+    let result = unsafe area.withUnsafeBytes { buffer in
+      unsafe ckvm_set_xsave(
+        descriptor.number, buffer.baseAddress?.assumingMemoryBound(to: kvm_xsave.self))
+    }
+    try check("KVM_SET_XSAVE", result)
+  }
+
+  /// Corresponds to `KVM_GET_XCRS`.
+  public func extendedControlRegisters() throws(KVMError) -> kvm_xcrs {
+    var state = kvm_xcrs()
+    try check("KVM_GET_XCRS", unsafe ckvm_get_xcrs(descriptor.number, &state))
+    return state
+  }
+
+  /// Corresponds to `KVM_SET_XCRS`.
+  public func setExtendedControlRegisters(_ state: kvm_xcrs) throws(KVMError) {
+    var state = state
+    try check("KVM_SET_XCRS", unsafe ckvm_set_xcrs(descriptor.number, &state))
+  }
+
+  /// The MSRs of `indices`; KVM stops at the first that it can't read, so fewer may come back.
+  ///
+  /// Corresponds to `KVM_GET_MSRS`.
+  public func msrs(_ indices: [UInt32]) throws(KVMError) -> [kvm_msr_entry] {
+    let entries = indices.map { kvm_msr_entry(index: $0, reserved: 0, data: 0) }
+    let (result, values) = unsafe withFlexibleArray(unsafe ckvm_msr_entries, entries) {
+      unsafe ckvm_get_msrs(descriptor.number, $0)
+    }
+    let count = try check("KVM_GET_MSRS", result)
+    return Array(values.prefix(Int(count)))
+  }
+
+  /// Sets MSRs in order and returns how many were set: KVM stops at the first that it refuses.
+  ///
+  /// Corresponds to `KVM_SET_MSRS`.
+  @discardableResult
+  public func setMSRs(_ entries: [kvm_msr_entry]) throws(KVMError) -> Int {
+    let (result, _) = unsafe withFlexibleArray(unsafe ckvm_msr_entries, entries) {
+      unsafe ckvm_set_msrs(descriptor.number, $0)
+    }
+    return try Int(check("KVM_SET_MSRS", result))
+  }
+
+  /// What CPUID answers on this VCPU; before its first run. Corresponds to `KVM_SET_CPUID2`.
+  public func setCPUID(_ cpuid: CPUID) throws(KVMError) {
+    let (result, _) = unsafe withFlexibleArray(unsafe ckvm_cpuid_entries, cpuid.entries) {
+      unsafe ckvm_set_cpuid2(descriptor.number, $0)
+    }
+    try check("KVM_SET_CPUID2", result)
+  }
+
+  /// The local APIC's registers. Corresponds to `KVM_GET_LAPIC`.
+  public func localAPIC() throws(KVMError) -> kvm_lapic_state {
+    var state = kvm_lapic_state()
+    try check("KVM_GET_LAPIC", unsafe ckvm_get_lapic(descriptor.number, &state))
+    return state
+  }
+
+  /// Sets them. Corresponds to `KVM_SET_LAPIC`.
+  public func setLocalAPIC(_ state: kvm_lapic_state) throws(KVMError) {
+    var state = state
+    try check("KVM_SET_LAPIC", unsafe ckvm_set_lapic(descriptor.number, &state))
+  }
+
+  /// What the VCPU waits for. Corresponds to `KVM_GET_MP_STATE`.
+  public func runState() throws(KVMError) -> RunState {
+    var state = kvm_mp_state()
+    try check("KVM_GET_MP_STATE", unsafe ckvm_get_mp_state(descriptor.number, &state))
+    return RunState(rawValue: state.mp_state) ?? .runnable
+  }
+
+  /// Sets it. Corresponds to `KVM_SET_MP_STATE`.
+  public func setRunState(_ state: RunState) throws(KVMError) {
+    var state = kvm_mp_state(mp_state: state.rawValue)
+    try check("KVM_SET_MP_STATE", unsafe ckvm_set_mp_state(descriptor.number, &state))
+  }
+
+  /// Exceptions, interrupts, NMIs and SMIs under way. Corresponds to `KVM_GET_VCPU_EVENTS`.
+  public func events() throws(KVMError) -> kvm_vcpu_events {
+    var events = kvm_vcpu_events()
+    try check("KVM_GET_VCPU_EVENTS", unsafe ckvm_get_vcpu_events(descriptor.number, &events))
+    return events
+  }
+
+  /// Sets them. Corresponds to `KVM_SET_VCPU_EVENTS`.
+  public func setEvents(_ events: kvm_vcpu_events) throws(KVMError) {
+    var events = events
+    try check("KVM_SET_VCPU_EVENTS", unsafe ckvm_set_vcpu_events(descriptor.number, &events))
+  }
+
+  /// Corresponds to `KVM_GET_DEBUGREGS`.
+  public func debugRegisters() throws(KVMError) -> kvm_debugregs {
+    var registers = kvm_debugregs()
+    try check("KVM_GET_DEBUGREGS", unsafe ckvm_get_debugregs(descriptor.number, &registers))
+    return registers
+  }
+
+  /// Corresponds to `KVM_SET_DEBUGREGS`.
+  public func setDebugRegisters(_ registers: kvm_debugregs) throws(KVMError) {
+    var registers = registers
+    try check("KVM_SET_DEBUGREGS", unsafe ckvm_set_debugregs(descriptor.number, &registers))
+  }
+
+  /// Single steps and breakpoints. Corresponds to `KVM_SET_GUEST_DEBUG`.
+  public func setGuestDebug(_ debug: kvm_guest_debug) throws(KVMError) {
+    var debug = debug
+    try check("KVM_SET_GUEST_DEBUG", unsafe ckvm_set_guest_debug(descriptor.number, &debug))
+  }
+
+  /// What the guest's own tables make of the linear address `address` now.
+  ///
+  /// Sets accessed bits in them. Corresponds to `KVM_TRANSLATE`.
+  public func translate(_ address: UInt64) throws(KVMError) -> kvm_translation {
+    var translation = kvm_translation()
+    translation.linear_address = address
+    try check("KVM_TRANSLATE", unsafe ckvm_translate(descriptor.number, &translation))
+    return translation
+  }
+
+  /// Queues an external interrupt, where no interrupt controller is in the kernel.
+  ///
+  /// Corresponds to `KVM_INTERRUPT`.
+  public func interrupt(vector: UInt32) throws(KVMError) {
+    var interrupt = kvm_interrupt(irq: vector)
+    try check("KVM_INTERRUPT", unsafe ckvm_interrupt(descriptor.number, &interrupt))
+  }
+
+  /// Sends a non-maskable interrupt. Corresponds to `KVM_NMI`.
+  public func sendNMI() throws(KVMError) {
+    try check("KVM_NMI", ckvm_nmi(descriptor.number))
+  }
+}
