@@ -8,7 +8,8 @@
 #include <sys/prctl.h>
 #include <sys/timerfd.h>
 
-// Declared by <string.h> and <signal.h> only under _GNU_SOURCE, which a module's importer can't set.
+// Declared by the C library only under _GNU_SOURCE, which a module's importer can't set.
+int memfd_create(const char *name, unsigned flags);
 const char *strerrordesc_np(int number);
 const char *strerrorname_np(int number);
 const char *sigabbrev_np(int number);

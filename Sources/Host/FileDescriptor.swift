@@ -108,3 +108,34 @@ public struct FileDescriptor: ~Copyable, Sendable {
   /// Whether this is a terminal. Corresponds to `isatty(3)`.
   public var isTerminal: Bool { isatty(number) == 1 }
 }
+
+extension FileDescriptor {
+  /// The kind of file behind a descriptor. Corresponds to `st_mode` of `fstat(2)`.
+  public enum Kind: Sendable {
+    /// A regular file.
+    case regular
+    /// A directory.
+    case directory
+    /// A device, a pipe, a socket.
+    case other
+  }
+
+  /// What kind of file this is, and its length in bytes.
+  public func status() throws(Errno) -> (kind: Kind, count: Int) {
+    var status = stat()
+    guard unsafe fstat(number, &status) == 0 else { throw Errno.current }
+    let kind: Kind =
+      switch status.st_mode & S_IFMT {
+      case S_IFREG: .regular
+      case S_IFDIR: .directory
+      default: .other
+      }
+    return (kind, Int(status.st_size))
+  }
+
+  /// Waits until writing would not block. Returns early after a signal. Corresponds to `poll(2)`.
+  public func waitUntilWritable() {
+    var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
+    unsafe poll(&request, 1, -1)
+  }
+}

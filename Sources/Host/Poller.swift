@@ -1,0 +1,37 @@
+import CLinux
+import Glibc
+
+/// Waits for any of several descriptors to become readable. Corresponds to `epoll(7)`.
+public struct Poller: ~Copyable, Sendable {
+  private let descriptor: FileDescriptor
+
+  /// Makes one that watches nothing.
+  public init() throws(Errno) {
+    let number = epoll_create1(Int32(EPOLL_CLOEXEC))
+    guard number >= 0 else { throw Errno.current }
+    descriptor = FileDescriptor(owning: number)
+  }
+
+  /// Watches `file`; `tag` is what `next` returns for it.
+  ///
+  /// Returns false for a file that is always ready, such as a regular file or /dev/null.
+  public borrowing func add(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) -> Bool {
+    if clinux_epoll_add(descriptor.number, file.number, UInt32(EPOLLIN.rawValue), tag) == 0 {
+      return true
+    }
+    guard Errno.current == .notPermitted else { throw Errno.current }
+    return false
+  }
+
+  /// No longer watches `file`.
+  public borrowing func remove(_ file: borrowing FileDescriptor) {
+    _ = clinux_epoll_remove(descriptor.number, file.number)
+  }
+
+  /// Waits up to `milliseconds` (nil: for ever) and returns the tag of a ready file, or nil.
+  public borrowing func next(milliseconds: Int32?) -> UInt64? {
+    var tag: UInt64 = 0
+    // The shim writes one number, and only if it returns 1.
+    return unsafe clinux_epoll_next(descriptor.number, milliseconds ?? -1, &tag) == 1 ? tag : nil
+  }
+}

@@ -1,0 +1,63 @@
+import Boot
+import Devices
+import Memory
+
+/// What a machine is made of and what it runs.
+public struct Configuration: Sendable {
+  /// The image: its bytes, and its name for messages.
+  public var image: Image
+  /// RAM in bytes: a multiple of 4096, up to `GuestMemory.largestSize`.
+  public var memorySize: UInt64 = 128 << 20
+  /// How many VCPUs there are, from 1 to what KVM allows.
+  public var vcpuCount = 1
+  /// Where the guest's console output goes.
+  public var consoleOutput: ConsoleOutput = .none
+  /// Where its console input comes from.
+  public var consoleInput: ConsoleInput = .none
+  /// How long the run may take, in seconds; nil for as long as it likes.
+  public var timeLimit: Double?
+  /// What is recorded of each exit; nil, the default, costs nothing.
+  public var observation: Observation?
+
+  /// A machine for `image`, with everything else at its default.
+  public init(image: Image) { self.image = image }
+
+  /// A guest image.
+  public struct Image: Sendable {
+    /// Its contents.
+    public var bytes: [UInt8]
+    /// Its path or name, for messages.
+    public var name: String
+    /// How it is to be started.
+    public var options: BootOptions
+
+    /// An image called `name` that holds `bytes`; `mode` is for flat images, which are the only ones
+    /// that don't say themselves.
+    public init(_ bytes: [UInt8], name: String = "image", mode: CPUMode? = nil) {
+      self.bytes = bytes
+      self.name = name
+      self.options = BootOptions(mode: mode)
+    }
+  }
+}
+
+/// Where the bytes of the guest's serial port and debug console go.
+public enum ConsoleOutput: Sendable {
+  /// Nowhere.
+  case none
+  /// To an open file of the process, by number, such as 1 for standard output.
+  case descriptor(Int32)
+  /// To whatever takes bytes, such as a `ConsoleBuffer`.
+  case sink(any ByteSink)
+}
+
+/// Where the bytes come from that the guest reads from its serial port.
+public enum ConsoleInput: Sendable {
+  /// Nowhere.
+  case none
+  /// From here.
+  case bytes([UInt8])
+  /// From an open file of the process, by number, such as 0 for standard input. `filter` sees what
+  /// was read and returns what the guest shall get; it may call `RunControl.stop(_:)`.
+  case descriptor(Int32, filter: (@Sendable ([UInt8], RunControl) -> [UInt8])? = nil)
+}

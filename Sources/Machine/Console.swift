@@ -1,0 +1,58 @@
+import Devices
+import Host
+import Synchronization
+
+/// Keeps what a guest writes, for tests and tools.
+public final class ConsoleBuffer: ByteSink {
+  private let contents = Mutex<[UInt8]>([])
+
+  /// Makes an empty one.
+  public init() {}
+
+  /// Appends `bytes`.
+  public func write(_ bytes: Span<UInt8>) {
+    contents.withLock { for index in bytes.indices { $0.append(bytes[index]) } }
+  }
+
+  /// Everything so far.
+  public var bytes: [UInt8] { contents.withLock { $0 } }
+
+  /// Everything so far, as UTF-8; what isn't UTF-8 shows as U+FFFD.
+  public var text: String { String(decoding: bytes, as: UTF8.self) }
+}
+
+/// Writes a guest's bytes to an open file at once.
+///
+/// A slow reader slows the guest down. A write that fails for good ends the run.
+final class DescriptorSink: ByteSink {
+  private let file: FileDescriptor
+  private let control: RunControl
+
+  init(_ number: Int32, _ control: RunControl) {
+    file = FileDescriptor(borrowing: number)
+    self.control = control
+  }
+
+  func write(_ bytes: Span<UInt8>) {
+    var done = 0
+    while done < bytes.count {
+      do throws(Errno) {
+        done += try file.write(bytes.extracting(done..<bytes.count))
+      } catch .interrupted {
+        // A kick: a VCPU that is to stop must not wait for its reader.
+        if control.phase == .stopping { return }
+      } catch .tryAgain {
+        file.waitUntilWritable()
+        if control.phase == .stopping { return }
+      } catch {
+        control.finish(.hostFailed("the guest's output can't be written: \(error)"))
+        return
+      }
+    }
+  }
+}
+
+/// Drops a guest's bytes.
+final class NullSink: ByteSink {
+  func write(_ bytes: Span<UInt8>) {}
+}

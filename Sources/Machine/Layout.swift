@@ -1,0 +1,54 @@
+import Boot
+import Devices
+import Memory
+
+/// Every guest address, port and interrupt of the machine, in one place.
+public enum Layout {
+  // MARK: Guest-physical memory
+
+  /// Three descriptors for guests that start in protected or long mode, and the page tables of
+  /// long mode, the place of flat images and boot sectors, and the first stack.
+  public static let boot = BootLayout()
+  /// The IOAPIC of KVM's.
+  public static let ioapic: GuestAddress = 0xFEC0_0000
+  /// Every VCPU's local APIC.
+  public static let localAPIC: GuestAddress = 0xFEE0_0000
+  /// One page that KVM needs on Intel processors without unrestricted guests.
+  public static let identityMap: GuestAddress = 0xFFFB_C000
+  /// Three pages that KVM needs for the same; they follow the identity map.
+  public static let taskState: GuestAddress = 0xFFFB_D000
+
+  // MARK: Ports
+
+  /// A stretch of ports.
+  public struct Ports: Sendable {
+    /// The first port.
+    public let start: UInt16
+    /// How many there are.
+    public let count: UInt16
+  }
+
+  /// Keyboard controller: data, and status and command at 0x64.
+  public static let keyboardData = Ports(start: 0x60, count: 1)
+  /// Keyboard controller: status and command.
+  public static let keyboardCommand = Ports(start: 0x64, count: 1)
+  /// Index and data of the real-time clock and its CMOS memory.
+  public static let realTimeClock = Ports(start: 0x70, count: 2)
+  /// Progress codes.
+  public static let post = Ports(start: 0x80, count: 1)
+  /// Fast reset and A20.
+  public static let systemControl = Ports(start: 0x92, count: 1)
+  /// Debug console, as in Bochs and QEMU.
+  public static let debugConsole = Ports(start: 0xE9, count: 1)
+  /// Exit port, as QEMU's isa-debug-exit.
+  public static let exit = Ports(start: 0xF4, count: 4)
+  /// The first serial port.
+  public static let serial = Ports(start: 0x3F8, count: 8)
+  /// Reset control register of Intel's chip sets.
+  public static let resetControl = Ports(start: 0xCF9, count: 1)
+
+  // MARK: Interrupts
+
+  /// The first serial port's interrupt.
+  public static let serialInterrupt: UInt32 = 4
+}
