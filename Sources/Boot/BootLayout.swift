@@ -1,0 +1,32 @@
+import Memory
+
+/// The guest-physical addresses that booting uses; the machine's memory map supplies them.
+public struct BootLayout: Sendable {
+  /// Where a flat image goes unless the user says otherwise: a multiple of 16 below 1 MiB.
+  public var flatImage: GuestAddress
+  /// Where a boot sector goes: 0x7C00 on every PC.
+  public var bootSector: GuestAddress
+  /// Where the GDT of protected and long mode goes: 24 bytes.
+  public var descriptorTable: GuestAddress
+  /// Where the page tables of long mode go: 24 KiB at a multiple of 4096.
+  public var pageTables: GuestAddress
+  /// Where the first stack of protected and long mode starts; it grows down from here.
+  public var stackTop: GuestAddress
+
+  /// A layout of these addresses.
+  public init(
+    flatImage: GuestAddress, bootSector: GuestAddress, descriptorTable: GuestAddress,
+    pageTables: GuestAddress, stackTop: GuestAddress
+  ) {
+    self.flatImage = flatImage
+    self.bootSector = bootSector
+    self.descriptorTable = descriptorTable
+    self.pageTables = pageTables
+    self.stackTop = stackTop
+  }
+
+  /// The least that a first stack has to itself, in bytes: no image may lie there.
+  ///
+  /// Enough for calls and an interrupt or two until the guest has a stack of its own.
+  public static let leastStack: UInt64 = 256
+}

@@ -1,0 +1,82 @@
+import Memory
+
+/// What to put where in the guest's memory, and the state its first VCPU starts in.
+///
+/// Every piece is inside the guest's RAM and none overlap, whatever bytes the image holds.
+public struct BootPlan: Sendable {
+  /// Bytes for one place in the guest's memory.
+  public struct Piece: Equatable, Sendable {
+    /// What it is, in words: `segment 1`, `kvmlite's page tables`.
+    public let what: String
+    /// Where it goes.
+    public let start: GuestAddress
+    /// How much memory it takes: zeros follow the contents, and fresh memory has them already.
+    public let size: UInt64
+    /// The bytes, at most `size`.
+    public let contents: ArraySlice<UInt8>
+  }
+
+  /// What the image was found to be.
+  public let format: ImageFormat
+  /// All pieces by rising address.
+  public let pieces: [Piece]
+  /// Where and how the guest starts.
+  public let entry: EntryState
+
+  init(format: ImageFormat, pieces: [Piece], entry: EntryState) {
+    self.format = format
+    self.pieces = pieces.sorted { $0.start < $1.start }
+    self.entry = entry
+  }
+
+  /// Plans the start of `image`, which messages call `name`, in a guest with `ramSize` bytes of RAM.
+  public init(
+    image: [UInt8], name: String, options: BootOptions = BootOptions(), layout: BootLayout,
+    ramSize: UInt64
+  ) throws(BootError) {
+    let image = Image(bytes: image, name: name)
+    let format = try ImageFormat(of: image)
+    let request = BootRequest(
+      image: image, format: format, options: options, layout: layout, ram: RAM(size: ramSize))
+    switch format {
+    case .flat: self = try .flat(request)
+    case .bootSector: self = try .bootSector(request)
+    case .elf32, .elf64: self = try .elf(request)
+    case .bzImage, .elfPVH, .elfMultiboot:
+      throw image.error(
+        .unsupported,
+        "is \(format), which this version of kvmlite knows but can't boot yet; it boots flat "
+          + "images, boot sectors and ELF images without a PVH note or a Multiboot header")
+    }
+  }
+
+  /// Copies all pieces into `memory`, which is fresh: what follows a piece's contents is zero.
+  public func load(into memory: GuestMemory) throws(GuestMemory.OutOfBounds) {
+    for piece in pieces { try memory.write(piece.contents.span, at: piece.start) }
+  }
+}
+
+/// All that the planning of one format goes by.
+struct BootRequest {
+  let image: Image
+  let format: ImageFormat
+  let options: BootOptions
+  let layout: BootLayout
+  let ram: RAM
+
+  /// Refuses options that contradict a format which starts in `mode` at a place of its own.
+  func requireOwn(mode: CPUMode) throws(BootError) {
+    if let asked = options.mode, asked != mode {
+      throw image.error(
+        .options,
+        "--mode \(asked.rawValue) contradicts the image, which is \(format) and starts in "
+          + "\(mode.rawValue) mode: leave --mode out")
+    }
+    if let address = options.loadAddress {
+      throw image.error(
+        .options,
+        "--load-address \(address) is for flat images; this is \(format), which has its own place: "
+          + "leave --load-address out")
+    }
+  }
+}
