@@ -155,6 +155,16 @@ static inline uint64_t ckvm_internal_data(const struct kvm_run *run, unsigned in
   return index < 16 ? run->internal.data[index] : 0;
 }
 
+static inline uint64_t ckvm_ioapic_redirection(const struct kvm_irqchip *chip, unsigned index) {
+  return index < KVM_IOAPIC_NUM_PINS ? chip->chip.ioapic.redirtbl[index].bits : 0;
+}
+static inline uint32_t ckvm_lapic_register(const struct kvm_lapic_state *lapic, unsigned offset) {
+  uint32_t value = 0;
+  if (offset <= sizeof(lapic->regs) - sizeof(value))
+    memcpy(&value, lapic->regs + offset, sizeof(value));
+  return value;
+}
+
 // immediate_exit is written by the thread that kicks while the VCPU's thread reads it.
 
 static inline void ckvm_set_immediate_exit(struct kvm_run *run, uint8_t value) {

@@ -73,6 +73,20 @@ public struct Bus: Sendable {
     }
   }
 
+  /// Writes the bytes of one repeated byte-wide write to the one address `address`, in order.
+  public func write(_ address: UInt64, bytes: Span<UInt8>) {
+    let index = index(of: address)
+    if index >= 0 {
+      slots[index].device.write(offset: address &- slots[index].start, bytes: bytes)
+    }
+  }
+
+  /// The name of the device at `address`; nil where nobody answers.
+  public func deviceName(at address: UInt64) -> StaticString? {
+    let index = index(of: address)
+    return index >= 0 ? slots[index].device.name : nil
+  }
+
   private func takesWhole(_ index: Int, _ address: UInt64, _ width: Int) -> Bool {
     width <= slots[index].widestAccess && UInt64(width &- 1) <= slots[index].last &- address
   }

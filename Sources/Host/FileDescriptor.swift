@@ -139,3 +139,8 @@ extension FileDescriptor {
     unsafe poll(&request, 1, -1)
   }
 }
+
+extension FileDescriptor {
+  /// Whether there is a file at `path`. Corresponds to `access(2)`.
+  public static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+}

@@ -50,6 +50,13 @@ extension VM {
     return state
   }
 
+  /// The IOAPIC's redirection entries, one for each of its 24 inputs.
+  public func ioapicRedirections() throws(KVMError) -> [UInt64] {
+    var state = try irqChip(UInt32(KVM_IRQCHIP_IOAPIC))
+    // The shim reads inside the structure whatever the index.
+    return (0..<UInt32(KVM_IOAPIC_NUM_PINS)).map { unsafe ckvm_ioapic_redirection(&state, $0) }
+  }
+
   /// Sets it. Corresponds to `KVM_SET_IRQCHIP`.
   public func setIRQChip(_ state: kvm_irqchip) throws(KVMError) {
     var state = state

@@ -139,6 +139,13 @@ extension VCPU {
     return state
   }
 
+  /// The local APIC's register at `offset` of its page, such as 0x350 for LVT LINT0.
+  public func localAPICRegister(_ offset: UInt32) throws(KVMError) -> UInt32 {
+    var state = try localAPIC()
+    // The shim reads inside the structure whatever the offset.
+    return unsafe ckvm_lapic_register(&state, offset)
+  }
+
   /// Sets them. Corresponds to `KVM_SET_LAPIC`.
   public func setLocalAPIC(_ state: kvm_lapic_state) throws(KVMError) {
     var state = state

@@ -19,6 +19,10 @@ public struct Configuration: Sendable {
   /// What is recorded of each exit; nil, the default, costs nothing.
   public var observation: Observation?
 
+  /// Signals that end the run in order, by number. They are blocked in the calling thread while it
+  /// runs; a library leaves them to its program.
+  public var endingSignals: [Int32] = []
+
   /// A machine for `image`, with everything else at its default.
   public init(image: Image) { self.image = image }
 

@@ -8,7 +8,9 @@ public enum Layout {
 
   /// Three descriptors for guests that start in protected or long mode, and the page tables of
   /// long mode, the place of flat images and boot sectors, and the first stack.
-  public static let boot = BootLayout()
+  public static let boot = BootLayout(
+    flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
+    stackTop: 0x1_0000)
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.

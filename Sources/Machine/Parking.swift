@@ -28,12 +28,21 @@ final class Parking: @unchecked Sendable {
     }
   }
 
+  /// Waits until every thread has ended; false if that took longer than `nanoseconds`.
+  func waitUntilEmpty(_ nanoseconds: UInt64) -> Bool {
+    wait(nanoseconds) { running == 0 }
+  }
+
   /// Waits until every thread is parked or has ended; false if that took longer than `nanoseconds`.
   func waitUntilStill(_ nanoseconds: UInt64) -> Bool {
+    wait(nanoseconds) { parked == running }
+  }
+
+  private func wait(_ nanoseconds: UInt64, until condition: () -> Bool) -> Bool {
     let deadline = Clock.monotonicNanoseconds + nanoseconds
     return monitor.locked {
-      while parked < running {
-        if !monitor.wait(until: deadline) { return parked == running }
+      while !condition() {
+        if !monitor.wait(until: deadline) { return condition() }
       }
       return true
     }

@@ -8,7 +8,7 @@ import Memory
 ///
 /// This is the hot path: with nothing observed it allocates nothing and takes no lock of its own.
 final class VCPURunner: @unchecked Sendable {
-  // Sound as Sendable: everything but `history` and `unclaimed` is fixed, and those are written by
+  // Sound as Sendable: everything but `history` is fixed, and that is written by
   // the VCPU's own thread and read by others once it has ended or is parked.
 
   let vcpu: VCPU
@@ -18,7 +18,6 @@ final class VCPURunner: @unchecked Sendable {
   private let control: RunControl
   private let parking: Parking
   private(set) var history = ExitHistory()
-  private(set) var unclaimed = 0
 
   init(
     _ vcpu: VCPU, _ memory: GuestMemory, ports: Bus, mmio: Bus, _ control: RunControl,
@@ -53,22 +52,23 @@ final class VCPURunner: @unchecked Sendable {
       let exit: Exit
       do { exit = try vcpu.run() } catch { throw error.errno }
       observer.didExit()
+      var data: UInt64 = 0
       switch exit {
       case .portIO(let io):
-        history.add(
-          exit, instructionPointer: vcpu.instructionPointer, data: handle(io))
+        data = handle(io)
+        history.add(exit, instructionPointer: vcpu.instructionPointer, data: data)
       case .mmio(let access):
-        history.add(
-          exit, instructionPointer: vcpu.instructionPointer, data: handle(access))
+        data = handle(access)
+        history.add(exit, instructionPointer: vcpu.instructionPointer, data: data)
       case .interrupted:
         vcpu.clearExitRequest()
-        if control.phase == .paused { self.history = history; parking.park(control) }
+        if control.phase == .paused { parking.park(control) }
       default:
         history.add(exit, instructionPointer: vcpu.instructionPointer, data: 0)
         self.history = history
         handleRare(exit)
       }
-      observer.didHandle(exit, self)
+      observer.didHandle(exit, data: data, self)
       if control.phase == .stopping { return }
     }
   }
@@ -157,13 +157,13 @@ protocol ExitObserver {
   func willRun()
   /// Just after it was left.
   func didExit()
-  /// When the exit has been dealt with.
-  func didHandle(_ exit: Exit, _ runner: VCPURunner)
+  /// When the exit has been dealt with; `data` is that of its first access.
+  func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner)
 }
 
 /// Observes nothing.
 struct NoObserver: ExitObserver {
   @inline(__always) func willRun() {}
   @inline(__always) func didExit() {}
-  @inline(__always) func didHandle(_ exit: Exit, _ runner: VCPURunner) {}
+  @inline(__always) func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner) {}
 }

@@ -1,0 +1,44 @@
+import CLinux
+import Glibc
+
+/// A file that appears under its name only when it is whole.
+///
+/// It is written beside its place under another name. Where something that isn't a regular file has
+/// the name already, such as a pipe or a device, that is written to directly.
+public final class OutputFile: Sendable {
+  /// The name the file gets.
+  public let path: String
+  private let temporaryPath: String?
+  private let file: FileDescriptor
+
+  /// Opens the place for writing.
+  public init(_ path: String) throws(Errno) {
+    self.path = path
+    if let present = try? FileDescriptor(opening: path, [.readOnly, .nonBlocking]) {
+      let kind = try present.status().kind
+      guard kind != .directory else { throw Errno.isDirectory }
+      if kind == .other {
+        temporaryPath = nil
+        file = try FileDescriptor(opening: path, [.writeOnly])
+        return
+      }
+    }
+    let temporaryPath = path + ".partial-\(getpid())"
+    self.temporaryPath = temporaryPath
+    file = try FileDescriptor(opening: temporaryPath, [.writeOnly, .create, .truncate])
+  }
+
+  /// Appends `bytes`.
+  public func write(_ bytes: [UInt8]) throws(Errno) { try file.writeAll(bytes.span) }
+
+  /// Gives the file its name. Corresponds to `rename(2)`.
+  public func commit() throws(Errno) {
+    guard let temporaryPath else { return }
+    guard unsafe rename(temporaryPath, path) == 0 else { throw Errno.current }
+  }
+
+  /// Removes what was written so far.
+  public func abandon() {
+    if let temporaryPath { unsafe unlink(temporaryPath) }
+  }
+}

@@ -1,0 +1,122 @@
+import Host
+import KVM
+import Synchronization
+
+/// Writes a trace as Chrome trace events, which ui.perfetto.dev and chrome://tracing load.
+///
+/// Each VCPU is a thread with two kinds of slices: time inside the guest, and the handling of each
+/// exit. The file gets its name only when it is whole; a trace that fails leaves nothing behind.
+public final class ChromeTrace: TraceSink {
+  private struct State {
+    var buffer: [UInt8] = []
+    var isFirst = true
+    var knownVCPUs: Set<Int> = []
+    var failure: String?
+  }
+
+  private let output: OutputFile
+  private let state = Mutex(State())
+
+  /// Starts the trace at `path`.
+  public init(path: String) throws(Errno) {
+    output = try OutputFile(path)
+    state.withLock { $0.buffer += Array("{\"traceEvents\":[".utf8) }
+  }
+
+  /// What went wrong with the trace, if anything did.
+  public var failure: String? { state.withLock { $0.failure } }
+
+  /// Appends one event.
+  public func record(_ event: TraceEvent) {
+    state.withLock { state in
+      guard state.failure == nil else { return }
+      if let vcpu = event.vcpu, state.knownVCPUs.insert(vcpu).inserted {
+        append(
+          "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":\(vcpu),"
+            + "\"args\":{\"name\":\"VCPU \(vcpu)\"}}", &state)
+      }
+      for json in Self.json(event) { append(json, &state) }
+      if state.buffer.count >= 1 << 16 { flush(&state) }
+    }
+  }
+
+  /// Ends the file and gives it its name.
+  public func finish() {
+    state.withLock { state in
+      guard state.failure == nil else { return }
+      state.buffer += Array("\n],\"displayTimeUnit\":\"ns\"}\n".utf8)
+      flush(&state)
+      guard state.failure == nil else { return }
+      do throws(Errno) { try output.commit() } catch { fail(error, &state) }
+    }
+  }
+
+  private func append(_ json: String, _ state: inout State) {
+    state.buffer += Array((state.isFirst ? "\n" : ",\n").utf8)
+    state.buffer += Array(json.utf8)
+    state.isFirst = false
+  }
+
+  private func flush(_ state: inout State) {
+    do throws(Errno) { try output.write(state.buffer) } catch { fail(error, &state) }
+    state.buffer.removeAll(keepingCapacity: true)
+  }
+
+  private func fail(_ error: Errno, _ state: inout State) {
+    output.abandon()
+    state.failure = "the trace file \(output.path) can't be written: \(error)"
+  }
+
+  private static func json(_ event: TraceEvent) -> [String] {
+    switch event.what {
+    case .exit(let exit, let data, let device):
+      let vcpu = event.vcpu ?? 0
+      return [
+        slice("guest", "guest", vcpu, event.entered, event.left, ""),
+        slice(
+          exit.title, "exit", vcpu, event.left, event.handled,
+          "\"rip\":\"\(hex(event.instructionPointer))\",\"data\":\"\(hex(data))\","
+            + "\"device\":\"\(device ?? "none")\"" + exit.arguments),
+      ]
+    case .interrupt(let gsi, let isRaised):
+      return [
+        "{\"name\":\"irq \(gsi) \(isRaised ? "raised" : "lowered")\",\"cat\":\"irq\",\"ph\":\"i\","
+          + "\"s\":\"p\",\"pid\":1,\"tid\":0,\"ts\":\(decimal(event.left))}"
+      ]
+    }
+  }
+
+  private static func slice(
+    _ name: String, _ category: String, _ vcpu: Int, _ start: UInt64, _ end: UInt64,
+    _ arguments: String
+  ) -> String {
+    "{\"name\":\"\(name)\",\"cat\":\"\(category)\",\"ph\":\"X\",\"pid\":1,\"tid\":\(vcpu),"
+      + "\"ts\":\(decimal(start)),\"dur\":\(decimal(end &- start)),\"args\":{\(arguments)}}"
+  }
+
+  /// Nanoseconds as the format's microseconds, with three decimals.
+  private static func decimal(_ nanoseconds: UInt64) -> String {
+    let fraction = String(nanoseconds % 1000)
+    return "\(nanoseconds / 1000)." + String(repeating: "0", count: 3 - fraction.count) + fraction
+  }
+}
+
+extension Exit {
+  /// A slice's name: what would be said of it aloud.
+  fileprivate var title: String {
+    switch self {
+    case .portIO(let io): "\(io.isWrite ? "out" : "in") \(hex(UInt64(io.port)))"
+    case .mmio(let access): "mmio \(access.isWrite ? "write" : "read") \(hex(access.address))"
+    default: shortName
+    }
+  }
+
+  /// More arguments of a slice, each with a comma before it.
+  fileprivate var arguments: String {
+    switch self {
+    case .portIO(let io): ",\"size\":\(io.width),\"count\":\(io.count)"
+    case .mmio(let access): ",\"size\":\(access.width)"
+    default: ""
+    }
+  }
+}

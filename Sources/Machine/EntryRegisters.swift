@@ -1,0 +1,59 @@
+import Boot
+import KVM
+
+/// Turns what a boot format asks for into a VCPU's registers.
+extension VCPU {
+  /// Sets the VCPU up as `entry` says.
+  func enter(_ entry: EntryState) throws(KVMError) {
+    var special = try specialRegisters()
+    special.cs = Segment(entry.code)
+    let data = Segment(entry.data)
+    (special.ds, special.es, special.fs, special.gs, special.ss) = (data, data, data, data, data)
+    if let table = entry.descriptorTable {
+      special.gdt.base = table.base.value
+      special.gdt.limit = table.limit
+    }
+    switch entry.mode {
+    case .real: break
+    case .protected: special.cr0 |= ControlBit.protection
+    case .long:
+      special.cr0 |= ControlBit.protection | ControlBit.paging
+      special.cr4 |= ControlBit.physicalAddressExtension
+      special.efer |= ControlBit.longModeEnable | ControlBit.longModeActive
+      special.cr3 = entry.pageTableRoot?.value ?? 0
+    }
+    try setSpecialRegisters(special)
+    var general = Registers()
+    general.rip = entry.instructionPointer
+    general.rsp = entry.stackPointer
+    general.rflags = entry.flags
+    (general.rax, general.rbx, general.rcx, general.rdx) =
+      (entry.rax, entry.rbx, entry.rcx, entry.rdx)
+    (general.rsi, general.rdi, general.rbp) = (entry.rsi, entry.rdi, entry.rbp)
+    try setRegisters(general)
+  }
+}
+
+/// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1).
+enum ControlBit {
+  static let protection: UInt64 = 1 << 0
+  static let paging: UInt64 = 1 << 31
+  static let physicalAddressExtension: UInt64 = 1 << 5
+  static let longModeEnable: UInt64 = 1 << 8
+  static let longModeActive: UInt64 = 1 << 10
+}
+
+extension KVM.Segment {
+  init(_ segment: EntryState.Segment) {
+    self.init()
+    base = segment.base
+    limit = segment.limit
+    selector = segment.selector
+    type = segment.type
+    present = 1
+    s = 1
+    db = segment.is32Bit ? 1 : 0
+    l = segment.is64Bit ? 1 : 0
+    g = segment.isGranular ? 1 : 0
+  }
+}

@@ -1,0 +1,194 @@
+import Host
+import KVM
+
+/// Waits for everything that isn't an exit: requests to end, input, signals, time; runs on the
+/// thread that called `Machine.run()`, and takes the run to its end.
+final class EventLoop {
+  private let machine: Machine
+  private let control: RunControl
+  private let watch: HaltWatch
+  private let deadline: UInt64?
+  private var nextLook: UInt64 = 0
+  private var threads: [HostThread] = []
+
+  private enum Tag {
+    static let control: UInt64 = 0
+    static let input: UInt64 = 1
+    static let demand: UInt64 = 2
+    static let signal: UInt64 = 3
+  }
+
+  init(_ machine: Machine) {
+    self.machine = machine
+    control = machine.control
+    watch = HaltWatch(machine.runners.map(\.vcpu))
+    deadline = machine.configuration.timeLimit.map {
+      Clock.monotonicNanoseconds &+ UInt64($0 * 1e9)
+    }
+  }
+
+  func run() -> Outcome {
+    do throws(Errno) {
+      let signals = machine.configuration.endingSignals.map(Signal.init)
+      let signalSource = try Signal.makeDescriptor(for: signals)
+      defer { Signal.unblock(signals) }
+      let poller = try Poller()
+      _ = try poller.add(control.event.descriptor, tag: Tag.control)
+      _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
+      _ = try poller.add(signalSource, tag: Tag.signal)
+      try startThreads()
+      scheduleLook()
+      wait(poller, signalSource)
+    } catch {
+      control.finish(.hostFailed("can't start the virtual machine: \(error)"))
+    }
+    stopThreads()
+    return control.outcome ?? .hostFailed("the run ended without a reason")
+  }
+
+  // MARK: Threads
+
+  private func startThreads() throws(Errno) {
+    Signal.kick.installInterruptingHandler()
+    for (index, runner) in machine.runners.enumerated() {
+      let recorder = machine.recorders.isEmpty ? nil : machine.recorders[index]
+      do throws(Errno) {
+        try threads.append(
+          HostThread(name: "vcpu\(index)") {
+            if let recorder {
+              runner.run(observer: recorder)
+            } else {
+              runner.run(observer: NoObserver())
+            }
+          })
+      } catch {
+        for _ in index..<machine.runners.count { machine.parking.leave() }
+        throw error
+      }
+    }
+  }
+
+  private func kick() {
+    for (index, thread) in threads.enumerated() {
+      machine.runners[index].vcpu.requestExit()
+      thread.send(.kick)
+    }
+  }
+
+  private func stopThreads() {
+    control.enter(.stopping)
+    machine.parking.wake()
+    // A kick can come just before a thread starts to wait in a write: repeat until all have left.
+    repeat { kick() } while !machine.parking.waitUntilEmpty(10_000_000)
+    for thread in threads { thread.join() }
+  }
+
+  // MARK: Waiting
+
+  private func wait(_ poller: borrowing Poller, _ signals: borrowing FileDescriptor) {
+    var isWatchingInput = false
+    var inputNeedsNoWait = false
+    machine.input.feed()
+    while control.outcome == nil {
+      if machine.input.wantsMore != isWatchingInput {
+        isWatchingInput.toggle()
+        inputNeedsNoWait = watchInput(isWatchingInput, poller)
+      }
+      let isReady = isWatchingInput && inputNeedsNoWait
+      let tag = poller.next(milliseconds: isReady ? 0 : milliseconds())
+      switch tag {
+      case Tag.control: control.event.consume()
+      case Tag.input: machine.input.readMore()
+      case Tag.demand:
+        machine.input.demand.consume()
+        machine.input.feed()
+      case Tag.signal:
+        if let signal = Signal.next(from: signals) { control.stop(.signal(signal.number)) }
+      default: if isReady { machine.input.readMore() }
+      }
+      checkTime()
+    }
+  }
+
+  /// Starts or stops watching the input; returns whether it is always ready, as a regular file is.
+  private func watchInput(_ isOn: Bool, _ poller: borrowing Poller) -> Bool {
+    guard let source = machine.input.makeSourceDescriptor() else { return false }
+    if isOn { return (try? poller.add(source, tag: Tag.input)) == false }
+    poller.remove(source)
+    return false
+  }
+
+  private func scheduleLook() {
+    nextLook = Clock.monotonicNanoseconds &+ UInt64(watch.nextDelay() * 1e6)
+  }
+
+  private func milliseconds() -> Int32 {
+    let now = Clock.monotonicNanoseconds
+    let next = min(nextLook, deadline ?? .max)
+    // Rounded up, so as not to wake before the time.
+    return next <= now ? 0 : Int32(clamping: (next - now + 999_999) / 1_000_000)
+  }
+
+  private func checkTime() {
+    let now = Clock.monotonicNanoseconds
+    if let deadline, now >= deadline {
+      control.finish(.timedOut(positions()))
+    } else if now >= nextLook {
+      if watch.mayHaveHalted() { lookCloser() }
+      scheduleLook()
+    }
+  }
+
+  // MARK: Looking at a machine that stands still
+
+  /// Stops all VCPUs, runs `body`, and lets them go on; false if one could not be stopped in time.
+  private func whileStill(_ patience: UInt64, _ body: () -> Void) -> Bool {
+    control.enter(.paused)
+    kick()
+    let isStill = machine.parking.waitUntilStill(patience)
+    if isStill { body() }
+    control.enter(.running)
+    machine.parking.wake()
+    return isStill
+  }
+
+  private func lookCloser() {
+    _ = whileStill(20_000_000) {
+      if (try? watch.hasHalted(machine.vm)) == true { control.finish(.halted) }
+    }
+  }
+
+  private func positions() -> [VCPUPosition] {
+    var positions: [VCPUPosition] = []
+    let isStill = whileStill(500_000_000) {
+      positions = machine.runners.map { VCPUPosition($0.vcpu) }
+    }
+    if isStill { return positions }
+    return machine.runners.map {
+      VCPUPosition(vcpu: $0.vcpu.id, text: "busy in kvmlite: a device waits for the host")
+    }
+  }
+}
+
+extension VCPUPosition {
+  /// Where `vcpu`, which stands still, is.
+  fileprivate init(_ vcpu: VCPU) {
+    self.vcpu = vcpu.id
+    guard let registers = try? vcpu.registers(), let special = try? vcpu.specialRegisters(),
+      let state = try? vcpu.runState()
+    else {
+      text = "unknown: KVM doesn't say"
+      return
+    }
+    let place =
+      "at CS:RIP \(hex(UInt64(special.cs.selector))):\(hex(registers.rip)), "
+      + "CR3 \(hex(special.cr3)), RFLAGS \(hex(registers.rflags))"
+    let interrupts = registers.rflags & (1 << 9) != 0 ? "on" : "off"
+    text =
+      switch state {
+      case .runnable, .sipiReceived: "running \(place)"
+      case .halted: "halted with interrupts \(interrupts) \(place)"
+      case .uninitialized, .initReceived: "never started: it waits for INIT and SIPI"
+      }
+  }
+}

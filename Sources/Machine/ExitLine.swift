@@ -1,0 +1,73 @@
+import KVM
+
+/// One exit as columns of text: for traces and for the account of a crash.
+enum ExitLine {
+  /// The heading of the columns that `text` fills.
+  static let heading = pad("exit", 10) + pad("address", 12) + pad("size", 8) + "dir  data"
+
+  /// Kind, address, size, direction and data, aligned.
+  static func text(_ exit: Exit, data: UInt64) -> String {
+    switch exit {
+    case .portIO(let io):
+      columns("io", UInt64(io.port), io.width, io.count, io.isWrite, data)
+    case .mmio(let access):
+      columns("mmio", access.address, access.width, 1, access.isWrite, data)
+    default:
+      pad(exit.shortName, 10) + exit.reason.meaning
+    }
+  }
+
+  private static func columns(
+    _ kind: String, _ address: UInt64, _ width: Int, _ count: Int, _ isWrite: Bool, _ data: UInt64
+  ) -> String {
+    let size = count == 1 ? "\(width)" : "\(width)x\(count)"
+    let digits = String(data, radix: 16)
+    let padding = String(repeating: "0", count: max(0, width * 2 - digits.count))
+    var value = "0x" + padding + digits
+    if width == 1 && data >= 0x20 && data < 0x7F {
+      value += " '" + String(Character(Unicode.Scalar(UInt8(data)))) + "'"
+    }
+    return pad(kind, 10) + pad(hex(address), 12) + pad(size, 8) + (isWrite ? "out  " : "in   ")
+      + value
+  }
+
+  /// The last exits of `runner`, oldest first, with a heading.
+  static func lines(of runner: VCPURunner) -> [String] {
+    let last = runner.history.last
+    guard !last.isEmpty else { return [] }
+    return ["  " + pad("rip", 20) + heading]
+      + last.map { record in
+        "  " + pad(hex(record.instructionPointer), 20) + text(record.exit, data: record.data)
+      }
+  }
+}
+
+extension Exit {
+  /// One word for the kind of exit.
+  var shortName: String {
+    switch self {
+    case .portIO: "io"
+    case .mmio: "mmio"
+    default: reason.name.replacingPrefix("KVM_EXIT_").lowercased()
+    }
+  }
+}
+
+extension String {
+  fileprivate func replacingPrefix(_ prefix: String) -> String {
+    hasPrefix(prefix) ? String(dropFirst(prefix.count)) : self
+  }
+}
+
+/// `text` with spaces behind it up to `width` characters.
+func pad(_ text: String, _ width: Int) -> String {
+  text + String(repeating: " ", count: max(1, width - text.count))
+}
+
+/// `text` with spaces before it up to `width` characters.
+func padLeft(_ text: String, _ width: Int) -> String {
+  String(repeating: " ", count: max(0, width - text.count)) + text
+}
+
+/// `value` in hexadecimal, as in `0x3f8`.
+func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }

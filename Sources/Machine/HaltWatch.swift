@@ -1,0 +1,115 @@
+import KVM
+
+/// Finds out when a guest has halted for good: every VCPU in HLT with interrupts off, or never
+/// started.
+///
+/// With the interrupt controllers in the kernel a halted VCPU stays in `KVM_RUN`, so somebody has to
+/// look. Looking is cheap: KVM's counters say without disturbing a VCPU whether it waits. Only when
+/// all do, and have run since the last look, are they stopped for a moment and their flags read.
+final class HaltWatch {
+  private let vcpus: [VCPU]
+  private let counters: [Counters?]
+  private var lastSeenWaiting: [UInt64]?
+  private var delay = HaltWatch.shortestDelay
+
+  /// The first look comes after this many milliseconds: a small guest is done by then.
+  private static let shortestDelay = 0.25
+  /// Looks become rarer up to this many milliseconds, so that an end is seen within 100.
+  private static let longestDelay = 50.0
+
+  // Which of KVM's counters tell that a VCPU waits, and that it has run since.
+  private struct Counters {
+    let statistics: Statistics
+    let blocking: Statistics.Counter
+    let progress: [Statistics.Counter]
+
+    init?(_ vcpu: VCPU) {
+      guard let statistics = try? vcpu.statistics(), let blocking = statistics.counter("blocking")
+      else { return nil }
+      self.statistics = statistics
+      self.blocking = blocking
+      progress = ["exits", "halt_exits", "halt_wakeup", "irq_injections", "insn_emulation"]
+        .compactMap(statistics.counter)
+    }
+
+    var isWaiting: Bool { (try? statistics.value(of: blocking)) == 1 }
+
+    var sum: UInt64 {
+      progress.reduce(0) { $0 &+ ((try? statistics.value(of: $1)) ?? 0) }
+    }
+  }
+
+  init(_ vcpus: [VCPU]) {
+    self.vcpus = vcpus
+    counters = vcpus.map(Counters.init)
+  }
+
+  /// Milliseconds until the next look.
+  func nextDelay() -> Double {
+    defer { delay = min(delay * 2, Self.longestDelay) }
+    return delay
+  }
+
+  /// Whether it is worth stopping the VCPUs to look closer.
+  func mayHaveHalted() -> Bool {
+    var sums: [UInt64] = []
+    for counters in counters {
+      guard let counters else { return true }
+      guard counters.isWaiting else { return false }
+      sums.append(counters.sum)
+    }
+    return sums != lastSeenWaiting
+  }
+
+  /// With all VCPUs stopped: whether nothing can wake any of them.
+  func hasHalted(_ vm: VM) throws(KVMError) -> Bool {
+    lastSeenWaiting = counters.map { $0?.sum ?? 0 }
+    for vcpu in vcpus where try !vcpu.sleepsForGood() { return false }
+    if try vm.mayDeliverNMI() { return false }
+    return try !vcpus[0].takesNMIFromPIT()
+  }
+}
+
+extension VCPU {
+  /// Whether no maskable interrupt can end this VCPU's wait.
+  fileprivate func sleepsForGood() throws(KVMError) -> Bool {
+    switch try runState() {
+    case .uninitialized, .initReceived: return true
+    case .halted:
+      let interruptFlag: UInt64 = 1 << 9
+      let pending = try events()
+      let flags = try registers().rflags
+      return flags & interruptFlag == 0 && pending.nmi.pending == 0 && pending.smi.pending == 0
+    case .runnable, .sipiReceived: return false
+    }
+  }
+
+  /// Whether the local APIC's LINT0 takes the timer's interrupt as an NMI, as NMI watchdogs set up.
+  ///
+  /// Intel SDM vol 3, 11.5.1: LVT LINT0 is at 0x350; bits 10:8 are the delivery mode, 16 the mask.
+  fileprivate func takesNMIFromPIT() throws(KVMError) -> Bool {
+    let entry = try localAPICRegister(0x350)
+    return entry & (1 << 16) == 0 && entry >> 8 & 7 == DeliveryMode.nmi
+  }
+}
+
+extension VM {
+  /// Whether an input of the IOAPIC would wake a VCPU whatever its flags.
+  ///
+  /// Intel 82093AA, 3.2.4: bits 10:8 are the delivery mode, 16 the mask.
+  fileprivate func mayDeliverNMI() throws(KVMError) -> Bool {
+    let entries = try ioapicRedirections()
+    return entries.contains { entry in
+      let mode = UInt32(entry >> 8 & 7)
+      return entry & (1 << 16) == 0
+        && (mode == DeliveryMode.nmi || mode == DeliveryMode.smi || mode == DeliveryMode.initialize)
+    }
+  }
+}
+
+/// Delivery modes of interrupts that IF doesn't block (Intel SDM vol 3, 11.5.1).
+private enum DeliveryMode {
+  static let smi: UInt32 = 2
+  static let nmi: UInt32 = 4
+  static let initialize: UInt32 = 5
+}

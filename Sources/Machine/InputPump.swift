@@ -1,0 +1,77 @@
+import Devices
+import Host
+
+/// Carries the console's input to the serial port, no faster than the guest reads it.
+///
+/// What was read and not yet taken waits here, up to a limit; beyond that the source is left alone,
+/// so that a pipe blocks its writer and nothing is lost.
+final class InputPump: ReceiveDemand, @unchecked Sendable {
+  // Sound as Sendable: only the event loop's thread uses it, but for receiverHasRoom(), which
+  // touches nothing but the event.
+
+  /// Raised when the serial port has room again.
+  let demand: Event
+  /// What the input goes to; set while the machine is wired.
+  var receiver: UART16550A?
+
+  private let source: Int32?
+  private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
+  private let control: RunControl
+  private var pending: [UInt8] = []
+  private var taken = 0
+  private var isAtEnd = false
+
+  /// So much may wait: enough for a large paste, so that the escape key still works behind it.
+  private static let limit = 1 << 17
+
+  init(_ input: ConsoleInput, _ control: RunControl) throws(Errno) {
+    demand = try Event()
+    self.control = control
+    switch input {
+    case .none: (source, filter) = (nil, nil)
+    case .bytes(let bytes):
+      (source, filter) = (nil, nil)
+      pending = bytes
+    case .descriptor(let number, let filter):
+      self.filter = filter
+      source = number
+    }
+  }
+
+  /// Called by the serial port, on a VCPU's thread.
+  func receiverHasRoom() { demand.raise() }
+
+  /// Whether there is a source that may still give something, and room for it.
+  var wantsMore: Bool { source != nil && !isAtEnd && pending.count - taken < Self.limit }
+
+  /// The source's descriptor, if there is one.
+  func makeSourceDescriptor() -> FileDescriptor? {
+    source.map(FileDescriptor.init(borrowing:))
+  }
+
+  /// Reads once from the source, which is ready, and passes on what the guest takes.
+  func readMore() {
+    guard let source else { return }
+    do throws(Errno) {
+      let bytes = try FileDescriptor(borrowing: source).read(atMost: 4096)
+      if bytes.isEmpty { isAtEnd = true }
+      pending += filter?(bytes, control) ?? bytes
+    } catch .interrupted {
+    } catch .tryAgain {
+    } catch {
+      // A terminal that went away gives EIO: for the guest that is silence.
+      isAtEnd = true
+    }
+    feed()
+  }
+
+  /// Passes on what the guest takes now.
+  func feed() {
+    guard taken < pending.count, let receiver else { return }
+    taken += receiver.receive(pending.span.extracting(taken..<pending.count))
+    if taken == pending.count {
+      pending.removeAll(keepingCapacity: true)
+      taken = 0
+    }
+  }
+}

@@ -1,0 +1,142 @@
+import Host
+import KVM
+import Synchronization
+
+/// What is recorded while a machine runs. Recording costs time on each exit; a machine without an
+/// observation pays nothing.
+public struct Observation: Sendable {
+  /// Which exits go to the sinks.
+  public var kinds: TraceKinds = .all
+  /// Who gets each of them.
+  public var sinks: [any TraceSink] = []
+
+  /// Counts exits only, for `Machine.statistics`.
+  public init() {}
+}
+
+/// Kinds of events in a trace.
+public struct TraceKinds: OptionSet, Sendable {
+  /// The set as bits.
+  public let rawValue: UInt8
+  /// A set of these bits.
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  /// Port I/O.
+  public static let portIO = TraceKinds(rawValue: 1)
+  /// Memory-mapped I/O.
+  public static let mmio = TraceKinds(rawValue: 2)
+  /// Interrupt lines that devices raise and lower.
+  public static let interrupts = TraceKinds(rawValue: 4)
+  /// Everything, rare exits too.
+  public static let all = TraceKinds(rawValue: 0xFF)
+
+  /// The kinds called `name` on the command line: io, mmio, irq or all.
+  public init?(name: String) {
+    switch name {
+    case "io": self = .portIO
+    case "mmio": self = .mmio
+    case "irq": self = .interrupts
+    case "all": self = .all
+    default: return nil
+    }
+  }
+}
+
+/// One thing that happened, as a trace tells it. Times are in nanoseconds since the machine's start.
+public struct TraceEvent: Sendable {
+  /// What happened.
+  public enum What: Sendable {
+    /// An exit, with the data of its first access and the device that answered, if any.
+    case exit(Exit, data: UInt64, device: StaticString?)
+    /// A device raised or lowered the interrupt input of this number.
+    case interrupt(gsi: UInt32, isRaised: Bool)
+  }
+
+  /// What happened.
+  public var what: What
+  /// The VCPU it happened on; nil for what no VCPU did.
+  public var vcpu: Int?
+  /// RIP at the exit.
+  public var instructionPointer: UInt64
+  /// When the guest was entered before.
+  public var entered: UInt64
+  /// When it left, or when the event happened.
+  public var left: UInt64
+  /// When the exit had been dealt with.
+  public var handled: UInt64
+}
+
+/// Takes a trace's events. Called by all VCPUs' threads.
+public protocol TraceSink: AnyObject, Sendable {
+  /// Takes one event.
+  func record(_ event: TraceEvent)
+  /// Called once, when the run has ended.
+  func finish()
+  /// What went wrong with the trace, if anything did.
+  var failure: String? { get }
+}
+
+/// The sinks of one run with its clock.
+final class TraceSinks: Sendable {
+  let kinds: TraceKinds
+  let sinks: [any TraceSink]
+  let start = Clock.monotonicNanoseconds
+
+  init(_ observation: Observation) {
+    kinds = observation.kinds
+    sinks = observation.sinks
+  }
+
+  var now: UInt64 { Clock.monotonicNanoseconds &- start }
+
+  func record(_ event: TraceEvent) {
+    for sink in sinks { sink.record(event) }
+  }
+
+  func interrupt(_ gsi: UInt32, _ isRaised: Bool) {
+    guard !sinks.isEmpty && kinds.contains(.interrupts) else { return }
+    let time = now
+    record(
+      TraceEvent(
+        what: .interrupt(gsi: gsi, isRaised: isRaised), vcpu: nil, instructionPointer: 0,
+        entered: time, left: time, handled: time))
+  }
+}
+
+/// Counts and times one VCPU's exits, and hands them to the sinks.
+final class Recorder: ExitObserver, @unchecked Sendable {
+  // Sound as Sendable: written by the VCPU's own thread, read by others once it has ended.
+
+  private let trace: TraceSinks
+  private var entered: UInt64 = 0
+  private var left: UInt64 = 0
+  private(set) var statistics = ExitStatistics()
+
+  init(_ trace: TraceSinks) { self.trace = trace }
+
+  func willRun() { entered = trace.now }
+
+  func didExit() { left = trace.now }
+
+  func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner) {
+    let handled = trace.now
+    let device = runner.deviceName(exit)
+    statistics.add(exit, inGuest: left &- entered, handling: handled &- left, isClaimed: device != nil)
+    guard !trace.sinks.isEmpty, trace.kinds.contains(exit.traceKind) else { return }
+    trace.record(
+      TraceEvent(
+        what: .exit(exit, data: data, device: device), vcpu: runner.vcpu.id,
+        instructionPointer: runner.vcpu.instructionPointer, entered: entered, left: left,
+        handled: handled))
+  }
+}
+
+extension Exit {
+  fileprivate var traceKind: TraceKinds {
+    switch self {
+    case .portIO: .portIO
+    case .mmio: .mmio
+    default: TraceKinds(rawValue: 0x80)
+    }
+  }
+}

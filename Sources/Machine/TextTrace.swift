@@ -1,0 +1,71 @@
+import Host
+import KVM
+import Synchronization
+
+/// Writes a trace as lines with aligned columns.
+public final class TextTrace: TraceSink {
+  private let file: FileDescriptor
+  private let state = Mutex<(hasHeading: Bool, failure: String?)>((false, nil))
+
+  /// Writes to the open file of this number, such as 2 for standard error.
+  public init(descriptor number: Int32) { file = FileDescriptor(borrowing: number) }
+
+  /// What went wrong with the trace, if anything did.
+  public var failure: String? { state.withLock { $0.failure } }
+
+  /// Writes one line; before the first, the heading.
+  public func record(_ event: TraceEvent) {
+    let line = Self.line(event)
+    state.withLock { state in
+      guard state.failure == nil else { return }
+      do throws(Errno) {
+        if !state.hasHeading { try file.writeAll(Self.heading + "\n") }
+        state.hasHeading = true
+        try file.writeAll(line + "\n")
+      } catch {
+        state.failure = "the trace can't be written: \(error)"
+      }
+    }
+  }
+
+  /// Nothing is held back.
+  public func finish() {}
+
+  private static let heading =
+    padLeft("seconds", 12) + "  " + pad("vcpu", 5) + pad("rip", 19) + pad(ExitLine.heading, 54)
+    + pad("device", 10) + padLeft("handler", 10)
+
+  private static func line(_ event: TraceEvent) -> String {
+    let time = padLeft(seconds(event.left), 12)
+    switch event.what {
+    case .exit(let exit, let data, let device):
+      return time + "  " + pad("\(event.vcpu ?? 0)", 5) + pad(hex(event.instructionPointer), 19)
+        + pad(ExitLine.text(exit, data: data), 54) + pad("\(device ?? exit.absentDevice)", 10)
+        + padLeft(microseconds(event.handled &- event.left), 10)
+    case .interrupt(let gsi, let isRaised):
+      return time + "  " + pad("-", 5) + pad("-", 19)
+        + pad("irq", 10) + pad("\(gsi)", 12) + (isRaised ? "raised" : "lowered")
+    }
+  }
+
+  private static func seconds(_ nanoseconds: UInt64) -> String {
+    let micro = nanoseconds / 1000
+    let fraction = String(micro % 1_000_000)
+    return "\(micro / 1_000_000)." + String(repeating: "0", count: 6 - fraction.count) + fraction
+  }
+}
+
+extension Exit {
+  /// What stands for the device of an exit that none answered.
+  fileprivate var absentDevice: StaticString {
+    switch self {
+    case .portIO, .mmio: "(none)"
+    default: "-"
+    }
+  }
+}
+
+/// `nanoseconds` as microseconds with one decimal, as in `1.2us`.
+func microseconds(_ nanoseconds: UInt64) -> String {
+  "\(nanoseconds / 1000).\(nanoseconds % 1000 / 100)us"
+}
