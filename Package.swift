@@ -40,7 +40,16 @@ let package = Package(
       swiftSettings: settings),
 
     // The built-in guests: guest-asm/*.S, assembled and embedded while building
-    .target(name: "Guests", dependencies: ["Boot"], swiftSettings: settings),
+    .target(
+      name: "Guests", dependencies: ["Boot"], swiftSettings: settings, plugins: ["AssembleGuests"]),
+    .plugin(
+      name: "AssembleGuests", capability: .buildTool(), dependencies: ["assemble-guests"]),
+    .executableTarget(name: "assemble-guests", swiftSettings: settings),
+
+    // Tests that need no /dev/kvm
+    .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
+    .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
+    .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -69,13 +69,14 @@ struct BootRequest {
     if let asked = options.mode, asked != mode {
       throw image.error(
         .options,
-        "--mode \(asked.rawValue) contradicts the image, which is \(format) and starts in "
+        about: "--mode \(asked.rawValue) contradicts the image, which is \(format) and starts in "
           + "\(mode.rawValue) mode: leave --mode out")
     }
     if let address = options.loadAddress {
       throw image.error(
         .options,
-        "--load-address \(address) is for flat images; this is \(format), which has its own place: "
+        about:
+          "--load-address \(address) is for flat images; this is \(format), which has its own place: "
           + "leave --load-address out")
     }
   }

@@ -84,13 +84,14 @@ extension ProgramHeader {
     guard fileSize == 0 || image.slice(offset, count: fileSize) != nil else {
       throw image.error(
         .malformed,
-        "\(name) takes \(fileSize) bytes from \(hex(offset)) on, but the file has only "
+        about: "\(name) takes \(fileSize) bytes from \(hex(offset)) on, but the file has only "
           + "\(image.count): the file is cut short; copy or build it again")
     }
     guard fileSize <= memorySize else {
       throw image.error(
         .malformed,
-        "\(name) has \(fileSize) bytes in the file (p_filesz) and only \(memorySize) in memory "
+        about:
+          "\(name) has \(fileSize) bytes in the file (p_filesz) and only \(memorySize) in memory "
           + "(p_memsz): the file is damaged; build it again")
     }
   }

@@ -15,7 +15,8 @@ extension BootPlan {
     guard address % 16 == 0, address <= 0xFFFF0 else {
       throw image.error(
         .options,
-        "--load-address \(hex(address)) can't be reached in real mode, where a segment starts at a "
+        about:
+          "--load-address \(hex(address)) can't be reached in real mode, where a segment starts at a "
           + "multiple of 16 up to 0xffff0: choose such an address, or --mode protected or long")
     }
     let stackPointer: UInt16 = 0xFFF0
@@ -41,7 +42,8 @@ extension BootPlan {
     guard address < PageTables.reach else {
       throw image.error(
         .options,
-        "--load-address \(hex(address)) is beyond the first 4 GiB, which is all that \(mode.rawValue) "
+        about:
+          "--load-address \(hex(address)) is beyond the first 4 GiB, which is all that \(mode.rawValue) "
           + "mode reaches at the start: choose an address below 0xc0000000")
     }
     var placement = Placement(request)

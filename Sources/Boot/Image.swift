@@ -28,7 +28,13 @@ struct Image {
     return bytes[Int(offset)..<Int(offset + count)]
   }
 
-  func error(_ cause: BootError.Cause, _ text: String) -> BootError {
-    BootError(cause, "\(name): \(text)")
+  /// An error about the image; `predicate` goes on with the sentence that its name starts.
+  func error(_ cause: BootError.Cause, _ predicate: String) -> BootError {
+    BootError(cause, "\(name) \(predicate)")
+  }
+
+  /// An error about what belongs to the image, which `sentence` names.
+  func error(_ cause: BootError.Cause, about sentence: String) -> BootError {
+    BootError(cause, "\(name): \(sentence)")
   }
 }

@@ -31,7 +31,8 @@ struct Placement {
     guard !overflows else {
       throw image.error(
         .malformed,
-        "\(what) starts at \(hex(start)) and takes \(hex(size)) bytes, which goes past the last "
+        about:
+          "\(what) starts at \(hex(start)) and takes \(hex(size)) bytes, which goes past the last "
           + "address of 64 bits: the image is damaged; build it again")
     }
     let range = start..<end
@@ -39,7 +40,7 @@ struct Placement {
     if let other = taken.first(where: { $0.range.overlaps(range) }) {
       throw image.error(
         overlap.cause,
-        "\(what) (\(span(range))) overlaps \(other.what) (\(span(other.range))): "
+        about: "\(what) (\(span(range))) overlaps \(other.what) (\(span(other.range))): "
           + overlap.remedy)
     }
     taken.append((range, what))
@@ -55,7 +56,8 @@ struct Placement {
           + "to devices and RAM ends below \(hex(UInt64(1) << 46)); move it"
       }
     return image.error(
-      .memory, "\(what) (\(span(range))) isn't all in the guest's RAM (\(memory)): \(remedy)")
+      .memory, about: "\(what) (\(span(range))) isn't all in the guest's RAM (\(memory)): \(remedy)"
+    )
   }
 }
 

@@ -1,0 +1,148 @@
+import Boot
+import Testing
+
+@Suite("A format is found from the bytes")
+struct ImageFormatTests {
+  private func format(_ bytes: [UInt8]) throws -> ImageFormat {
+    try ImageFormat(of: bytes, name: "guest")
+  }
+
+  /// `magic` at `offset` in an image of `count` bytes.
+  private func image(_ magic: [UInt8], at offset: Int = 0, count: Int = 64) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0x90, count: max(count, offset + magic.count))
+    bytes.replaceSubrange(offset..<offset + magic.count, with: magic)
+    return bytes
+  }
+
+  @Test func anyBytesAreFlat() throws {
+    #expect(try format([0xF4]) == .flat)
+    // One byte of the ELF magic missing.
+    #expect(try format([0x7F, 0x45, 0x4C]) == .flat)
+  }
+
+  @Test func emptyImageIsRefused() throws {
+    expect(try refusal([]), .malformed, says: "is empty")
+  }
+
+  @Test func bootSectorHasExactly512BytesAndTheSignature() throws {
+    let sector = image([0x55, 0xAA], at: 510)
+    #expect(sector.count == 512)
+    #expect(try format(sector) == .bootSector)
+    #expect(try format(sector + [0]) == .flat)
+    #expect(try format(image([0xAA, 0x55], at: 510)) == .flat)
+  }
+
+  @Test func linuxKernelIsNamedAndRefused() throws {
+    var kernel = image([0x55, 0xAA], at: 0x1FE, count: 4096)
+    kernel.replaceSubrange(0x202..<0x206, with: Array("HdrS".utf8))
+    // Kernels with an EFI stub are PE files too.
+    kernel.replaceSubrange(0..<2, with: Array("MZ".utf8))
+
+    #expect(try format(kernel) == .bzImage)
+    expect(try refusal(kernel), .unsupported, says: "a Linux kernel (bzImage)", "can't boot yet")
+    kernel[0x1FE] = 0
+    #expect(try format(kernel) == .flat)
+  }
+
+  @Test func plainELFComesInTwoClasses() throws {
+    #expect(try format(ELFBuilder(is64Bit: false).bytes) == .elf32)
+    #expect(try format(ELFBuilder(is64Bit: true).bytes) == .elf64)
+  }
+
+  @Test(arguments: [true, false])
+  func multibootHeaderIsFound(is64Bit: Bool) throws {
+    var elf = ELFBuilder(is64Bit: is64Bit)
+    // Magic 0x1BADB002, flags 3, checksum.
+    elf.segments[0].contents =
+      littleEndian(0x1BAD_B002, 4) + littleEndian(3, 4)
+      + littleEndian(0 &- 0x1BAD_B002 &- 3, 4)
+    #expect(elf.headerSize % 4 == 0 && elf.entrySize % 4 == 0)
+    #expect(try format(elf.bytes) == .elfMultiboot)
+    expect(
+      try refusal(elf.bytes), .unsupported, says: "an ELF image with a Multiboot header",
+      "can't boot yet")
+
+    // Out of alignment, with a wrong sum, and beyond the first 8 KiB it is no header.
+    var other = elf
+    other.segments[0].contents.insert(0, at: 0)
+    #expect(try format(other.bytes) != .elfMultiboot)
+    other = elf
+    other.segments[0].contents[8] ^= 1
+    #expect(try format(other.bytes) != .elfMultiboot)
+    other = elf
+    other.segments[0].contents.insert(contentsOf: [UInt8](repeating: 0x90, count: 8192), at: 0)
+    #expect(try format(other.bytes) != .elfMultiboot)
+  }
+
+  @Test func multiboot2HeaderIsRefusedByName() throws {
+    var elf = ELFBuilder()
+    // Magic 0xE85250D6, architecture 0 (i386), length 16, checksum.
+    elf.segments[0].contents =
+      littleEndian(0xE852_50D6, 4) + littleEndian(0, 4) + littleEndian(16, 4)
+      + littleEndian(0 &- 0xE852_50D6 &- 16, 4)
+    expect(try refusal(elf.bytes), .unsupported, says: "Multiboot2")
+  }
+
+  /// A note: lengths of owner and description, type, owner, description, each padded to 4.
+  private func note(_ owner: String, _ type: UInt64, _ description: [UInt8]) -> [UInt8] {
+    let name = Array(owner.utf8) + [0]
+    func padded(_ bytes: [UInt8]) -> [UInt8] {
+      bytes + [UInt8](repeating: 0, count: (4 - bytes.count % 4) % 4)
+    }
+    return littleEndian(UInt64(name.count), 4) + littleEndian(UInt64(description.count), 4)
+      + littleEndian(type, 4) + padded(name) + padded(description)
+  }
+
+  @Test func pvhNoteIsFoundAmongOthers() throws {
+    var elf = ELFBuilder()
+    let others = note("GNU", 3, [1, 2, 3, 4, 5]) + note("Linux", 18, [0]) + note("Xen", 6, [9])
+    let pvh = note("Xen", 18, littleEndian(0x10_0000, 4))
+    elf.segments.append(.init(type: 4, contents: others + pvh))
+    #expect(try format(elf.bytes) == .elfPVH)
+    expect(
+      try refusal(elf.bytes), .unsupported, says: "an ELF image with a PVH note",
+      "can't boot yet")
+
+    elf.segments[1].contents = others
+    #expect(try format(elf.bytes) == .elf64)
+    // A note cut short, or with lengths past everything, is none.
+    elf.segments[1].contents = Array(others + pvh.dropLast(8))
+    #expect(try format(elf.bytes) == .elf64)
+    elf.segments[1].contents = littleEndian(UInt64.max, 8) + pvh
+    #expect(try format(elf.bytes) == .elf64)
+    // So is one whose segment lies outside the file.
+    elf.segments[1] = .init(type: 4, contents: pvh, offset: UInt64.max - 4)
+    #expect(try format(elf.bytes) == .elf64)
+  }
+
+  @Test(arguments: [
+    ([0x1F, 0x8B, 0x08], 0, "gunzip"),
+    ([0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00], 0, "unxz"),
+    ([0x28, 0xB5, 0x2F, 0xFD], 0, "unzstd"),
+    (Array("CD001".utf8), 0x8001, "ISO 9660"),
+    (Array("QFI".utf8) + [0xFB], 0, "qcow2"),
+    (Array("#!".utf8), 0, "script"),
+    (Array("070701".utf8), 0, "give the kernel"),
+    (Array("!<arch>\n".utf8), 0, "static library"),
+    ([0xCF, 0xFA, 0xED, 0xFE], 0, "Mach-O"),
+    ([0xCA, 0xFE, 0xBA, 0xBE], 0, "Mach-O"),
+    (Array("ARM".utf8) + [0x64], 56, "AArch64"),
+  ])
+  func foreignFilesAreNamed(magic: [UInt8], offset: Int, words: String) throws {
+    expect(try refusal(image(magic, at: offset)), .unsupported, says: words, "no guest")
+    // All but the last byte of the magic says nothing.
+    #expect(try format(image(magic.dropLast(), at: offset)) == .flat)
+  }
+
+  @Test func windowsProgramIsNamed() throws {
+    // A DOS header whose e_lfanew at 0x3C leads to "PE\0\0" at 0x80.
+    var program = image(Array("MZ".utf8), count: 256)
+    program.replaceSubrange(0x3C..<0x40, with: littleEndian(0x80, 4))
+    program.replaceSubrange(0x80..<0x84, with: Array("PE".utf8) + [0, 0])
+    expect(try refusal(program), .unsupported, says: "PE")
+    // "MZ" is also two instructions: dec bp; pop dx.
+    #expect(try format(Array("MZ".utf8)) == .flat)
+    program.replaceSubrange(0x3C..<0x40, with: littleEndian(0xFFFF_FFFF, 4))
+    #expect(try format(program) == .flat)
+  }
+}

@@ -1,0 +1,101 @@
+import Boot
+import Memory
+import Testing
+
+@Suite("Hostile images")
+struct MutationTests {
+  /// SplitMix64: the same sequence for the same seed, on every host.
+  private struct Generator: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+      state &+= 0x9E37_79B9_7F4A_7C15
+      var value = state
+      value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+      value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+      return value ^ value >> 31
+    }
+  }
+
+  private static let interesting: [UInt64] = [
+    0, 1, 2, 0x7F, 0xFF, 0x500, 0x1000, 0xFFFF, 0x10000, 0x10_0000, 0x7FF_FFFF, 0x7FFF_FFFF,
+    0xBFFF_FFFF, 0xC000_0000, 0xFFFF_FFFF, 0x1_0000_0000, 1 << 46, 1 << 63, UInt64.max - 1,
+    UInt64.max,
+  ]
+
+  private func mutate(_ bytes: [UInt8], _ generator: inout Generator) -> [UInt8] {
+    var bytes = bytes
+    for _ in 0..<Int.random(in: 1...4, using: &generator) {
+      // Past byte 4, so that it stays an ELF file.
+      let position = Int.random(in: 4..<bytes.count, using: &generator)
+      switch Int.random(in: 0..<4, using: &generator) {
+      case 0: bytes[position] = UInt8.random(in: 0...255, using: &generator)
+      case 1: bytes[position] ^= 1 << UInt8.random(in: 0..<8, using: &generator)
+      case 2:
+        let width = [2, 4, 8][Int.random(in: 0..<3, using: &generator)]
+        let value = Self.interesting.randomElement(using: &generator) ?? 0
+        // Aligned as the fields are, so that it becomes the value of one.
+        let start = position / 4 * 4
+        for (index, byte) in littleEndian(value, width).enumerated()
+        where start + index < bytes.count { bytes[start + index] = byte }
+      default:
+        if Int.random(in: 0..<8, using: &generator) == 0 {
+          bytes.removeLast(bytes.count - position)
+        }
+        if bytes.count <= 5 { return bytes }
+      }
+    }
+    return bytes
+  }
+
+  /// Expects what `BootPlan` promises of every plan.
+  private func check(_ plan: BootPlan, ram: UInt64) {
+    var end: UInt64 = 0
+    for piece in plan.pieces {
+      let (last, overflows) = piece.start.value.addingReportingOverflow(piece.size)
+      let isInside =
+        last <= min(ram, GuestMemory.holeStart)
+        || (piece.start.value >= GuestMemory.holeEnd
+          && last <= ram + GuestMemory.holeEnd - GuestMemory.holeStart)
+      if overflows || !isInside || piece.start.value < end || piece.contents.count > piece.size {
+        Issue.record("\(piece.what) at \(piece.start), \(piece.size) bytes, RAM \(ram)")
+      }
+      end = last
+    }
+    let entry = plan.entry.code.base + plan.entry.instructionPointer
+    if !plan.pieces.contains(where: { $0.range.contains(entry) }) {
+      Issue.record("entry \(entry) is in no piece")
+    }
+  }
+
+  @Test(arguments: [true, false], [128 << 20, 5 << 30] as [UInt64])
+  func noMutationTrapsOrLeavesRAM(is64Bit: Bool, ram: UInt64) {
+    var elf = ELFBuilder(is64Bit: is64Bit)
+    elf.segments = [
+      .init(), .init(type: 4, contents: [UInt8](repeating: 4, count: 48)),
+      .init(virtual: 0x4_0000, physical: 0x4_0000, contents: [1, 2, 3, 4], memorySize: 0x3000),
+      .init(virtual: 0x8000, physical: 0x8000, contents: [], memorySize: 0x1000),
+    ]
+    var generator = Generator(state: is64Bit ? 64 : 32)
+    var planned = 0
+    for _ in 0..<4_000 {
+      guard let plan = try? plan(mutate(elf.bytes, &generator), ram: ram) else { continue }
+      planned += 1
+      check(plan, ram: ram)
+    }
+    // Both ways must have been tried, or the test says nothing.
+    #expect(planned > 200 && planned < 3_800)
+  }
+
+  @Test func noBytesTrap() {
+    var generator = Generator(state: 1)
+    for _ in 0..<300 {
+      let count = Int.random(in: 0..<600, using: &generator)
+      let bytes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+      for mode in CPUMode.allCases {
+        let address = GuestAddress(Self.interesting.randomElement(using: &generator) ?? 0)
+        if let plan = try? plan(bytes, mode: mode, at: address) { check(plan, ram: 128 << 20) }
+      }
+    }
+  }
+}
