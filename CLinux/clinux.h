@@ -10,6 +10,10 @@
 
 // Declared by the C library only under _GNU_SOURCE, which a module's importer can't set.
 int memfd_create(const char *name, unsigned flags);
+int posix_openpt(int flags);
+int grantpt(int fd);
+int unlockpt(int fd);
+char *ptsname(int fd);
 const char *strerrordesc_np(int number);
 const char *strerrorname_np(int number);
 const char *sigabbrev_np(int number);

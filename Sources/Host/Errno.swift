@@ -54,6 +54,8 @@ extension Errno {
   public static let isDirectory = Errno(EISDIR)
   /// The reading end of the pipe is closed.
   public static let brokenPipe = Errno(EPIPE)
+  /// The file is too large.
+  public static let fileTooLarge = Errno(EFBIG)
   /// The disk is full.
   public static let noSpace = Errno(ENOSPC)
   /// An address that isn't mapped.

@@ -41,6 +41,8 @@ public struct FileDescriptor: ~Copyable, Sendable {
     public static let truncate = OpenFlags(rawValue: O_TRUNC)
     /// Never waits, neither for the open nor for data.
     public static let nonBlocking = OpenFlags(rawValue: O_NONBLOCK)
+    /// Doesn't make a terminal the process's own.
+    public static let noTerminalControl = OpenFlags(rawValue: O_NOCTTY)
   }
 
   /// Opens `path`; a new file gets `permissions` less the umask. Corresponds to `open(2)`.
@@ -143,4 +145,24 @@ extension FileDescriptor {
 extension FileDescriptor {
   /// Whether there is a file at `path`. Corresponds to `access(2)`.
   public static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+}
+
+/// Names in a directory of the host.
+public enum Directory {
+  /// The names in `path`, without `.` and `..`, in no particular order; none if it can't be read.
+  ///
+  /// Corresponds to `readdir(3)`.
+  public static func names(in path: String) -> [String] {
+    guard let directory = unsafe opendir(path) else { return [] }
+    defer { unsafe closedir(directory) }
+    var names: [String] = []
+    // An entry is valid until the next call, and its name ends in a zero byte.
+    while let entry = unsafe readdir(directory) {
+      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+        unsafe $0.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+      }
+      if name != "." && name != ".." { names.append(name) }
+    }
+    return names
+  }
 }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// A terminal's mode: taken, changed and put back.
@@ -33,5 +34,37 @@ public struct Terminal: Sendable {
   public func restore() {
     var mode = original
     unsafe tcsetattr(number, TCSANOW, &mode)
+  }
+}
+
+extension Terminal {
+  /// Whether this process is in the terminal's foreground, so that it may read from it.
+  public var isForeground: Bool { tcgetpgrp(number) == getpgrp() }
+}
+
+/// The master's side of a new terminal. Corresponds to `posix_openpt(3)`.
+public struct PseudoTerminal: ~Copyable {
+  /// What the machine reads and writes.
+  public let master: FileDescriptor
+  /// Kept open, so that the master doesn't report an end while nobody has the terminal open.
+  private let slave: FileDescriptor
+  /// What a user opens, such as /dev/pts/3.
+  public let path: String
+
+  /// Makes one, raw and without echo.
+  public init() throws(Errno) {
+    let number = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)
+    guard number >= 0 else { throw Errno.current }
+    let master = FileDescriptor(owning: number)
+    guard grantpt(number) == 0, unlockpt(number) == 0, let name = unsafe ptsname(number) else {
+      throw Errno.current
+    }
+    // ptsname's string is overwritten by the next call: it is copied at once.
+    let path = unsafe String(cString: name)
+    let slave = try FileDescriptor(opening: path, [.readWrite, .noTerminalControl])
+    Terminal(slave)?.makeRaw()
+    self.master = master
+    self.slave = slave
+    self.path = path
   }
 }

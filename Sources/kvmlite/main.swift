@@ -1,1 +1,19 @@
-print("kvmlite")
+import ArgumentParser
+import Host
+
+/// The command line: what each subcommand does is in its own file.
+struct KVMLite: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "kvmlite",
+    abstract: "Runs guest images on KVM: from a boot sector to an ELF file.",
+    discussion: """
+      Guest output goes to standard output, everything else to standard error. \
+      Without an image the built-in hello guest runs.
+      """,
+    subcommands: [RunCommand.self, DoctorCommand.self, GuestsCommand.self],
+    defaultSubcommand: RunCommand.self)
+}
+
+// A closed pipe is an error of a write, not a reason to die.
+Signal.brokenPipe.ignore()
+KVMLite.main(Arguments.normalized(CommandLine.arguments.dropFirst()))

@@ -1,0 +1,34 @@
+import Host
+import Machine
+
+/// Tells how a run ended, on standard error.
+struct Account {
+  private let machine: Machine
+  private let outcome: Outcome
+
+  init(_ machine: Machine, _ outcome: Outcome) {
+    self.machine = machine
+    self.outcome = outcome
+  }
+
+  /// Says what there is to say and returns the exit status.
+  func tell(statistics format: StatisticsFormat?) -> Int32 {
+    switch outcome {
+    case .poweredOff, .halted, .reset, .exited, .stopped(.user): break
+    case .stopped(.signal(let number)): Message.note("ended by \(Signal(number).name)")
+    case .hostFailed(let message): Message.error(message)
+    case .timedOut(let positions):
+      Message.error("the time is up; the guest was still running")
+      for position in positions { Message.line("  VCPU \(position.vcpu): \(position.text)") }
+    case .crashed(let report): CrashAccount(report).tell()
+    }
+    if let format, let statistics = machine.statistics {
+      StatisticsReport(statistics).tell(format)
+    }
+    if let failure = machine.traceFailure {
+      Message.error(failure)
+      return 71
+    }
+    return outcome.exitStatus
+  }
+}

@@ -1,0 +1,80 @@
+import Host
+import Machine
+import Synchronization
+
+/// The user's terminal as the guest's console: raw while the guest runs, with an escape key.
+struct InteractiveConsole: ~Copyable {
+  private let terminal: Terminal?
+
+  /// Makes standard input raw if it is a terminal and this process may read it.
+  init() {
+    let input = FileDescriptor(borrowing: 0)
+    terminal = Terminal(input).flatMap { $0.isForeground ? $0 : nil }
+    terminal?.makeRaw()
+  }
+
+  deinit { terminal?.restore() }
+
+  /// Whether somebody is there to type.
+  var isInteractive: Bool { terminal != nil }
+
+  /// Where the guest's input comes from: standard input, with the escape key if it is a terminal.
+  var input: ConsoleInput {
+    guard isInteractive else {
+      let file = FileDescriptor(borrowing: 0)
+      // A terminal that belongs to somebody else: reading it would stop this process.
+      return file.isTerminal ? .none : .descriptor(0)
+    }
+    let escape = Mutex(EscapeKey())
+    let keeper = EscapeKeeper(escape)
+    return .descriptor(0) { bytes, control in keeper.filter(bytes, control) }
+  }
+
+  private final class EscapeKeeper: Sendable {
+    private let state: Mutex<EscapeKey>
+    init(_ state: consuming Mutex<EscapeKey>) { self.state = state }
+
+    func filter(_ bytes: [UInt8], _ control: RunControl) -> [UInt8] {
+      state.withLock { $0.filter(bytes, control) }
+    }
+  }
+}
+
+/// Ctrl-A: the next key is for kvmlite.
+struct EscapeKey {
+  private var isPending = false
+
+  private static let controlA: UInt8 = 1
+
+  /// What the guest shall get of `bytes`.
+  mutating func filter(_ bytes: [UInt8], _ control: RunControl) -> [UInt8] {
+    var passed: [UInt8] = []
+    for byte in bytes {
+      if isPending {
+        isPending = false
+        command(byte, control, &passed)
+      } else if byte == Self.controlA {
+        isPending = true
+      } else {
+        passed.append(byte)
+      }
+    }
+    return passed
+  }
+
+  private func command(_ byte: UInt8, _ control: RunControl, _ passed: inout [UInt8]) {
+    switch byte {
+    case UInt8(ascii: "x"), UInt8(ascii: "X"): control.stop(.user)
+    case UInt8(ascii: "h"), UInt8(ascii: "H"), UInt8(ascii: "?"):
+      Message.line(
+        """
+
+        Ctrl-A X       leave kvmlite
+        Ctrl-A H       this help
+        Ctrl-A Ctrl-A  send Ctrl-A to the guest
+        """)
+    case Self.controlA, UInt8(ascii: "a"): passed.append(Self.controlA)
+    default: Message.line("\nCtrl-A H helps")
+    }
+  }
+}

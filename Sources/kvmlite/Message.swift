@@ -1,0 +1,60 @@
+import ArgumentParser
+import Host
+
+/// kvmlite's own words, which all go to standard error.
+enum Message {
+  private static let file = FileDescriptor(borrowing: 2)
+  private static let isColoured = file.isTerminal
+
+  /// Writes `text` and a line feed.
+  static func line(_ text: String) {
+    // With standard error closed there is nowhere left to complain to.
+    try? file.writeAll(text + "\n")
+  }
+
+  /// Writes `text` after the program's name.
+  static func note(_ text: String) { line("kvmlite: " + text) }
+
+  /// Writes `text` as an error, red on a terminal.
+  static func error(_ text: String) {
+    line(isColoured ? "\u{1B}[31mkvmlite:\u{1B}[0m \(text)" : "kvmlite: \(text)")
+  }
+
+  /// Writes a heading, bold on a terminal.
+  static func heading(_ text: String) {
+    line(isColoured ? "\u{1B}[1m\(text)\u{1B}[0m" : text)
+  }
+}
+
+/// An error that ends the program with a message and a status.
+struct Failure: Error {
+  let status: Int32
+  let message: String
+}
+
+/// `text` with spaces behind it up to `width` characters.
+func column(_ text: String, _ width: Int) -> String {
+  text + String(repeating: " ", count: max(1, width - text.count))
+}
+
+/// `text` with spaces before it up to `width` characters.
+func rightColumn(_ text: String, _ width: Int) -> String {
+  String(repeating: " ", count: max(0, width - text.count)) + text
+}
+
+/// `text` as a JSON string.
+func jsonString(_ text: String) -> String {
+  var json = "\""
+  for scalar in text.unicodeScalars {
+    switch scalar {
+    case "\"": json += "\\\""
+    case "\\": json += "\\\\"
+    case "\n": json += "\\n"
+    case _ where scalar.value < 0x20:
+      let digits = String(scalar.value, radix: 16)
+      json += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+    default: json.unicodeScalars.append(scalar)
+    }
+  }
+  return json + "\""
+}
