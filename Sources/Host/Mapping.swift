@@ -13,15 +13,26 @@ import Glibc
   /// How many bytes it has.
   public let count: Int
 
+  /// The size of a huge page of x86-64.
+  public static let hugePageSize = 2 << 20
+
   /// Reserves `count` bytes of private zeroed memory that costs nothing until it is touched.
   ///
-  /// Corresponds to `mmap(2)` with `MAP_ANONYMOUS | MAP_NORESERVE`.
+  /// It starts where a huge page can: KVM maps no huge page unless the address here and the guest's
+  /// agree below 2 MiB, and not every kernel sees to it. `count` is a positive multiple of the page
+  /// size. Corresponds to `mmap(2)` with `MAP_ANONYMOUS | MAP_NORESERVE`.
   public init(anonymous count: Int) throws(Errno) {
+    guard count > 0 else { throw Errno(EINVAL) }
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-    guard let base = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, flags, -1, 0),
-      unsafe base != MAP_FAILED
+    let slack = Self.hugePageSize
+    guard let start = unsafe mmap(nil, count + slack, PROT_READ | PROT_WRITE, flags, -1, 0),
+      unsafe start != MAP_FAILED
     else { throw Errno.current }
-    unsafe self.base = unsafe base
+    // Give back what lies before the first boundary and behind the last byte.
+    let before = -Int(bitPattern: start) & (slack - 1)
+    if before > 0 { unsafe munmap(start, before) }
+    unsafe munmap(start + before + count, slack - before)
+    unsafe self.base = unsafe start + before
     self.count = count
   }
 
@@ -40,12 +51,14 @@ import Glibc
     unsafe munmap(base, count)
   }
 
-  /// Asks for huge pages from `offset` on. Only advice: the kernel may not have any.
+  /// Asks for huge pages from `offset` on and, even where the host gives them to all who don't
+  /// object, for none before it. Only advice: the kernel may not have any.
   ///
-  /// Corresponds to `madvise(2)` with `MADV_HUGEPAGE`.
+  /// Corresponds to `madvise(2)` with `MADV_HUGEPAGE` and `MADV_NOHUGEPAGE`.
   public func adviseHugePages(from offset: Int) {
-    guard offset >= 0, offset < count else { return }
-    unsafe madvise(base + offset, count - offset, MADV_HUGEPAGE)
+    guard offset >= 0 else { return }
+    if offset > 0 { unsafe madvise(base, min(offset, count), MADV_NOHUGEPAGE) }
+    if offset < count { unsafe madvise(base + offset, count - offset, MADV_HUGEPAGE) }
   }
 
   /// How many bytes of the range are in the host's memory now. Corresponds to `mincore(2)`.

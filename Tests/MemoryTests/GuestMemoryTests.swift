@@ -1,3 +1,4 @@
+import Host
 import Memory
 import Testing
 
@@ -93,6 +94,21 @@ struct GuestMemoryTests {
     }
     try memory.write([2].span, at: 0)
     #expect(memory.touchedBytes() == 16 * 4096)
+  }
+
+  @Test func regionsStartWhereAHugePageCan() throws {
+    // Several, for a kernel that doesn't align may hit the boundary by chance.
+    let memories = try (1...4).map { try GuestMemory(ramSize: 0xC000_0000 + UInt64($0) * 4096) }
+    for region in memories.flatMap(\.regions) {
+      // Only the number is looked at.
+      #expect(unsafe Int(bitPattern: region.mapping.base) % Mapping.hugePageSize == 0)
+    }
+    // Aligning has left both ends of each region mapped.
+    for memory in memories {
+      for address in [0, 0xBFFF_FFFF, 0x1_0000_0000, 0x1_0000_0FFF] as [GuestAddress] {
+        try memory.write([1].span, at: address)
+      }
+    }
   }
 
   @Test func romIsARegionOfItsOwn() throws {
