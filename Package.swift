@@ -41,6 +41,10 @@ let package = Package(
 
     // The built-in guests: guest-asm/*.S, assembled and embedded while building
     .target(name: "Guests", dependencies: ["Boot"], swiftSettings: settings),
+
+    // Tests that need no /dev/kvm
+    .testTarget(
+      name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )
