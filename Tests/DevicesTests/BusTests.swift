@@ -47,7 +47,9 @@ import Testing
     #expect(bus.slots.map(\.last) == [0x23, 0x63, 0x83, 0xF7])
   }
 
-  @Test(arguments: [(0x2F8 as UInt64, 8 as UInt64), (0x2F0, 9), (0x2FF, 1), (0x2FA, 2), (0, 0x1000)])
+  @Test(arguments: [
+    (0x2F8 as UInt64, 8 as UInt64), (0x2F0, 9), (0x2FF, 1), (0x2FA, 2), (0, 0x1000),
+  ])
   func `two devices at one address are refused by name`(start: UInt64, count: UInt64) throws {
     var bus = Bus()
     try bus.add(RecordingDevice("com2"), at: 0x2F8, count: 8)
