@@ -50,6 +50,8 @@ let package = Package(
     .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
+    .testTarget(
+      name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

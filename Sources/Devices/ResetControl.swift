@@ -27,7 +27,7 @@ public final class ResetControl: Device {
   /// Answers the register's bits at its port, and ones elsewhere.
   public func read(offset: UInt64, width: Int) -> UInt64 {
     if isRegister(offset, width) { return UInt64(value.load(ordering: .relaxed)) }
-    return 0xFFFF_FFFF & (1 << UInt64(truncatingIfNeeded: width * 8)) &- 1
+    return (1 << UInt64(truncatingIfNeeded: width * 8)) &- 1
   }
 
   /// Sets the bits; a reset, soft or hard, starts when RCPU goes from 0 to 1.

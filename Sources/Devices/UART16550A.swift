@@ -187,14 +187,16 @@ extension UART16550A {
   }
 
   // Data below the trigger level is indicated at once, not after four character times: there is no
-  // baud clock, and a sender that had more would have delivered it already. A read clears the
-  // indication and, while data is left, it comes back: again with an edge, which a driver that
-  // takes one byte an interrupt waits for.
+  // baud clock, and a sender that had more would have delivered it already.
+  //
+  // A read clears the indication and, while data is left, it comes back: with an edge, which a
+  // driver that takes one byte an interrupt waits for. A line's sender never outran such a driver;
+  // ours fills the FIFO in one go, so the edge comes above the trigger level too.
   private func readReceiverBuffer(_ registers: inout UART16550ARegisters) -> UInt8 {
     let byte = registers.readReceiverBuffer()
-    registers.isTimeoutHeldOff = true
+    registers.isReceiverHeldOff = true
     drive(&registers)
-    registers.isTimeoutHeldOff = false
+    registers.isReceiverHeldOff = false
     return byte
   }
 

@@ -9,9 +9,10 @@ struct UART16550ARegisters: Sendable {
   var divisorLatch: UInt16 = 12
   var scratch: UInt8 = 0
   var receiver = ReceiveFIFO()
-  // The transmitter is always empty; these are whether it, and the receiver's time-out, interrupt.
+  // The transmitter is always empty; this is whether that is still to be told.
   var isTransmitterEmptyPending = false
-  var isTimeoutHeldOff = false
+  // Whether data that waits does not interrupt, for the moment of a read.
+  var isReceiverHeldOff = false
   // What the interrupt line was last set to.
   var isLineRaised = false
   // Whether someone with input was refused and waits for room.
@@ -108,9 +109,8 @@ extension UART16550ARegisters {
   /// The enabled interrupt of highest priority (table IV).
   var interruptIdentification: InterruptIdentification {
     if interruptEnable.contains(.elsi) && !lineErrors.isEmpty { return .receiverLineStatus }
-    if interruptEnable.contains(.erbfi) && receiver.count > 0 {
-      if receiver.count >= triggerLevel { return .receivedData }
-      if !isTimeoutHeldOff { return .characterTimeout }
+    if interruptEnable.contains(.erbfi) && receiver.count > 0 && !isReceiverHeldOff {
+      return receiver.count >= triggerLevel ? .receivedData : .characterTimeout
     }
     if interruptEnable.contains(.etbei) && isTransmitterEmptyPending { return .transmitterEmpty }
     if interruptEnable.contains(.edssi) && !modemDeltas.isEmpty { return .modemStatus }

@@ -11,6 +11,11 @@ public enum Clock {
     return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
   }
 
-  /// Seconds since 1970 in UTC. Corresponds to `time(2)`.
-  public static var secondsSince1970: Int64 { Int64(time(nil)) }
+  /// Nanoseconds since 1970 in UTC, by `CLOCK_REALTIME`. Corresponds to `clock_gettime(2)`.
+  public static var realtimeNanoseconds: Int64 {
+    var time = timespec()
+    // The C library writes one timespec; this clock can't fail.
+    unsafe clock_gettime(CLOCK_REALTIME, &time)
+    return Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec)
+  }
 }

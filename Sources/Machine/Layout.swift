@@ -46,8 +46,9 @@ public enum Layout {
   public static let exit = Ports(start: 0xF4, count: 4)
   /// The first serial port.
   public static let serial = Ports(start: 0x3F8, count: 8)
-  /// Reset control register of Intel's chip sets.
-  public static let resetControl = Ports(start: 0xCF9, count: 1)
+  /// PCI's configuration address, whose second byte is the reset control register of Intel's chip
+  /// sets.
+  public static let resetControl = Ports(start: 0xCF8, count: 4)
 
   // MARK: Interrupts
 

@@ -160,11 +160,17 @@ public final class Machine {
     let serial = UART16550A(line: serialLine, sink: console, demand: input)
     input.receiver = serial
     let keyboard = I8042(machine: control)
+    let low = min(configuration.memorySize, GuestMemory.holeStart)
+    let sizes = RealTimeClock.MachineSizes(
+      ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
+      cpuCount: configuration.vcpuCount)
     var ports = Bus()
     ports.add(serial, at: Layout.serial)
     ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
+    ports.add(
+      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
     ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)

@@ -1,0 +1,80 @@
+import Devices
+import Testing
+
+/// A seeded generator (SplitMix64), so that a failure can be had again.
+private struct SeededGenerator: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
+
+@Suite struct HostileGuestTests {
+  private static func makePC(_ uart: UART16550A) throws -> Bus {
+    let machine = RecordingMachine()
+    let keyboard = I8042(machine: machine)
+    // A clock that leaps, forwards and back.
+    let clock = RealTimeClock(
+      sizes: .init(ramBelow4GiB: 1 << 30, ramAbove4GiB: 1 << 40, cpuCount: 300),
+      now: { Int64.random(in: -1 << 61...1 << 61) })
+    var bus = Bus()
+    try bus.add(keyboard.makeDataPort(), at: 0x60, count: 1)
+    try bus.add(keyboard.makeCommandPort(), at: 0x64, count: 1)
+    try bus.add(clock, at: 0x70, count: 2)
+    try bus.add(PostPort(), at: 0x80, count: 4)
+    try bus.add(SystemControlPortA(machine: machine), at: 0x92, count: 1)
+    try bus.add(DebugConsole(sink: RecordingSink()), at: 0xE9, count: 1)
+    try bus.add(ExitPort(machine: machine), at: 0xF4, count: 4)
+    try bus.add(uart, at: 0x3F8, count: 8)
+    try bus.add(ResetControl(machine: machine), at: 0xCF8, count: 4)
+    return bus
+  }
+
+  @Test(arguments: [1 as UInt64, 2, 3])
+  func `random accesses of every width never trap and read no wider than asked`(
+    seed: UInt64
+  ) throws {
+    var random = SeededGenerator(state: seed)
+    let uart = UART16550A(
+      line: RecordingLine(), sink: RecordingSink(), demand: CountingDemand())
+    let bus = try Self.makePC(uart)
+    let ports = bus.slots.flatMap { slot in (slot.start - 4)...(slot.last + 4) }
+    var tooWide = 0
+
+    for _ in 0..<100_000 {
+      let port = ports.randomElement(using: &random) ?? 0
+      let width = 1 << Int.random(in: 0...3, using: &random)
+      let mask = UInt64.max >> UInt64(64 - width * 8)
+      switch Int.random(in: 0..<8, using: &random) {
+      case 0..<4: bus.write(port, width: width, value: random.next() & mask)
+      case 4..<7: if bus.read(port, width: width) > mask { tooWide += 1 }
+      default: _ = uart.receive([1, 2, 3].span)
+      }
+    }
+
+    #expect(tooWide == 0)
+  }
+
+  @Test(arguments: [4 as UInt64, 5])
+  func `devices bear offsets and widths beyond their own`(seed: UInt64) throws {
+    var random = SeededGenerator(state: seed)
+    let uart = UART16550A(line: RecordingLine(), sink: RecordingSink())
+    let bus = try Self.makePC(uart)
+
+    for _ in 0..<20_000 {
+      for slot in bus.slots {
+        let width = 1 << Int.random(in: 0...3, using: &random)
+        slot.device.write(offset: random.next(), width: width, value: random.next())
+        _ = slot.device.read(offset: random.next(), width: width)
+        slot.device.write(offset: random.next(), bytes: [0x80, 0xFF, 0x00].span)
+      }
+    }
+
+    #expect(uart.receiveRoom <= 16)
+  }
+}
