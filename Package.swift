@@ -42,8 +42,10 @@ let package = Package(
     // The built-in guests: guest-asm/*.S, assembled and embedded while building
     .target(
       name: "Guests", dependencies: ["Boot"], swiftSettings: settings, plugins: ["AssembleGuests"]),
+    // Its path is the guests' folder, so that SwiftPM notices when a guest comes or goes.
     .plugin(
-      name: "AssembleGuests", capability: .buildTool(), dependencies: ["assemble-guests"]),
+      name: "AssembleGuests", capability: .buildTool(), dependencies: ["assemble-guests"],
+      path: "guest-asm", exclude: ["README.md", "include"], sources: ["plugin"]),
     .executableTarget(name: "assemble-guests", swiftSettings: settings),
 
     // Tests that need no /dev/kvm

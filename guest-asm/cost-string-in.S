@@ -4,7 +4,7 @@
 //
 // mode: protected
 // format: flat
-// operations: 2097152
+// operations: 8388608
 // expect: ""
 // status: 0
 
