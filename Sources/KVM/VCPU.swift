@@ -58,6 +58,8 @@ public final class VCPU: @unchecked Sendable {
       unsafe .failedEntry(
         hardwareReason: shared.pointee.fail_entry.hardware_entry_failure_reason)
     case KVM_EXIT_INTERNAL_ERROR: unsafe .internalError(suberror: shared.pointee.internal.suberror)
+    case KVM_EXIT_X86_RDMSR: unsafe .msrAccess(index: shared.pointee.msr.index, isWrite: false)
+    case KVM_EXIT_X86_WRMSR: unsafe .msrAccess(index: shared.pointee.msr.index, isWrite: true)
     default: unsafe .other(ExitReason(shared.pointee.exit_reason))
     }
   }
@@ -143,6 +145,14 @@ public final class VCPU: @unchecked Sendable {
       unsafe $0.storeBytes(of: value, as: UInt64.self)
     }
   }
+
+  /// Answers the last `.msrAccess` exit with a general protection fault.
+  public func refuseMSRAccess() {
+    unsafe shared.pointee.msr.error = 1
+  }
+
+  /// Whether RFLAGS.IF was set at the last exit. Corresponds to `if_flag` of `struct kvm_run`.
+  public var interruptsAreOn: Bool { unsafe shared.pointee.if_flag != 0 }
 
   /// The words that come with `.internalError`; how many and what they mean depends on its suberror.
   public func internalErrorData() -> [UInt64] {
