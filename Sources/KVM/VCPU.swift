@@ -138,6 +138,17 @@ public final class VCPU: @unchecked Sendable {
     unsafe body(bytes.span)
   }
 
+  /// Lets `body` answer a repeated byte-wide read in one piece.
+  @inline(__always)
+  public func withMutableBytes(of io: Exit.PortIO, _ body: (inout MutableSpan<UInt8>) -> Void) {
+    // portIO() has checked that `count` accesses of `width` bytes are inside the page, which nobody
+    // else reads before the next run.
+    let start = unsafe (page.base + io.dataOffset).assumingMemoryBound(to: UInt8.self)
+    let bytes = unsafe UnsafeMutableBufferPointer(start: start, count: io.count * io.width)
+    var span = unsafe bytes.mutableSpan
+    body(&span)
+  }
+
   /// Answers the read of the last `.mmio` exit with `value`, little-endian.
   public func setMMIOData(_ value: UInt64) {
     // The field is eight bytes of the shared page.

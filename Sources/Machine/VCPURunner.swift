@@ -101,8 +101,12 @@ final class VCPURunner: @unchecked Sendable {
       }
       return first
     }
-    for index in 0..<io.count {
-      vcpu.setValue(ports.read(port, width: io.width), of: io, index)
+    if io.count > 1 && io.width == 1 {
+      vcpu.withMutableBytes(of: io) { ports.read(port, into: &$0) }
+    } else {
+      for index in 0..<io.count {
+        vcpu.setValue(ports.read(port, width: io.width), of: io, index)
+      }
     }
     return vcpu.value(of: io, 0)
   }
