@@ -25,6 +25,8 @@ public enum KVMTrouble: Sendable, Equatable {
       self = .noDriver(HostFacts.read())
     case .accessDenied, .notPermitted: self = .forbidden
     case .busy: self = .busy
+    case .invalidArgument where error.operation == "KVM_GET_API_VERSION":
+      self = .tooOld("version \(System.apiVersion) of the KVM API")
     default: self = .other(error)
     }
   }
