@@ -33,7 +33,8 @@ struct Session {
     configuration.vcpuCount = options.vcpuCount
     configuration.timeLimit = options.timeLimit
     configuration.observation = try makeObservation()
-    configuration.endingSignals = [Signal.interrupt, .terminate, .hangUp].map(\.number)
+    configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
+      .map(\.number)
     return configuration
   }
 

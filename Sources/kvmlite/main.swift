@@ -15,6 +15,7 @@ struct KVMLite: ParsableCommand {
     defaultSubcommand: RunCommand.self)
 }
 
+FileDescriptor.reserveStandardStreams()
 // A closed pipe is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
 let arguments = Array(CommandLine.arguments.dropFirst())
