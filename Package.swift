@@ -51,6 +51,8 @@ let package = Package(
     // Tests that need no /dev/kvm
     .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
+    .testTarget(
+      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),

@@ -46,6 +46,10 @@ extension Errno {
   public static let notPermitted = Errno(EPERM)
   /// Somebody else uses it.
   public static let busy = Errno(EBUSY)
+  /// A device failed.
+  public static let inputOutput = Errno(EIO)
+  /// The device doesn't know the ioctl.
+  public static let noSuchRequest = Errno(ENOTTY)
   /// Not enough memory.
   public static let noMemory = Errno(ENOMEM)
   /// An argument that makes no sense.
