@@ -4,7 +4,8 @@ import PackageDescription
 // CI turns warnings into errors; a user's newer compiler may warn of more without breaking the build.
 let settings: [SwiftSetting] =
   [.strictMemorySafety()]
-  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil ? [] : [.treatAllWarnings(as: .error)])
+  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
+    ? [] : [.treatAllWarnings(as: .error)])
 
 let package = Package(
   name: "kvmlite",

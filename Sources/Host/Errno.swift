@@ -24,7 +24,8 @@ extension Errno: CustomStringConvertible {
   /// The C library's sentence and the name: `No such file or directory (ENOENT)`.
   public var description: String {
     // The C library returns a pointer to a constant string, or NULL for an unknown number.
-    let sentence = unsafe strerrordesc_np(code).map { unsafe String(cString: $0) } ?? "Unknown error"
+    let sentence =
+      unsafe strerrordesc_np(code).map { unsafe String(cString: $0) } ?? "Unknown error"
     return "\(sentence) (\(name))"
   }
 }
