@@ -2,7 +2,7 @@ import CKVM
 import Host
 
 /// The host's KVM: the open /dev/kvm, from which VMs are made.
-public struct System: ~Copyable, Sendable {
+public final class System: Sendable {
   let descriptor: FileDescriptor
 
   /// The one version of the KVM API there has been since Linux 2.6.22.

@@ -51,6 +51,8 @@ public enum ConsoleOutput: Sendable {
   case none
   /// To an open file of the process, by number, such as 1 for standard output.
   case descriptor(Int32)
+  /// To the master's side of a terminal, by number; what nobody reads there is lost.
+  case terminal(Int32)
   /// To whatever takes bytes, such as a `ConsoleBuffer`.
   case sink(any ByteSink)
 }

@@ -16,22 +16,21 @@ final class Engine {
   /// Whether the VM has the in-kernel PIC, IOAPIC, local APICs and timer.
   let hasControllers: Bool
 
-  /// Makes the VM, or furnishes `prepared`, with `memory` and as many VCPUs as wanted.
+  /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted.
   init(
-    _ host: borrowing System, _ cpuid: CPUID, prepared: VM?, _ memory: GuestMemory,
-    _ wiring: Wiring, _ control: RunControl, vcpuCount: Int, hasControllers: Bool
+    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
+    vcpuCount: Int, hasControllers: Bool
   ) throws(KVMError) {
-    let vm = if let prepared { prepared } else { try host.makeVM() }
     try Self.furnish(vm, memory, hasControllers)
     let parking = Parking(count: vcpuCount)
     let buses =
       hasControllers
       ? (wiring.ports, wiring.mmio) : wiring.buses(with: ControllerPlaceholder(control))
-    let synchronizes = host.value(of: .syncRegisters) != 0
+    let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
     for id in 0..<vcpuCount {
       let vcpu = try vm.makeVCPU(id: id)
-      try vcpu.setCPUID(Topology.cpuid(cpuid, id: id, count: vcpuCount))
+      try vcpu.setCPUID(Topology.cpuid(host.cpuid, id: id, count: vcpuCount))
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
         VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))

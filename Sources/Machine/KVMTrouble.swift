@@ -33,6 +33,8 @@ public enum KVMTrouble: Sendable, Equatable {
     // EBUSY, or EIO from newer kernels: the processor would not start its virtualization.
     case .busy where isOpen || makesVM, .inputOutput where makesVM:
       self = .busy(HostFacts.read().otherHypervisors)
+    case .invalidArgument where error.operation == "KVM_GET_API_VERSION":
+      self = .tooOld("version \(System.apiVersion) of the KVM API")
     default: self = .other(error)
     }
   }

@@ -21,14 +21,18 @@ public final class Machine {
   private(set) var engine: Engine
   let recorders: [Recorder]
 
-  private let host: System
-  private let cpuid: CPUID
+  private let host: KVMHost
   private let wiring: Wiring
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  public init(_ configuration: Configuration) throws(MachineError) {
+  ///
+  /// With `preparation` the first of these has been under way for some time. It is good for one
+  /// machine.
+  public init(
+    _ configuration: Configuration, on preparation: HostPreparation? = nil
+  ) throws(MachineError) {
     try Self.check(configuration)
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
@@ -38,7 +42,7 @@ public final class Machine {
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize)
     } catch { throw .boot(error) }
-    let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
+    let host = try Self.openKVM(preparation, vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(ramSize: configuration.memorySize)
       control = try RunControl()
@@ -51,10 +55,9 @@ public final class Machine {
     trace = configuration.observation.map(TraceSinks.init)
     wiring = Wiring(configuration, control, input, trace)
     do throws(KVMError) {
-      cpuid = try host.supportedCPUID()
       engine = try Engine(
-        host, cpuid, prepared: nil, memory, wiring, control, vcpuCount: configuration.vcpuCount,
-        hasControllers: configuration.vcpuCount > 1 || host.value(of: .userSpaceMSR) == 0)
+        host.vm, host, memory, wiring, control, vcpuCount: configuration.vcpuCount,
+        hasControllers: configuration.vcpuCount > 1 || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
     } catch { throw .kvm(KVMTrouble(error)) }
     if let trace {
@@ -94,10 +97,10 @@ public final class Machine {
     do throws(KVMError) {
       let old = engine.runners[0]
       let new = try Engine(
-        host, cpuid, prepared: nil, memory, wiring, control, vcpuCount: 1, hasControllers: true)
+        host.system.makeVM(), host, memory, wiring, control, vcpuCount: 1, hasControllers: true)
       try Promotion.move(
-        old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.msrIndices(),
-        xsaveSize: host.value(of: .xsave2), memory)
+        old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
+        xsaveSize: host.system.value(of: .xsave2), memory)
       new.runners[0].history = old.history
       if trace != nil { pastCounters = counters(of: engine) }
       engine = new
@@ -160,26 +163,21 @@ public final class Machine {
     }
   }
 
-  private static func openKVM(vcpuCount: Int) throws(MachineError) -> System {
-    let system = try explaining { () throws(KVMError) in try System() }
-    let version = try explaining { () throws(KVMError) in try system.version() }
-    guard version == System.apiVersion else {
-      throw .kvm(.tooOld("version \(System.apiVersion) of the KVM API (it has \(version))"))
-    }
-    for (capability, name) in requiredCapabilities where system.value(of: capability) == 0 {
+  private static func openKVM(
+    _ preparation: HostPreparation?, vcpuCount: Int
+  ) throws(MachineError) -> KVMHost {
+    let host: KVMHost
+    do throws(KVMError) {
+      host = if let preparation { try preparation.finish() } else { try KVMHost() }
+    } catch { throw .kvm(KVMTrouble(error)) }
+    for (capability, name) in requiredCapabilities where host.system.value(of: capability) == 0 {
       throw .kvm(.tooOld(name))
     }
-    let most = system.value(of: .maximumVCPUs)
+    let most = host.system.value(of: .maximumVCPUs)
     guard vcpuCount <= most else {
       throw .configuration("\(vcpuCount) VCPUs are too many: this machine's KVM allows \(most)")
     }
-    return system
-  }
-
-  private static func explaining<Result: ~Copyable>(
-    _ body: () throws(KVMError) -> Result
-  ) throws(MachineError) -> Result {
-    do { return try body() } catch { throw .kvm(KVMTrouble(error)) }
+    return host
   }
 
   /// What no machine can do without.

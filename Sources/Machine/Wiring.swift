@@ -17,6 +17,7 @@ struct Wiring {
       switch configuration.consoleOutput {
       case .none: NullSink()
       case .descriptor(let number): DescriptorSink(number, control)
+      case .terminal(let number): DescriptorSink(number, control, dropsWhatNobodyReads: true)
       case .sink(let sink): sink
       }
     let serialLine = KVMInterruptLine(gsi: Layout.serialInterrupt, trace: trace)
