@@ -4,7 +4,8 @@ import PackageDescription
 // CI turns warnings into errors; a user's newer compiler may warn of more without breaking the build.
 let settings: [SwiftSetting] =
   [.strictMemorySafety()]
-  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil ? [] : [.treatAllWarnings(as: .error)])
+  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
+    ? [] : [.treatAllWarnings(as: .error)])
 
 let package = Package(
   name: "kvmlite",
@@ -51,6 +52,8 @@ let package = Package(
     // Tests that need no /dev/kvm
     .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
+    .testTarget(
+      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),

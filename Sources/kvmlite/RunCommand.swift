@@ -49,7 +49,8 @@ struct RunCommand: ParsableCommand {
   var traceFile: String?
 
   @Option(
-    help: ArgumentHelp("Print counts and times at the end; as JSON with =json.", valueName: "format"))
+    help: ArgumentHelp(
+      "Print counts and times at the end; as JSON with =json.", valueName: "format"))
   var stats: StatisticsFormat?
 
   @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
