@@ -51,7 +51,8 @@ let package = Package(
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
     .target(
-      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"], path: "Tests/TestSupport",
+      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"],
+      path: "Tests/TestSupport",
       swiftSettings: settings),
 
     // Tests that need no /dev/kvm
@@ -69,7 +70,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "MachineTests",
-      dependencies: ["Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport"],
+      dependencies: [
+        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"],

@@ -122,7 +122,8 @@ final class Recorder: ExitObserver, @unchecked Sendable {
   func didHandle(_ exit: Exit, data: UInt64?, _ runner: VCPURunner) {
     let handled = trace.now
     let device = runner.deviceName(exit)
-    statistics.add(exit, inGuest: left &- entered, handling: handled &- left, isClaimed: device != nil)
+    statistics.add(
+      exit, inGuest: left &- entered, handling: handled &- left, isClaimed: device != nil)
     guard !trace.sinks.isEmpty, trace.kinds.contains(exit.traceKind) else { return }
     trace.record(
       TraceEvent(
