@@ -44,7 +44,7 @@ public final class Machine {
     } catch { throw .boot(error) }
     let host = try Self.openKVM(preparation, vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
-      memory = try GuestMemory(ramSize: configuration.memorySize)
+      memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
       control = try RunControl()
       input = try InputPump(configuration.consoleInput, control)
     } catch {
