@@ -7,6 +7,8 @@ struct KVMHost: Sendable {
   let system: System
   /// What CPUID can answer here.
   let cpuid: CPUID
+  /// Whether the local APIC in the kernel has a TSC deadline timer.
+  let hasTSCDeadline: Bool
   /// An empty VM.
   let vm: VM
 
@@ -17,6 +19,7 @@ struct KVMHost: Sendable {
       throw KVMError("KVM_GET_API_VERSION", .invalidArgument)
     }
     vm = try system.makeVM()
+    hasTSCDeadline = system.value(of: .tscDeadlineTimer) != 0
     cpuid = try system.supportedCPUID()
   }
 }

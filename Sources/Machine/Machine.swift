@@ -46,7 +46,7 @@ public final class Machine {
     do throws(Errno) {
       memory = try GuestMemory(ramSize: configuration.memorySize)
       control = try RunControl()
-      input = try InputPump(configuration.consoleInput, control)
+      input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
@@ -58,7 +58,8 @@ public final class Machine {
     wiring = Wiring(configuration, control, input, trace)
     do throws(KVMError) {
       engine = try Engine(
-        host.vm, host, memory, wiring, control, vcpuCount: configuration.vcpuCount,
+        host.vm, host, memory, wiring, control, cpu: configuration.cpu,
+        vcpuCount: configuration.vcpuCount,
         hasControllers: configuration.vcpuCount > 1 || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
     } catch { throw .kvm(KVMTrouble(error)) }
@@ -99,7 +100,8 @@ public final class Machine {
     do throws(KVMError) {
       let old = engine.runners[0]
       let new = try Engine(
-        host.system.makeVM(), host, memory, wiring, control, vcpuCount: 1, hasControllers: true)
+        host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu, vcpuCount: 1,
+        hasControllers: true)
       try Promotion.move(
         old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
         xsaveSize: host.system.value(of: .xsave2), memory)
@@ -111,6 +113,9 @@ public final class Machine {
       control.finish(.hostFailed("the guest's interrupt controllers can't be made: \(error)"))
     }
   }
+
+  /// What was typed and the guest has not read; known once the run is over.
+  public var unreadInput: [UInt8] { input.unread }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }

@@ -103,6 +103,9 @@ struct Session {
       guard case .reset = outcome, options.reboots else {
         return Account(machine, outcome).tell(statistics: options.statistics)
       }
+      // A reset takes nothing from what the user has typed, and nothing that was given is given twice.
+      configuration.unreadInput = machine.unreadInput
+      if case .bytes = configuration.consoleInput { configuration.consoleInput = .none }
       let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
       configuration.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
     }
