@@ -27,12 +27,7 @@ public final class Machine {
   private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  ///
-  /// With `preparation` the first of these has been under way for some time. It is good for one
-  /// machine.
-  public init(
-    _ configuration: Configuration, on preparation: HostPreparation? = nil
-  ) throws(MachineError) {
+  public init(_ configuration: Configuration) throws(MachineError) {
     try Self.check(configuration)
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
@@ -42,7 +37,7 @@ public final class Machine {
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize)
     } catch { throw .boot(error) }
-    let host = try Self.openKVM(preparation, vcpuCount: configuration.vcpuCount)
+    let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(ramSize: configuration.memorySize)
       control = try RunControl()
@@ -170,13 +165,9 @@ public final class Machine {
     }
   }
 
-  private static func openKVM(
-    _ preparation: HostPreparation?, vcpuCount: Int
-  ) throws(MachineError) -> KVMHost {
+  private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
     let host: KVMHost
-    do throws(KVMError) {
-      host = if let preparation { try preparation.finish() } else { try KVMHost() }
-    } catch { throw .kvm(KVMTrouble(error)) }
+    do { host = try KVMHost() } catch { throw .kvm(KVMTrouble(error)) }
     for (capability, name) in requiredCapabilities where host.system.value(of: capability) == 0 {
       throw .kvm(.tooOld(name))
     }
