@@ -68,9 +68,6 @@ let package = Package(
       name: "MachineTests",
       dependencies: ["Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
-    .testTarget(
-      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"],
-      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )
