@@ -4,7 +4,8 @@ import PackageDescription
 // CI turns warnings into errors; a user's newer compiler may warn of more without breaking the build.
 let settings: [SwiftSetting] =
   [.strictMemorySafety()]
-  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil ? [] : [.treatAllWarnings(as: .error)])
+  + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
+    ? [] : [.treatAllWarnings(as: .error)])
 
 let package = Package(
   name: "kvmlite",
@@ -50,12 +51,15 @@ let package = Package(
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
     .target(
-      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"], path: "Tests/TestSupport",
+      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"],
+      path: "Tests/TestSupport",
       swiftSettings: settings),
 
     // Tests that need no /dev/kvm
     .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
+    .testTarget(
+      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),
@@ -66,7 +70,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "MachineTests",
-      dependencies: ["Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport"],
+      dependencies: [
+        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
+      ],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

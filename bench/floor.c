@@ -109,16 +109,16 @@ int main(int count, char **word) {
   if (kvm < 0) err(69, "/dev/kvm");
   int vm = call(kvm, KVM_CREATE_VM, 0, "KVM_CREATE_VM");
   call(vm, KVM_SET_TSS_ADDR, (void *)0xFFFBD000, "KVM_SET_TSS_ADDR"); // VT-x wants 3 pages
-  if (irqchip) {
-    struct kvm_pit_config pit = {0};
-    call(vm, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
-    call(vm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
-  }
   uint8_t *ram = mmap(0, memory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (ram == MAP_FAILED) err(71, "mmap");
   struct kvm_userspace_memory_region slot = {.memory_size = memory,
                                              .userspace_addr = (uintptr_t)ram};
   call(vm, KVM_SET_USER_MEMORY_REGION, &slot, "KVM_SET_USER_MEMORY_REGION");
+  if (irqchip) {
+    struct kvm_pit_config pit = {0};
+    call(vm, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
+    call(vm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
+  }
 
   int image = open(path, O_RDONLY | O_CLOEXEC);
   if (image < 0 || read(image, ram + at, memory - at) <= 0) err(66, "%s", path);

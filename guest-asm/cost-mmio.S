@@ -4,7 +4,7 @@
 // format: flat
 // operations: 20000
 // expect: ""
-// status: 0
+// status: 1
 
 #include "ports.inc"
 
@@ -16,5 +16,6 @@ _start:
         mov     edi, NOWHERE
 1:      mov     dword ptr [edi], eax    // one exit
         loop    1b
-        cli
+        mov     al, 0
+        out     EXIT_PORT, al
         hlt

@@ -6,7 +6,7 @@
 // format: flat
 // operations: 20000
 // expect: ""
-// status: 0
+// status: 1
 
 #include "ports.inc"
 
@@ -17,5 +17,6 @@ _start:
         mov     ecx, OPERATIONS
 1:      out     POST_PORT, al           // one exit
         loop    1b
-        cli
+        mov     al, 0
+        out     EXIT_PORT, al
         hlt

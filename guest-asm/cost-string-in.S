@@ -6,7 +6,7 @@
 // format: flat
 // operations: 8388608
 // expect: ""
-// status: 0
+// status: 1
 
 #include "ports.inc"
 
@@ -22,5 +22,6 @@ _start:
         rep insb
         dec     ebx
         jnz     1b
-        cli
+        mov     al, 0
+        out     EXIT_PORT, al
         hlt

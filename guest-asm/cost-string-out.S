@@ -6,7 +6,7 @@
 // format: flat
 // operations: 20480
 // expect: ""
-// status: 0
+// status: 1
 
 #include "ports.inc"
 
@@ -22,5 +22,6 @@ _start:
         rep outsb
         dec     ebx
         jnz     1b
-        cli
+        mov     al, 0
+        out     EXIT_PORT, al
         hlt

@@ -73,6 +73,16 @@ public struct Bus: Sendable {
     }
   }
 
+  /// Fills `bytes` by one repeated byte-wide read of the one address `address`, in order.
+  public func read(_ address: UInt64, into bytes: inout MutableSpan<UInt8>) {
+    let index = index(of: address)
+    if index >= 0 {
+      slots[index].device.read(offset: address &- slots[index].start, into: &bytes)
+    } else {
+      for index in bytes.indices { bytes[index] = 0xFF }
+    }
+  }
+
   /// Writes the bytes of one repeated byte-wide write to the one address `address`, in order.
   public func write(_ address: UInt64, bytes: Span<UInt8>) {
     let index = index(of: address)

@@ -17,6 +17,9 @@ public protocol Device: AnyObject, Sendable {
   /// Takes a write of `width` bytes (1, 2, 4 or 8) at `offset`; the value's higher bytes are zero.
   func write(offset: UInt64, width: Int, value: UInt64)
 
+  /// Answers one repeated byte-wide read (REP INSB) of `offset`: fills `bytes`, in order.
+  func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>)
+
   /// Takes the bytes of one repeated byte-wide write (REP OUTSB) to `offset`, in order.
   func write(offset: UInt64, bytes: Span<UInt8>)
 }
@@ -24,6 +27,13 @@ public protocol Device: AnyObject, Sendable {
 extension Device {
   /// Byte-wide, as ISA devices are.
   public var widestAccess: Int { 1 }
+
+  /// One read after another.
+  public func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>) {
+    for index in bytes.indices {
+      bytes[index] = UInt8(truncatingIfNeeded: read(offset: offset, width: 1))
+    }
+  }
 
   /// One write after another.
   public func write(offset: UInt64, bytes: Span<UInt8>) {

@@ -24,7 +24,8 @@ extension Errno: CustomStringConvertible {
   /// The C library's sentence and the name: `No such file or directory (ENOENT)`.
   public var description: String {
     // The C library returns a pointer to a constant string, or NULL for an unknown number.
-    let sentence = unsafe strerrordesc_np(code).map { unsafe String(cString: $0) } ?? "Unknown error"
+    let sentence =
+      unsafe strerrordesc_np(code).map { unsafe String(cString: $0) } ?? "Unknown error"
     return "\(sentence) (\(name))"
   }
 }
@@ -46,6 +47,10 @@ extension Errno {
   public static let notPermitted = Errno(EPERM)
   /// Somebody else uses it.
   public static let busy = Errno(EBUSY)
+  /// A device failed.
+  public static let inputOutput = Errno(EIO)
+  /// The device doesn't know the ioctl.
+  public static let noSuchRequest = Errno(ENOTTY)
   /// Not enough memory.
   public static let noMemory = Errno(ENOMEM)
   /// An argument that makes no sense.

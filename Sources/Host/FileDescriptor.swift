@@ -24,7 +24,9 @@ public struct FileDescriptor: ~Copyable, Sendable {
 
   /// How to open a file. Corresponds to the flags of `open(2)`.
   public struct OpenFlags: OptionSet, Sendable {
+    /// The flags as `open(2)` takes them.
     public let rawValue: Int32
+    /// Takes flags as they are.
     public init(rawValue: Int32) { self.rawValue = rawValue }
 
     /// For reading only.
@@ -58,7 +60,9 @@ public struct FileDescriptor: ~Copyable, Sendable {
   /// `read(2)`.
   public borrowing func read(into bytes: inout MutableSpan<UInt8>) throws(Errno) -> Int {
     // The kernel writes at most the buffer's length.
-    let count = unsafe bytes.withUnsafeMutableBufferPointer { unsafe Glibc.read(number, $0.baseAddress, $0.count) }
+    let count = unsafe bytes.withUnsafeMutableBufferPointer {
+      unsafe Glibc.read(number, $0.baseAddress, $0.count)
+    }
     guard count >= 0 else { throw Errno.current }
     return count
   }
@@ -75,7 +79,9 @@ public struct FileDescriptor: ~Copyable, Sendable {
   /// Writes at most all of `bytes` and returns how many went. Corresponds to `write(2)`.
   public borrowing func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
     // The kernel only reads, and within the buffer's length.
-    let count = unsafe bytes.withUnsafeBufferPointer { unsafe Glibc.write(number, $0.baseAddress, $0.count) }
+    let count = unsafe bytes.withUnsafeBufferPointer {
+      unsafe Glibc.write(number, $0.baseAddress, $0.count)
+    }
     guard count >= 0 else { throw Errno.current }
     return count
   }
@@ -98,7 +104,9 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Reads into `bytes` from `offset` on and returns how many bytes came. Corresponds to `pread(2)`.
-  public borrowing func read(into bytes: inout MutableSpan<UInt8>, at offset: Int) throws(Errno) -> Int {
+  public borrowing func read(into bytes: inout MutableSpan<UInt8>, at offset: Int) throws(Errno)
+    -> Int
+  {
     // The kernel writes at most the buffer's length.
     let count = unsafe bytes.withUnsafeMutableBufferPointer {
       unsafe pread(number, $0.baseAddress, $0.count, offset)
@@ -145,6 +153,17 @@ extension FileDescriptor {
 extension FileDescriptor {
   /// Whether there is a file at `path`. Corresponds to `access(2)`.
   public static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+}
+
+extension FileDescriptor {
+  /// Puts something at the numbers 0 to 2 that were closed when the program started, so that no file
+  /// it opens gets them: reading and writing fail there as they would have.
+  public static func reserveStandardStreams() {
+    for number in Int32(0)...2 where fcntl(number, F_GETFD) < 0 {
+      // open(2) gives the lowest free number, which is this one.
+      _ = unsafe open("/dev/null", number == 0 ? O_WRONLY : O_RDONLY)
+    }
+  }
 }
 
 /// Names in a directory of the host.

@@ -26,6 +26,9 @@ public enum Exit: Sendable {
   case internalError(suberror: UInt32)
   /// An access to memory that the host could not provide (`KVM_EXIT_MEMORY_FAULT`).
   case memoryFault
+  /// RDMSR or WRMSR of an MSR that KVM refused, where `Capability.userSpaceMSR` was enabled
+  /// (`KVM_EXIT_X86_RDMSR`, `KVM_EXIT_X86_WRMSR`).
+  case msrAccess(index: UInt32, isWrite: Bool)
   /// Any other reason, by number: see `ExitReason`.
   case other(ExitReason)
 
@@ -69,6 +72,8 @@ public enum Exit: Sendable {
     case .failedEntry: ExitReason(UInt32(KVM_EXIT_FAIL_ENTRY))
     case .internalError: ExitReason(UInt32(KVM_EXIT_INTERNAL_ERROR))
     case .memoryFault: ExitReason.memoryFault
+    case .msrAccess(_, let isWrite):
+      ExitReason(UInt32(isWrite ? KVM_EXIT_X86_WRMSR : KVM_EXIT_X86_RDMSR))
     case .other(let reason): reason
     }
   }
@@ -81,6 +86,9 @@ public struct ExitReason: Hashable, Sendable {
 
   /// Wraps a number.
   public init(_ number: UInt32) { self.number = number }
+
+  /// The guest lowered its task priority, where no local APIC is in the kernel.
+  public static let setTPR = ExitReason(UInt32(KVM_EXIT_SET_TPR))
 
   // Newer than the headers of Debian 12.
   static let memoryFault = ExitReason(39)
@@ -127,4 +135,12 @@ public struct ExitReason: Hashable, Sendable {
   public var meaning: String {
     Self.table[number]?.meaning ?? "a reason that this version of kvmlite doesn't know"
   }
+}
+
+/// Which refused accesses to MSRs come to user space.
+public enum MSRExit {
+  /// What `Capability.userSpaceMSR` takes for those that KVM doesn't know or finds invalid.
+  public static let mask = UInt64(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN)
+  /// The x2APIC's registers (Intel SDM vol 3, 11.12.1.2).
+  public static let x2APIC: ClosedRange<UInt32> = 0x800...0x8FF
 }

@@ -84,6 +84,8 @@ public final class Statistics: Sendable {
 extension [UInt8] {
   /// The little-endian integer whose first byte is at `offset`.
   fileprivate func integer<T: FixedWidthInteger>(_ offset: Int, _ type: T.Type) -> T {
-    (0..<MemoryLayout<T>.size).reduce(0) { $0 | T(truncatingIfNeeded: self[offset + $1]) << ($1 * 8) }
+    (0..<MemoryLayout<T>.size).reduce(0) {
+      $0 | T(truncatingIfNeeded: self[offset + $1]) << ($1 * 8)
+    }
   }
 }

@@ -2,7 +2,7 @@ import CKVM
 import Host
 
 /// The host's KVM: the open /dev/kvm, from which VMs are made.
-public struct System: ~Copyable, Sendable {
+public final class System: Sendable {
   let descriptor: FileDescriptor
 
   /// The one version of the KVM API there has been since Linux 2.6.22.
@@ -33,7 +33,9 @@ public struct System: ~Copyable, Sendable {
   ///
   /// Corresponds to `KVM_GET_SUPPORTED_CPUID`.
   public func supportedCPUID() throws(KVMError) -> CPUID {
-    let (result, entries) = unsafe withFlexibleArray(unsafe ckvm_cpuid_entries, [kvm_cpuid_entry2](), capacity: 256) {
+    let (result, entries) = unsafe withFlexibleArray(
+      unsafe ckvm_cpuid_entries, [kvm_cpuid_entry2](), capacity: 256
+    ) {
       unsafe ckvm_get_supported_cpuid(descriptor.number, $0)
     }
     try check("KVM_GET_SUPPORTED_CPUID", result)
@@ -42,7 +44,9 @@ public struct System: ~Copyable, Sendable {
 
   /// The MSRs that this KVM can read and write. Corresponds to `KVM_GET_MSR_INDEX_LIST`.
   public func msrIndices() throws(KVMError) -> [UInt32] {
-    let (result, indices) = unsafe withFlexibleArray(unsafe ckvm_msr_indices, [UInt32](), capacity: 2048) {
+    let (result, indices) = unsafe withFlexibleArray(
+      unsafe ckvm_msr_indices, [UInt32](), capacity: 2048
+    ) {
       unsafe ckvm_get_msr_index_list(descriptor.number, $0)
     }
     try check("KVM_GET_MSR_INDEX_LIST", result)

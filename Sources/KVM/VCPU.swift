@@ -58,6 +58,8 @@ public final class VCPU: @unchecked Sendable {
       unsafe .failedEntry(
         hardwareReason: shared.pointee.fail_entry.hardware_entry_failure_reason)
     case KVM_EXIT_INTERNAL_ERROR: unsafe .internalError(suberror: shared.pointee.internal.suberror)
+    case KVM_EXIT_X86_RDMSR: unsafe .msrAccess(index: shared.pointee.msr.index, isWrite: false)
+    case KVM_EXIT_X86_WRMSR: unsafe .msrAccess(index: shared.pointee.msr.index, isWrite: true)
     default: unsafe .other(ExitReason(shared.pointee.exit_reason))
     }
   }
@@ -136,6 +138,17 @@ public final class VCPU: @unchecked Sendable {
     unsafe body(bytes.span)
   }
 
+  /// Lets `body` answer a repeated byte-wide read in one piece.
+  @inline(__always)
+  public func withMutableBytes(of io: Exit.PortIO, _ body: (inout MutableSpan<UInt8>) -> Void) {
+    // portIO() has checked that `count` accesses of `width` bytes are inside the page, which nobody
+    // else reads before the next run.
+    let start = unsafe (page.base + io.dataOffset).assumingMemoryBound(to: UInt8.self)
+    let bytes = unsafe UnsafeMutableBufferPointer(start: start, count: io.count * io.width)
+    var span = unsafe bytes.mutableSpan
+    body(&span)
+  }
+
   /// Answers the read of the last `.mmio` exit with `value`, little-endian.
   public func setMMIOData(_ value: UInt64) {
     // The field is eight bytes of the shared page.
@@ -143,6 +156,14 @@ public final class VCPU: @unchecked Sendable {
       unsafe $0.storeBytes(of: value, as: UInt64.self)
     }
   }
+
+  /// Answers the last `.msrAccess` exit with a general protection fault.
+  public func refuseMSRAccess() {
+    unsafe shared.pointee.msr.error = 1
+  }
+
+  /// Whether RFLAGS.IF was set at the last exit. Corresponds to `if_flag` of `struct kvm_run`.
+  public var interruptsAreOn: Bool { unsafe shared.pointee.if_flag != 0 }
 
   /// The words that come with `.internalError`; how many and what they mean depends on its suberror.
   public func internalErrorData() -> [UInt64] {

@@ -27,8 +27,10 @@ public final class ConsoleBuffer: ByteSink {
 final class DescriptorSink: ByteSink {
   private let file: FileDescriptor
   private let control: RunControl
+  private let dropsWhatNobodyReads: Bool
 
-  init(_ number: Int32, _ control: RunControl) {
+  init(_ number: Int32, _ control: RunControl, dropsWhatNobodyReads: Bool = false) {
+    self.dropsWhatNobodyReads = dropsWhatNobodyReads
     file = FileDescriptor(borrowing: number)
     self.control = control
   }
@@ -42,6 +44,7 @@ final class DescriptorSink: ByteSink {
         // A kick: a VCPU that is to stop must not wait for its reader.
         if control.phase == .stopping { return }
       } catch .tryAgain {
+        if dropsWhatNobodyReads { return }
         file.waitUntilWritable()
         if control.phase == .stopping { return }
       } catch {

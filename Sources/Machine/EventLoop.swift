@@ -6,9 +6,10 @@ import KVM
 final class EventLoop {
   private let machine: Machine
   private let control: RunControl
-  private let watch: HaltWatch
+  private let engine: Engine
+  private let watch: HaltWatch?
   private let deadline: UInt64?
-  private var nextLook: UInt64 = 0
+  private var nextLook: UInt64?
   private var threads: [HostThread] = []
 
   private enum Tag {
@@ -18,39 +19,32 @@ final class EventLoop {
     static let signal: UInt64 = 3
   }
 
-  init(_ machine: Machine) {
+  init(_ machine: Machine, deadline: UInt64?) {
     self.machine = machine
+    self.deadline = deadline
+    engine = machine.engine
     control = machine.control
-    watch = HaltWatch(machine.runners.map(\.vcpu))
-    deadline = machine.configuration.timeLimit.map {
-      Clock.monotonicNanoseconds &+ UInt64($0 * 1e9)
-    }
+    // Without interrupt controllers a halt is an exit: nobody needs to watch for it.
+    watch = engine.hasControllers ? HaltWatch(engine.runners.map(\.vcpu)) : nil
   }
 
-  func run() -> Outcome {
-    do throws(Errno) {
-      let signals = machine.configuration.endingSignals.map(Signal.init)
-      let signalSource = try Signal.makeDescriptor(for: signals)
-      defer { Signal.unblock(signals) }
-      let poller = try Poller()
-      _ = try poller.add(control.event.descriptor, tag: Tag.control)
-      _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
-      _ = try poller.add(signalSource, tag: Tag.signal)
-      try startThreads()
-      scheduleLook()
-      wait(poller, signalSource)
-    } catch {
-      control.finish(.hostFailed("can't start the virtual machine: \(error)"))
-    }
-    stopThreads()
-    return control.outcome ?? .hostFailed("the run ended without a reason")
+  /// Runs the VCPUs until the run ends or the machine needs another engine; then all have stopped.
+  func run(_ signals: borrowing FileDescriptor) throws(Errno) {
+    let poller = try Poller()
+    _ = try poller.add(control.event.descriptor, tag: Tag.control)
+    _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
+    _ = try poller.add(signals, tag: Tag.signal)
+    defer { stopThreads() }
+    try startThreads()
+    scheduleLook()
+    wait(poller, signals)
   }
 
   // MARK: Threads
 
   private func startThreads() throws(Errno) {
     Signal.kick.installInterruptingHandler()
-    for (index, runner) in machine.runners.enumerated() {
+    for (index, runner) in engine.runners.enumerated() {
       let recorder = machine.recorders.isEmpty ? nil : machine.recorders[index]
       do throws(Errno) {
         try threads.append(
@@ -64,7 +58,7 @@ final class EventLoop {
             }
           })
       } catch {
-        for _ in index..<machine.runners.count { machine.parking.leave() }
+        for _ in index..<engine.runners.count { engine.parking.leave() }
         throw error
       }
     }
@@ -72,16 +66,15 @@ final class EventLoop {
 
   private func kick() {
     for (index, thread) in threads.enumerated() {
-      machine.runners[index].vcpu.requestExit()
+      engine.runners[index].vcpu.requestExit()
       thread.send(.kick)
     }
   }
 
   private func stopThreads() {
-    control.enter(.stopping)
-    machine.parking.wake()
+    engine.parking.wake()
     // A kick can come just before a thread starts to wait in a write: repeat until all have left.
-    repeat { kick() } while !machine.parking.waitUntilEmpty(10_000_000)
+    repeat { kick() } while !engine.parking.waitUntilEmpty(10_000_000)
     for thread in threads { thread.join() }
   }
 
@@ -91,7 +84,7 @@ final class EventLoop {
     var isWatchingInput = false
     var inputNeedsNoWait = false
     machine.input.feed()
-    while control.outcome == nil {
+    while control.phase == .running {
       if machine.input.wantsMore != isWatchingInput {
         isWatchingInput.toggle()
         inputNeedsNoWait = watchInput(isWatchingInput, poller)
@@ -121,12 +114,12 @@ final class EventLoop {
   }
 
   private func scheduleLook() {
-    nextLook = Clock.monotonicNanoseconds &+ UInt64(watch.nextDelay() * 1e6)
+    nextLook = watch.map { Clock.monotonicNanoseconds &+ UInt64($0.nextDelay() * 1e6) }
   }
 
-  private func milliseconds() -> Int32 {
+  private func milliseconds() -> Int32? {
+    guard let next = [nextLook, deadline].compactMap(\.self).min() else { return nil }
     let now = Clock.monotonicNanoseconds
-    let next = min(nextLook, deadline ?? .max)
     // Rounded up, so as not to wake before the time.
     return next <= now ? 0 : Int32(clamping: (next - now + 999_999) / 1_000_000)
   }
@@ -135,8 +128,8 @@ final class EventLoop {
     let now = Clock.monotonicNanoseconds
     if let deadline, now >= deadline {
       control.finish(.timedOut(positions()))
-    } else if now >= nextLook {
-      if watch.mayHaveHalted() { lookCloser() }
+    } else if let watch, let nextLook, now >= nextLook {
+      if watch.mayHaveHalted() { lookCloser(watch) }
       scheduleLook()
     }
   }
@@ -147,26 +140,26 @@ final class EventLoop {
   private func whileStill(_ patience: UInt64, _ body: () -> Void) -> Bool {
     control.enter(.paused)
     kick()
-    let isStill = machine.parking.waitUntilStill(patience)
+    let isStill = engine.parking.waitUntilStill(patience)
     if isStill { body() }
     control.enter(.running)
-    machine.parking.wake()
+    engine.parking.wake()
     return isStill
   }
 
-  private func lookCloser() {
+  private func lookCloser(_ watch: HaltWatch) {
     _ = whileStill(20_000_000) {
-      if (try? watch.hasHalted(machine.vm)) == true { control.finish(.halted) }
+      if (try? watch.hasHalted(engine.vm)) == true { control.finish(.halted) }
     }
   }
 
   private func positions() -> [VCPUPosition] {
     var positions: [VCPUPosition] = []
     let isStill = whileStill(500_000_000) {
-      positions = machine.runners.map { VCPUPosition($0.vcpu) }
+      positions = engine.runners.map { VCPUPosition($0.vcpu) }
     }
     if isStill { return positions }
-    return machine.runners.map {
+    return engine.runners.map {
       VCPUPosition(vcpu: $0.vcpu.id, text: "busy in kvmlite: a device waits for the host")
     }
   }

@@ -7,10 +7,12 @@ public enum KVMTrouble: Sendable, Equatable {
   case missing(HostFacts)
   /// There is one, but no hypervisor behind it.
   case noDriver(HostFacts)
-  /// This user may not open it.
-  case forbidden
-  /// Another hypervisor has the processor's virtualization.
-  case busy
+  /// There is a file of that name, but it isn't KVM's device.
+  case impostor
+  /// This user may not open it; how the file is, if that can be seen.
+  case forbidden(DeviceFile?)
+  /// Another hypervisor has the processor's virtualization; its modules, if any are known.
+  case busy([String])
   /// This KVM lacks something.
   case tooOld(String)
   /// Anything else the kernel said.
@@ -18,13 +20,21 @@ public enum KVMTrouble: Sendable, Equatable {
 
   /// What a request that failed means.
   public init(_ error: KVMError) {
+    let isOpen = error.operation == "open"
+    let makesVM = error.operation == "KVM_CREATE_VM"
     switch error.errno {
-    case .noSuchFile where error.operation == "open": self = .missing(HostFacts.read())
-    case .noSuchDevice where error.operation == "open",
-      .noSuchAddress where error.operation == "open":
+    case .noSuchFile where isOpen: self = .missing(HostFacts.read())
+    case .noSuchDevice where isOpen, .noSuchAddress where isOpen:
       self = .noDriver(HostFacts.read())
-    case .accessDenied, .notPermitted: self = .forbidden
-    case .busy: self = .busy
+    case .accessDenied where isOpen, .notPermitted where isOpen:
+      self = .forbidden(DeviceFile.read())
+    case .isDirectory where isOpen, .noSuchRequest where error.operation == "KVM_GET_API_VERSION":
+      self = .impostor
+    // EBUSY, or EIO from newer kernels: the processor would not start its virtualization.
+    case .busy where isOpen || makesVM, .inputOutput where makesVM:
+      self = .busy(HostFacts.read().otherHypervisors)
+    case .invalidArgument where error.operation == "KVM_GET_API_VERSION":
+      self = .tooOld("version \(System.apiVersion) of the KVM API")
     default: self = .other(error)
     }
   }
@@ -39,95 +49,66 @@ public enum KVMTrouble: Sendable, Equatable {
     }
   }
 
+  /// One word for machines: `missing`, `no-driver`, `impostor`, `forbidden`, `busy`, `too-old` or
+  /// `other`.
+  public var kind: String {
+    switch self {
+    case .missing: "missing"
+    case .noDriver: "no-driver"
+    case .impostor: "impostor"
+    case .forbidden: "forbidden"
+    case .busy: "busy"
+    case .tooOld: "too-old"
+    case .other: "other"
+    }
+  }
+
   /// What is wrong, in one line.
   public var summary: String {
     switch self {
     case .missing: "there is no /dev/kvm on this machine"
     case .noDriver: "/dev/kvm is there, but no KVM module serves it"
-    case .forbidden: "this user may not open /dev/kvm"
-    case .busy: "another hypervisor is using the processor's virtualization"
+    case .impostor: "there is a /dev/kvm, but it is not KVM's device"
+    case .forbidden(let file):
+      "this user may not open /dev/kvm" + (file.map { " (\($0.description))" } ?? "")
+    case .busy(let others):
+      "another hypervisor is using the processor's virtualization"
+        + (others.isEmpty ? "" : ": " + others.joined(separator: ", ") + " is loaded")
     case .tooOld(let what): "this machine's KVM is too old: it lacks \(what)"
     case .other(let error): "KVM refused: \(error)"
     }
   }
 
-  /// What mends it: one step a line, the likeliest first.
+  /// What mends it: one step a line, the likeliest first. A line that starts with spaces belongs to
+  /// the one before it.
   public var remedies: [String] {
     switch self {
-    case .missing(let facts), .noDriver(let facts): facts.remedies
-    case .forbidden:
-      [
-        "be in the group that owns it: sudo usermod -aG kvm $USER",
-        "then log out and in again (a new login; a new window is not enough), and check with: id -nG",
-        "for this once: run kvmlite with sudo",
-        "in a container: give the device to it and to its user, as with --group-add",
+    case .missing(let facts), .noDriver(let facts): return facts.remedies
+    case .impostor:
+      return [
+        "in a container: start it with --device /dev/kvm (its host must have it)",
+        "look at it: ls -l /dev/kvm; KVM's is a character device, 10, 232",
+        "if it was made by mistake: remove it and load kvm_intel or kvm_amd anew, which makes it",
       ]
-    case .busy:
-      [
-        "stop VirtualBox, VMware or another hypervisor that runs now",
-        "or unload its module, such as: sudo modprobe -r vboxdrv",
+    case .forbidden(let file): return file?.remedies ?? ["for this once: run kvmlite with sudo"]
+    case .busy(let others):
+      let module = others.isEmpty ? "vboxdrv, for VirtualBox" : others.joined(separator: " ")
+      return [
+        "stop the other hypervisor's virtual machines: VirtualBox, VMware and the like",
+        "if that isn't enough, unload its module: sudo modprobe -r \(module)",
+        "what the kernel says: sudo dmesg | grep -i kvm | tail",
       ]
-    case .tooOld: ["boot Linux 5.14 or newer; what runs now: uname -r"]
-    case .other: ["see what the kernel says: sudo dmesg | grep -i kvm | tail"]
+    case .tooOld: return ["boot a newer Linux, 5.14 or later; what runs now: uname -r"]
+    case .other: return ["see what the kernel says: sudo dmesg | grep -i kvm | tail"]
     }
   }
 }
 
 extension KVMTrouble: CustomStringConvertible {
-  /// The summary, and below it what mends it.
+  /// The summary, below it what mends it, and where to learn more.
   public var description: String {
-    ([summary] + remedies.map { "  - " + $0 }).joined(separator: "\n")
-  }
-}
-
-/// What the host's kernel says of its processor and its modules.
-public struct HostFacts: Sendable, Equatable {
-  /// The processor says that it has VT-x.
-  public var hasVTx = false
-  /// The processor says that it has AMD-V.
-  public var hasAMDV = false
-  /// The host is a virtual machine itself.
-  public var isVirtual = false
-  /// This process runs in a container.
-  public var isContainer = false
-
-  /// Reads /proc/cpuinfo and what container engines leave behind.
-  public static func read() -> HostFacts {
-    var facts = HostFacts()
-    let flags = flagWords()
-    facts.hasVTx = flags.contains("vmx")
-    facts.hasAMDV = flags.contains("svm")
-    facts.isVirtual = flags.contains("hypervisor")
-    facts.isContainer =
-      FileDescriptor.exists("/.dockerenv") || FileDescriptor.exists("/run/.containerenv")
-    return facts
-  }
-
-  private static func flagWords() -> Set<Substring> {
-    guard let file = try? FileDescriptor(opening: "/proc/cpuinfo", [.readOnly]),
-      let bytes = try? file.read(atMost: 16384)
-    else { return [] }
-    let text = String(decoding: bytes, as: UTF8.self)
-    let line = text.split(separator: "\n").first { $0.hasPrefix("flags") } ?? ""
-    return Set(line.split(separator: " "))
-  }
-
-  var remedies: [String] {
-    var steps: [String] = []
-    if isContainer {
-      steps.append("in a container: start it with --device /dev/kvm (the host must have it)")
-    }
-    if hasVTx { steps.append("load the module: sudo modprobe kvm_intel") }
-    if hasAMDV { steps.append("load the module: sudo modprobe kvm_amd") }
-    if isVirtual {
-      steps.append(
-        "this machine is a virtual one: turn on nested virtualization for it in its hypervisor")
-    } else if hasVTx || hasAMDV {
-      steps.append("if that fails: turn on VT-x or SVM in the firmware's (BIOS, UEFI) settings")
-    } else {
-      steps.append("turn on VT-x (Intel) or SVM (AMD) in the firmware's (BIOS, UEFI) settings")
-      steps.append("then load the module: sudo modprobe kvm_intel, or kvm_amd")
-    }
-    return steps
+    let steps = remedies.map { ($0.hasPrefix(" ") ? "    " : "  - ") + $0 }
+    return ([summary] + steps + ["kvmlite doctor says more of this machine"])
+      .joined(separator: "\n")
   }
 }

@@ -50,6 +50,13 @@ public enum Layout {
   /// sets.
   public static let resetControl = Ports(start: 0xCF8, count: 4)
 
+  /// The two 8259s with their edge/level registers, and the 8254 with its port: KVM's own, in the
+  /// kernel.
+  public static let interruptControllerPorts = [
+    Ports(start: 0x20, count: 2), Ports(start: 0x40, count: 4), Ports(start: 0x61, count: 1),
+    Ports(start: 0xA0, count: 2), Ports(start: 0x4D0, count: 2),
+  ]
+
   // MARK: Interrupts
 
   /// The first serial port's interrupt.

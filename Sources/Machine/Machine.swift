@@ -16,15 +16,23 @@ public final class Machine {
   public private(set) var statistics: RunStatistics?
 
   let configuration: Configuration
-  let vm: VM
-  let runners: [VCPURunner]
-  let recorders: [Recorder]
   let trace: TraceSinks?
-  let parking: Parking
   let input: InputPump
+  private(set) var engine: Engine
+  let recorders: [Recorder]
+
+  private let host: KVMHost
+  private let wiring: Wiring
+  /// KVM's counters of an engine that was replaced.
+  private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  public init(_ configuration: Configuration) throws(MachineError) {
+  ///
+  /// With `preparation` the first of these has been under way for some time. It is good for one
+  /// machine.
+  public init(
+    _ configuration: Configuration, on preparation: HostPreparation? = nil
+  ) throws(MachineError) {
     try Self.check(configuration)
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
@@ -34,35 +42,33 @@ public final class Machine {
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize)
     } catch { throw .boot(error) }
-    let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
+    let host = try Self.openKVM(preparation, vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(ramSize: configuration.memorySize)
       control = try RunControl()
-      input = try InputPump(configuration.consoleInput, control)
-    } catch { throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)") }
+      input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
+    } catch {
+      throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
+    }
     do { try plan.load(into: memory) } catch { throw .host("\(error)") }
 
     self.configuration = configuration
     format = plan.format
-    let trace = configuration.observation.map(TraceSinks.init)
-    self.trace = trace
-    parking = Parking(count: configuration.vcpuCount)
+    trace = configuration.observation.map(TraceSinks.init)
+    wiring = Wiring(configuration, control, input, trace)
     do throws(KVMError) {
-      vm = try Self.makeVM(host, memory)
-      let buses = try Self.wire(configuration, vm, control, input, trace)
-      let cpuid = try host.supportedCPUID()
-      var runners: [VCPURunner] = []
-      for id in 0..<configuration.vcpuCount {
-        let vcpu = try vm.makeVCPU(id: id)
-        try vcpu.setCPUID(Topology.cpuid(cpuid, id: id, count: configuration.vcpuCount))
-        vcpu.setSynchronizesRegisters(host.value(of: .syncRegisters) != 0)
-        if id == 0 { try vcpu.enter(plan.entry) }
-        runners.append(
-          VCPURunner(vcpu, memory, ports: buses.ports, mmio: buses.mmio, control, parking))
-      }
-      self.runners = runners
-      recorders = trace.map { trace in runners.map { _ in Recorder(trace) } } ?? []
+      engine = try Engine(
+        host.vm, host, memory, wiring, control, cpu: configuration.cpu,
+        vcpuCount: configuration.vcpuCount,
+        hasControllers: configuration.vcpuCount > 1 || host.system.value(of: .userSpaceMSR) == 0)
+      try engine.runners[0].vcpu.enter(plan.entry)
     } catch { throw .kvm(KVMTrouble(error)) }
+    if let trace {
+      recorders = engine.runners.map { _ in Recorder(trace) }
+    } else {
+      recorders = []
+    }
+    self.host = host
   }
 
   /// Runs the guest until the run ends, and says how it did. To be called once.
@@ -70,16 +76,80 @@ public final class Machine {
   /// The calling thread runs the event loop; each VCPU has a thread of its own.
   public func run() -> Outcome {
     let start = Clock.monotonicNanoseconds
-    let outcome = EventLoop(self).run()
+    let signals = configuration.endingSignals.map(Signal.init)
+    do throws(Errno) {
+      let signalSource = try Signal.makeDescriptor(for: signals)
+      let deadline = configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
+      while control.outcome == nil {
+        try EventLoop(self, deadline: deadline).run(signalSource)
+        if control.phase == .promoting { promote() }
+      }
+    } catch {
+      control.finish(.hostFailed("can't start the virtual machine: \(error)"))
+    }
+    Signal.unblock(signals)
     if let trace {
-      statistics = RunStatistics(self, elapsed: Clock.monotonicNanoseconds &- start)
+      statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
       for sink in trace.sinks { sink.finish() }
     }
-    return outcome
+    return control.outcome ?? .hostFailed("the run ended without a reason")
   }
+
+  /// Goes on with a new engine that has interrupt controllers, in the state of the old one.
+  private func promote() {
+    do throws(KVMError) {
+      let old = engine.runners[0]
+      let new = try Engine(
+        host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu, vcpuCount: 1,
+        hasControllers: true)
+      try Promotion.move(
+        old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
+        xsaveSize: host.system.value(of: .xsave2), memory)
+      new.runners[0].history = old.history
+      if trace != nil { pastCounters = counters(of: engine) }
+      engine = new
+      control.enter(.running)
+    } catch {
+      control.finish(.hostFailed("the guest's interrupt controllers can't be made: \(error)"))
+    }
+  }
+
+  /// What was typed and the guest has not read; known once the run is over.
+  public var unreadInput: [UInt8] { input.unread }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
+
+  // MARK: Counting
+
+  private func makeStatistics(elapsed: UInt64) -> RunStatistics {
+    var statistics = RunStatistics()
+    statistics.elapsed = elapsed
+    statistics.vcpuCount = configuration.vcpuCount
+    statistics.memorySize = memory.ramSize
+    statistics.touchedMemory = memory.touchedBytes()
+    for recorder in recorders { statistics.exits.add(recorder.statistics) }
+    statistics.kernel = Self.sum(pastCounters + counters(of: engine))
+    return statistics
+  }
+
+  private func counters(of engine: Engine) -> [(name: String, value: UInt64)] {
+    let sources = engine.runners.map { try? $0.vcpu.statistics() } + [try? engine.vm.statistics()]
+    return sources.flatMap { (try? $0?.values()) ?? [] }
+  }
+
+  /// Adds up counters of one name, keeps the order, and leaves out those that are zero.
+  private static func sum(
+    _ counters: [(name: String, value: UInt64)]
+  ) -> [(name: String, value: UInt64)] {
+    var sums: [String: UInt64] = [:]
+    var order: [String] = []
+    for (name, value) in counters where value != 0 {
+      if sums[name] == nil { order.append(name) }
+      sums[name, default: 0] &+= value
+    }
+    return order.map { ($0, sums[$0] ?? 0) }
+  }
 
   // MARK: Making
 
@@ -100,26 +170,21 @@ public final class Machine {
     }
   }
 
-  private static func openKVM(vcpuCount: Int) throws(MachineError) -> System {
-    let system = try explaining { () throws(KVMError) in try System() }
-    let version = try explaining { () throws(KVMError) in try system.version() }
-    guard version == System.apiVersion else {
-      throw .kvm(.tooOld("version \(System.apiVersion) of the KVM API (it has \(version))"))
-    }
-    for (capability, name) in requiredCapabilities where system.value(of: capability) == 0 {
+  private static func openKVM(
+    _ preparation: HostPreparation?, vcpuCount: Int
+  ) throws(MachineError) -> KVMHost {
+    let host: KVMHost
+    do throws(KVMError) {
+      host = if let preparation { try preparation.finish() } else { try KVMHost() }
+    } catch { throw .kvm(KVMTrouble(error)) }
+    for (capability, name) in requiredCapabilities where host.system.value(of: capability) == 0 {
       throw .kvm(.tooOld(name))
     }
-    let most = system.value(of: .maximumVCPUs)
+    let most = host.system.value(of: .maximumVCPUs)
     guard vcpuCount <= most else {
       throw .configuration("\(vcpuCount) VCPUs are too many: this machine's KVM allows \(most)")
     }
-    return system
-  }
-
-  private static func explaining<Result: ~Copyable>(
-    _ body: () throws(KVMError) -> Result
-  ) throws(MachineError) -> Result {
-    do { return try body() } catch { throw .kvm(KVMTrouble(error)) }
+    return host
   }
 
   /// What no machine can do without.
@@ -129,82 +194,4 @@ public final class Machine {
     (.pit2, "a timer in the kernel (KVM_CAP_PIT2)"),
     (.immediateExit, "immediate_exit, Linux 4.13 (KVM_CAP_IMMEDIATE_EXIT)"),
   ]
-
-  private static func makeVM(
-    _ host: borrowing System, _ memory: GuestMemory
-  ) throws(KVMError) -> VM {
-    let vm = try host.makeVM()
-    // Both matter to kvm_intel alone, which wants them before the first VCPU.
-    try vm.setIdentityMapAddress(Layout.identityMap)
-    try vm.setTSSAddress(Layout.taskState)
-    try vm.makeIRQChip()
-    try vm.makePIT()
-    for (slot, region) in memory.regions.enumerated() {
-      try vm.setMemory(slot: UInt32(slot), region)
-    }
-    return vm
-  }
-
-  /// Makes the devices and puts them on the buses: one line each.
-  private static func wire(
-    _ configuration: Configuration, _ vm: VM, _ control: RunControl, _ input: InputPump,
-    _ trace: TraceSinks?
-  ) throws(KVMError) -> (ports: Bus, mmio: Bus) {
-    let console: any ByteSink =
-      switch configuration.consoleOutput {
-      case .none: NullSink()
-      case .descriptor(let number): DescriptorSink(number, control)
-      case .sink(let sink): sink
-      }
-    let serialLine = KVMInterruptLine(vm, gsi: Layout.serialInterrupt, trace: trace)
-    let serial = UART16550A(line: serialLine, sink: console, demand: input)
-    input.receiver = serial
-    let keyboard = I8042(machine: control)
-    let low = min(configuration.memorySize, GuestMemory.holeStart)
-    let sizes = RealTimeClock.MachineSizes(
-      ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
-      cpuCount: configuration.vcpuCount)
-    var ports = Bus()
-    ports.add(serial, at: Layout.serial)
-    ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
-    ports.add(ExitPort(machine: control), at: Layout.exit)
-    ports.add(PostPort(), at: Layout.post)
-    ports.add(
-      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
-    ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
-    ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
-    ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
-    ports.add(ResetControl(machine: control), at: Layout.resetControl)
-    return (ports, Bus())
-  }
-}
-
-extension Bus {
-  /// Puts `device` at `ports`; the layout is ours, so an overlap is a mistake of kvmlite's own.
-  fileprivate mutating func add(_ device: any Device, at ports: Layout.Ports) {
-    do {
-      try add(device, at: UInt64(ports.start), count: UInt64(ports.count))
-    } catch { preconditionFailure("\(error)") }
-  }
-}
-
-extension RunStatistics {
-  /// Adds up what the machine's recorders and KVM counted.
-  fileprivate init(_ machine: Machine, elapsed: UInt64) {
-    self.elapsed = elapsed
-    vcpuCount = machine.runners.count
-    memorySize = machine.memory.ramSize
-    touchedMemory = machine.memory.touchedBytes()
-    for recorder in machine.recorders { exits.add(recorder.statistics) }
-    var sums: [String: UInt64] = [:]
-    var order: [String] = []
-    let sources = machine.runners.map { try? $0.vcpu.statistics() } + [try? machine.vm.statistics()]
-    for source in sources {
-      for (name, value) in (try? source?.values()) ?? [] where value != 0 {
-        if sums[name] == nil { order.append(name) }
-        sums[name, default: 0] &+= value
-      }
-    }
-    kernel = order.map { ($0, sums[$0] ?? 0) }
-  }
 }

@@ -12,6 +12,8 @@ public final class RunControl: MachineControl {
     case running
     /// Wait outside the guest.
     case paused
+    /// Leave, to go on with interrupt controllers.
+    case promoting
     /// End.
     case stopping
   }
@@ -23,7 +25,7 @@ public final class RunControl: MachineControl {
 
   init() throws(Errno) { event = try Event() }
 
-  /// One relaxed load: the run loop asks before each entry.
+  /// One load: the run loop asks before each entry.
   var phase: Phase {
     @inline(__always) get { phaseValue.load(ordering: .acquiring) }
   }
@@ -37,6 +39,12 @@ public final class RunControl: MachineControl {
       if done { return }
       present = found
     }
+  }
+
+  /// Makes the VCPU leave, so that it can go on with interrupt controllers.
+  func requestControllers() {
+    enter(.promoting)
+    event.raise()
   }
 
   /// How the run is to end, once somebody has said so.

@@ -8,7 +8,7 @@ import Memory
 ///
 /// This is the hot path: with nothing observed it allocates nothing and takes no lock of its own.
 final class VCPURunner: @unchecked Sendable {
-  // Sound as Sendable: everything but `history` is fixed, and that is written by
+  // Sound as Sendable: everything but `history` and `lastExit` is fixed, and they are written by
   // the VCPU's own thread and read by others once it has ended or is parked.
 
   let vcpu: VCPU
@@ -17,11 +17,15 @@ final class VCPURunner: @unchecked Sendable {
   private let mmio: Bus
   private let control: RunControl
   private let parking: Parking
-  private(set) var history = ExitHistory()
+  private let hasControllers: Bool
+  /// The last exits; kept for the account of a crash.
+  var history = ExitHistory()
+  /// The exit that the thread ended with.
+  private(set) var lastExit = Exit.interrupted
 
   init(
     _ vcpu: VCPU, _ memory: GuestMemory, ports: Bus, mmio: Bus, _ control: RunControl,
-    _ parking: Parking
+    _ parking: Parking, _ hasControllers: Bool
   ) {
     self.vcpu = vcpu
     self.memory = memory
@@ -29,6 +33,7 @@ final class VCPURunner: @unchecked Sendable {
     self.mmio = mmio
     self.control = control
     self.parking = parking
+    self.hasControllers = hasControllers
   }
 
   /// The body of the VCPU's thread.
@@ -45,7 +50,7 @@ final class VCPURunner: @unchecked Sendable {
 
   private func loop<Observer: ExitObserver>(_ observer: Observer) throws(Errno) {
     // A local copy, so that adding to it needs no check for exclusive access.
-    var history = ExitHistory()
+    var history = self.history
     defer { self.history = history }
     while true {
       observer.willRun()
@@ -68,8 +73,11 @@ final class VCPURunner: @unchecked Sendable {
         self.history = history
         handleRare(exit)
       }
-      observer.didHandle(exit, data: data, self)
-      if control.phase == .stopping { return }
+      observer.didHandle(exit, data: control.phase == .promoting ? nil : data, self)
+      if control.phase != .running {
+        lastExit = exit
+        if control.phase != .paused { return }
+      }
     }
   }
 
@@ -93,8 +101,12 @@ final class VCPURunner: @unchecked Sendable {
       }
       return first
     }
-    for index in 0..<io.count {
-      vcpu.setValue(ports.read(port, width: io.width), of: io, index)
+    if io.count > 1 && io.width == 1 {
+      vcpu.withMutableBytes(of: io) { ports.read(port, into: &$0) }
+    } else {
+      for index in 0..<io.count {
+        vcpu.setValue(ports.read(port, width: io.width), of: io, index)
+      }
     }
     return vcpu.value(of: io, 0)
   }
@@ -125,7 +137,12 @@ final class VCPURunner: @unchecked Sendable {
 
   private func handleRare(_ exit: Exit) {
     switch exit {
+    // Only without interrupt controllers does a halt come here.
+    case .halt where vcpu.interruptsAreOn: control.requestControllers()
     case .halt: control.finish(.halted)
+    case .other(.setTPR) where !hasControllers: control.requestControllers()
+    case .msrAccess(let index, _) where MSRExit.x2APIC.contains(index): control.requestControllers()
+    case .msrAccess: vcpu.refuseMSRAccess()
     case .systemEvent(SystemEvent.shutdown): control.requestPowerOff()
     case .systemEvent(SystemEvent.reset): control.requestReset()
     case .memoryFault:
@@ -158,12 +175,12 @@ protocol ExitObserver {
   /// Just after it was left.
   func didExit()
   /// When the exit has been dealt with; `data` is that of its first access.
-  func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner)
+  func didHandle(_ exit: Exit, data: UInt64?, _ runner: VCPURunner)
 }
 
 /// Observes nothing.
 struct NoObserver: ExitObserver {
   @inline(__always) func willRun() {}
   @inline(__always) func didExit() {}
-  @inline(__always) func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner) {}
+  @inline(__always) func didHandle(_ exit: Exit, data: UInt64?, _ runner: VCPURunner) {}
 }

@@ -7,8 +7,12 @@ public struct GuestAddress: Hashable, Comparable, Sendable {
   @inlinable
   public init(_ value: UInt64) { self.value = value }
 
+  /// Whether `left` comes before `right`.
+  /// By number.
   @inlinable
-  public static func < (left: GuestAddress, right: GuestAddress) -> Bool { left.value < right.value }
+  public static func < (left: GuestAddress, right: GuestAddress) -> Bool {
+    left.value < right.value
+  }
 
   /// The address `count` bytes further, or nil where that would go past 2^64.
   @inlinable
@@ -19,6 +23,8 @@ public struct GuestAddress: Hashable, Comparable, Sendable {
 }
 
 extension GuestAddress: ExpressibleByIntegerLiteral {
+  /// Wraps a number that the source spells out.
+  /// Wraps a number.
   @inlinable
   public init(integerLiteral value: UInt64) { self.value = value }
 }

@@ -54,7 +54,8 @@ struct GuestsCommand: ParsableCommand {
         Message.error("\(path): can't be written: \(error)")
         throw ExitCode(71)
       }
-      let mode = guest.format == .flat && guest.mode != .real ? "--mode \(guest.mode.rawValue) " : ""
+      let mode =
+        guest.format == .flat && guest.mode != .real ? "--mode \(guest.mode.rawValue) " : ""
       let cpus = guest.cpus > 1 ? "--cpus \(guest.cpus) " : ""
       Message.note("wrote \(path); run it with: kvmlite \(mode)\(cpus)\(path)")
     }

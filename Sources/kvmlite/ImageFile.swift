@@ -9,12 +9,10 @@ enum ImageFile {
   static let guestPrefix = "guest:"
 
   /// The image at `path`, of which no more than `limit` bytes make sense; the hello guest for nil.
-  static func read(_ path: String?, mode: CPUMode?, limit: UInt64) throws(Failure)
-    -> Configuration.Image
-  {
+  static func read(_ path: String?, limit: UInt64) throws(Failure) -> Configuration.Image {
     guard let path else { return try builtIn("hello-real") }
     if path.hasPrefix(guestPrefix) { return try builtIn(String(path.dropFirst(6))) }
-    return Configuration.Image(try contents(of: path, limit: limit), name: path, mode: mode)
+    return Configuration.Image(try contents(of: path, limit: limit), name: path)
   }
 
   private static func builtIn(_ name: String) throws(Failure) -> Configuration.Image {

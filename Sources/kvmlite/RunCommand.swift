@@ -1,6 +1,5 @@
 import ArgumentParser
 import Boot
-import Host
 import Machine
 import Memory
 
@@ -50,7 +49,8 @@ struct RunCommand: ParsableCommand {
   var traceFile: String?
 
   @Option(
-    help: ArgumentHelp("Print counts and times at the end; as JSON with =json.", valueName: "format"))
+    help: ArgumentHelp(
+      "Print counts and times at the end; as JSON with =json.", valueName: "format"))
   var stats: StatisticsFormat?
 
   @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
@@ -60,97 +60,21 @@ struct RunCommand: ParsableCommand {
   var noReboot = false
 
   func run() throws {
-    let status: Int32
-    do throws(Failure) {
-      status = try runToEnd()
-    } catch {
-      Message.error(error.message)
-      status = error.status
-    }
-    throw ExitCode(status)
+    let options = RunOptions(
+      image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
+      console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
+      reboots: !noReboot)
+    throw ExitCode(Session(options, on: Self.preparation).run())
   }
+}
 
-  private func runToEnd() throws(Failure) -> Int32 {
-    var configuration = Configuration(
-      image: try ImageFile.read(image, mode: mode, limit: memory.bytes))
-    if mode != nil { configuration.image.options.mode = mode }
-    configuration.image.options.loadAddress = loadAddress
-    configuration.memorySize = memory.bytes
-    configuration.vcpuCount = cpus
-    configuration.timeLimit = timeout
-    configuration.observation = try observation()
-    configuration.endingSignals = [Signal.interrupt, .terminate, .hangUp].map(\.number)
-    return try withConsole(&configuration) { configuration throws(Failure) in
-      try runMachine(configuration)
-    }
-  }
+extension RunCommand {
+  /// The host's KVM, made ready while the options are read.
+  static let preparation = HostPreparation()
 
-  /// Runs the machine, anew after each reset, and returns the exit status.
-  private func runMachine(_ first: Configuration) throws(Failure) -> Int32 {
-    var configuration = first
-    let start = Clock.monotonicNanoseconds
-    while true {
-      let machine: Machine
-      do { machine = try Machine(configuration) } catch {
-        throw Failure(status: error.exitStatus, message: error.description)
-      }
-      let outcome = machine.run()
-      if case .reset = outcome, !noReboot {
-        let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
-        configuration.timeLimit = timeout.map { max($0 - elapsed, 0.001) }
-        continue
-      }
-      return Account(machine, outcome).tell(statistics: stats)
-    }
-  }
-
-  private func observation() throws(Failure) -> Observation? {
-    guard trace != nil || traceFile != nil || stats != nil else { return nil }
-    var observation = Observation()
-    observation.kinds = trace ?? .all
-    if trace != nil { observation.sinks.append(TextTrace(descriptor: 2)) }
-    if let traceFile {
-      do { observation.sinks.append(try ChromeTrace(path: traceFile)) } catch {
-        throw Failure(status: 71, message: "\(traceFile): can't be written: \(error)")
-      }
-    }
-    return observation
-  }
-
-  /// Sets up the console, runs `body` and puts the terminal back.
-  private func withConsole(
-    _ configuration: inout Configuration, _ body: (Configuration) throws(Failure) -> Int32
-  ) throws(Failure) -> Int32 {
-    switch console {
-    case .stdio:
-      let interactive = InteractiveConsole()
-      configuration.consoleOutput = .descriptor(1)
-      configuration.consoleInput = interactive.input
-      return try body(configuration)
-    case .none:
-      return try body(configuration)
-    case .file(let path):
-      do {
-        let file = try FileDescriptor(opening: path, [.writeOnly, .create, .truncate])
-        configuration.consoleOutput = .descriptor(file.number)
-        return try body(configuration)
-      } catch let error as Errno {
-        throw Failure(status: 71, message: "\(path): can't be written: \(error)")
-      } catch let error as Failure {
-        throw error
-      } catch { throw Failure(status: 71, message: "\(error)") }
-    case .pty:
-      do {
-        let terminal = try PseudoTerminal()
-        Message.note("the console is at \(terminal.path)")
-        configuration.consoleOutput = .descriptor(terminal.master.number)
-        configuration.consoleInput = .descriptor(terminal.master.number)
-        return try body(configuration)
-      } catch let error as Errno {
-        throw Failure(status: 71, message: "no pseudo terminal to be had: \(error)")
-      } catch let error as Failure {
-        throw error
-      } catch { throw Failure(status: 71, message: "\(error)") }
-    }
+  /// Whether `arguments` look like a run, before they have been read.
+  static func isLikely(_ arguments: [String]) -> Bool {
+    let others = ["doctor", "guests", "help", "-h", "--help", "--version"]
+    return !arguments.contains(where: others.contains)
   }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Host
 
 /// The command line: what each subcommand does is in its own file.
@@ -14,6 +15,13 @@ struct KVMLite: ParsableCommand {
     defaultSubcommand: RunCommand.self)
 }
 
+FileDescriptor.reserveStandardStreams()
 // A closed pipe is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
-KVMLite.main(Arguments.normalized(CommandLine.arguments.dropFirst()))
+let arguments = Array(CommandLine.arguments.dropFirst())
+if let options = RunOptions(withoutOptions: arguments) {
+  // Reading options takes as long as a short run: where there are none, it is left out.
+  exit(Session(options).run())
+}
+if RunCommand.isLikely(arguments) { _ = RunCommand.preparation }
+KVMLite.main(Arguments.normalized(arguments))

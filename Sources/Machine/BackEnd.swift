@@ -1,0 +1,104 @@
+import Host
+
+/// The part of KVM that runs guests on this processor: what serves /dev/kvm, and how it is set up.
+public struct BackEnd: Sendable, Equatable {
+  /// The module's name, such as `kvm_intel`.
+  public let name: String
+  /// Its parameters, as /sys/module has them.
+  public let parameters: [String: String]
+
+  /// A back end with these parameters.
+  public init(name: String, parameters: [String: String] = [:]) {
+    self.name = name
+    self.parameters = parameters
+  }
+
+  /// Finds the back end of this host; nil where /sys/module shows none.
+  public static func read(_ facts: HostFacts) -> BackEnd? {
+    guard let name = facts.backEnd else { return nil }
+    var parameters: [String: String] = [:]
+    for parameter in switches(of: name) {
+      let path = "/sys/module/\(name)/parameters/\(parameter.name)"
+      let text = HostText.contents(of: path, limit: 64).split(separator: "\n").first
+      if let text { parameters[parameter.name] = String(text) }
+    }
+    return BackEnd(name: name, parameters: parameters)
+  }
+
+  /// What runs the guest, in a few words.
+  public var summary: String {
+    switch name {
+    case "kvm_intel": "VT-x of an Intel processor"
+    case "kvm_amd": "AMD-V (SVM) of an AMD processor"
+    case "kvm_pvm": "KVM without VT-x or AMD-V, for hosts in a virtual machine"
+    default: "a back end that kvmlite has no experience with"
+    }
+  }
+
+  /// What a user should know of it, a sentence a line.
+  public var notes: [String] {
+    guard name == "kvm_pvm" else { return [] }
+    return [
+      "Ring 0 is emulated, instruction by instruction; ring 3 runs natively.",
+      "A few ring-0 instructions can't be emulated and end the run, such as INT n.",
+      "A stock Linux kernel does not boot here: use kvm_intel or kvm_amd for it.",
+      "Times and counts of exits are not those of VT-x or AMD-V.",
+    ]
+  }
+
+  /// One thing the processor may do for guests, and whether it is turned on.
+  public struct Switch: Sendable, Equatable {
+    /// The module's parameter.
+    public let name: String
+    /// What it is called.
+    public let title: String
+    /// What it's good for.
+    public let use: String
+    /// Whether it's on; nil if the module doesn't say.
+    public let isOn: Bool?
+  }
+
+  /// What the back end lets be turned on and off, with how it is now.
+  public var switches: [Switch] {
+    Self.switches(of: name).map { known in
+      Switch(
+        name: known.name, title: known.title, use: known.use,
+        isOn: parameters[known.name].flatMap(Self.isOn))
+    }
+  }
+
+  /// Parameters are Y and N, or numbers where older kernels or levels are concerned.
+  private static func isOn(_ value: String) -> Bool? {
+    switch value {
+    case "Y", "y": true
+    case "N", "n": false
+    default: Int(value).map { $0 != 0 }
+    }
+  }
+
+  private typealias Known = (name: String, title: String, use: String)
+
+  private static let nested: Known = (
+    "nested", "nested virtualization", "a guest can be a hypervisor itself"
+  )
+
+  private static func switches(of name: String) -> [Known] {
+    switch name {
+    case "kvm_intel":
+      [
+        ("ept", "nested paging (EPT)", "the guest's page tables cost no exits"),
+        ("unrestricted_guest", "unrestricted guest", "real mode runs on the processor itself"),
+        ("vpid", "tagged TLB (VPID)", "an exit leaves the guest's TLB entries alone"),
+        ("enable_apicv", "APICv", "interrupts reach the guest without an exit"),
+        nested,
+      ]
+    case "kvm_amd":
+      [
+        ("npt", "nested paging (NPT)", "the guest's page tables cost no exits"),
+        ("avic", "AVIC", "interrupts reach the guest without an exit"),
+        nested,
+      ]
+    default: []
+    }
+  }
+}

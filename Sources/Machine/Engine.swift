@@ -1,0 +1,80 @@
+import Boot
+import Devices
+import Host
+import KVM
+import Memory
+
+/// The part of a machine that KVM runs: the VM, its VCPUs, and what their threads do.
+///
+/// A machine with one VCPU starts without interrupt controllers, because making and unmaking them is
+/// most of what a short run costs (docs/decisions/0007). It gets a second engine that has them when
+/// the guest first asks for one.
+final class Engine {
+  let vm: VM
+  let runners: [VCPURunner]
+  let parking: Parking
+  /// Whether the VM has the in-kernel PIC, IOAPIC, local APICs and timer.
+  let hasControllers: Bool
+
+  /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted.
+  init(
+    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
+    cpu: CPUModel,
+    vcpuCount: Int, hasControllers: Bool
+  ) throws(KVMError) {
+    try Self.furnish(vm, memory, hasControllers)
+    let parking = Parking(count: vcpuCount)
+    let buses =
+      hasControllers
+      ? (wiring.ports, wiring.mmio) : wiring.buses(with: ControllerPlaceholder(control))
+    let synchronizes = host.system.value(of: .syncRegisters) != 0
+    var runners: [VCPURunner] = []
+    for id in 0..<vcpuCount {
+      let vcpu = try vm.makeVCPU(id: id)
+      try vcpu.setCPUID(cpu.cpuid(host, id: id, count: vcpuCount))
+      vcpu.setSynchronizesRegisters(synchronizes)
+      runners.append(
+        VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))
+    }
+    if hasControllers { for line in wiring.lines { line.connect(to: vm) } }
+    self.vm = vm
+    self.runners = runners
+    self.parking = parking
+    self.hasControllers = hasControllers
+  }
+
+  private static func furnish(
+    _ vm: VM, _ memory: GuestMemory, _ hasControllers: Bool
+  ) throws(KVMError) {
+    // Both matter to kvm_intel alone, which wants them before the first VCPU.
+    try vm.setIdentityMapAddress(Layout.identityMap)
+    try vm.setTSSAddress(Layout.taskState)
+    if hasControllers {
+      try vm.makeIRQChip()
+      try vm.makePIT()
+    } else {
+      // What no local APIC answers is to be seen: see VCPURunner.
+      try vm.enable(.userSpaceMSR, MSRExit.mask)
+    }
+    for (slot, region) in memory.regions.enumerated() {
+      try vm.setMemory(slot: UInt32(slot), region)
+    }
+  }
+}
+
+/// Stands at the interrupt controllers' ports and addresses until there are some: whoever touches it
+/// gets them, and the access is done again.
+final class ControllerPlaceholder: Device {
+  private let control: RunControl
+  var name: StaticString { "irqchip" }
+  var widestAccess: Int { 8 }
+
+  init(_ control: RunControl) { self.control = control }
+
+  func read(offset: UInt64, width: Int) -> UInt64 {
+    control.requestControllers()
+    return .max
+  }
+
+  func write(offset: UInt64, width: Int, value: UInt64) { control.requestControllers() }
+}

@@ -1,0 +1,69 @@
+import Devices
+import Host
+import KVM
+import Memory
+
+/// A machine's devices on their buses: one line each.
+struct Wiring {
+  private(set) var ports = Bus()
+  let mmio = Bus()
+  /// The interrupt inputs that devices drive.
+  let lines: [KVMInterruptLine]
+
+  init(
+    _ configuration: Configuration, _ control: RunControl, _ input: InputPump, _ trace: TraceSinks?
+  ) {
+    let console: any ByteSink =
+      switch configuration.consoleOutput {
+      case .none: NullSink()
+      case .descriptor(let number): DescriptorSink(number, control)
+      case .terminal(let number): DescriptorSink(number, control, dropsWhatNobodyReads: true)
+      case .sink(let sink): sink
+      }
+    let serialLine = KVMInterruptLine(gsi: Layout.serialInterrupt, trace: trace)
+    let serial = UART16550A(line: serialLine, sink: console, demand: input)
+    input.receiver = serial
+    let keyboard = I8042(machine: control)
+    let low = min(configuration.memorySize, GuestMemory.holeStart)
+    let sizes = RealTimeClock.MachineSizes(
+      ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
+      cpuCount: configuration.vcpuCount)
+    ports.add(serial, at: Layout.serial)
+    ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
+    ports.add(ExitPort(machine: control), at: Layout.exit)
+    ports.add(PostPort(), at: Layout.post)
+    ports.add(
+      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
+    ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
+    ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
+    ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
+    ports.add(ResetControl(machine: control), at: Layout.resetControl)
+    lines = [serialLine]
+  }
+
+  /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they
+  /// will be.
+  func buses(with placeholder: any Device) -> (ports: Bus, mmio: Bus) {
+    var ports = ports
+    var mmio = mmio
+    for place in Layout.interruptControllerPorts { ports.add(placeholder, at: place) }
+    for page in [Layout.ioapic, Layout.localAPIC] { mmio.add(placeholder, at: page) }
+    return (ports, mmio)
+  }
+}
+
+extension Bus {
+  // The layout is ours, so an overlap is a mistake of kvmlite's own.
+
+  fileprivate mutating func add(_ device: any Device, at ports: Layout.Ports) {
+    do {
+      try add(device, at: UInt64(ports.start), count: UInt64(ports.count))
+    } catch { preconditionFailure("\(error)") }
+  }
+
+  fileprivate mutating func add(_ device: any Device, at page: GuestAddress) {
+    do {
+      try add(device, at: page.value, count: GuestMemory.pageSize)
+    } catch { preconditionFailure("\(error)") }
+  }
+}

@@ -1,0 +1,30 @@
+import Boot
+import Machine
+import Memory
+
+/// What the command line asks of a run.
+struct RunOptions {
+  var image: String?
+  var memorySize: UInt64 = 128 << 20
+  var vcpuCount = 1
+  var mode: CPUMode?
+  var loadAddress: GuestAddress?
+  var console = ConsoleChoice.stdio
+  var trace: TraceKinds?
+  var traceFile: String?
+  var statistics: StatisticsFormat?
+  var timeLimit: Double?
+  var reboots = true
+}
+
+extension RunOptions {
+  /// The options of a command line that has none: `kvmlite [run] [IMAGE]`; nil for any other.
+  init?(withoutOptions arguments: [String]) {
+    let words = arguments.first == "run" ? arguments.dropFirst() : arguments[...]
+    let commands = ["run", "doctor", "guests", "help"]
+    guard words.count <= 1,
+      words.allSatisfy({ !$0.hasPrefix("-") && !$0.isEmpty && !commands.contains($0) })
+    else { return nil }
+    self.init(image: words.first)
+  }
+}

@@ -1,0 +1,113 @@
+import Host
+import Machine
+
+/// One use of kvmlite: runs a guest as the options say, anew after each reset, and gives the exit
+/// status.
+struct Session {
+  private let options: RunOptions
+  private let preparation: HostPreparation?
+
+  /// A run as `options` say; `preparation` is for its first machine.
+  init(_ options: RunOptions, on preparation: HostPreparation? = nil) {
+    self.options = options
+    self.preparation = preparation
+  }
+
+  /// Runs to the end; what goes wrong is said on standard error.
+  func run() -> Int32 {
+    do throws(Failure) {
+      var configuration = try makeConfiguration()
+      return try withConsole(&configuration)
+    } catch {
+      Message.error(error.message)
+      return error.status
+    }
+  }
+
+  private func makeConfiguration() throws(Failure) -> Configuration {
+    var configuration = Configuration(
+      image: try ImageFile.read(options.image, limit: options.memorySize))
+    if let mode = options.mode { configuration.image.options.mode = mode }
+    configuration.image.options.loadAddress = options.loadAddress
+    configuration.memorySize = options.memorySize
+    configuration.vcpuCount = options.vcpuCount
+    configuration.timeLimit = options.timeLimit
+    configuration.observation = try makeObservation()
+    configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
+      .map(\.number)
+    return configuration
+  }
+
+  private func makeObservation() throws(Failure) -> Observation? {
+    guard options.trace != nil || options.traceFile != nil || options.statistics != nil else {
+      return nil
+    }
+    var observation = Observation()
+    observation.kinds = options.trace ?? .all
+    if options.trace != nil { observation.sinks.append(TextTrace(descriptor: 2)) }
+    if let path = options.traceFile {
+      do { observation.sinks.append(try ChromeTrace(path: path)) } catch {
+        throw Failure(status: 71, message: "\(path): can't be written: \(error)")
+      }
+    }
+    return observation
+  }
+
+  // MARK: Console
+
+  /// Sets up the console, runs, and puts the terminal back.
+  private func withConsole(_ configuration: inout Configuration) throws(Failure) -> Int32 {
+    switch options.console {
+    case .none: return try runToEnd(configuration)
+    case .stdio:
+      let terminal = InteractiveConsole()
+      configuration.consoleOutput = .descriptor(1)
+      configuration.consoleInput = terminal.input
+      return try runToEnd(configuration)
+    case .file(let path):
+      let file: FileDescriptor = try orFailure("\(path): can't be written") { () throws(Errno) in
+        try FileDescriptor(opening: path, [.writeOnly, .create, .truncate])
+      }
+      configuration.consoleOutput = .descriptor(file.number)
+      return try runToEnd(configuration)
+    case .pty:
+      let terminal = try orFailure("no pseudo terminal to be had") { () throws(Errno) in
+        try PseudoTerminal()
+      }
+      Message.note("the console is at \(terminal.path)")
+      configuration.consoleOutput = .terminal(terminal.master.number)
+      configuration.consoleInput = .descriptor(terminal.master.number)
+      return try runToEnd(configuration)
+    }
+  }
+
+  private func orFailure<Result: ~Copyable>(
+    _ what: String, _ body: () throws(Errno) -> Result
+  ) throws(Failure) -> Result {
+    do { return try body() } catch { throw Failure(status: 71, message: "\(what): \(error)") }
+  }
+
+  // MARK: Running
+
+  private func runToEnd(_ first: Configuration) throws(Failure) -> Int32 {
+    var configuration = first
+    var preparation = preparation
+    let start = Clock.monotonicNanoseconds
+    while true {
+      let machine: Machine
+      do { machine = try Machine(configuration, on: preparation) } catch {
+        throw Failure(status: error.exitStatus, message: error.description)
+      }
+      preparation = nil
+      let outcome = machine.run()
+      guard case .reset = outcome, options.reboots else {
+        return Account(machine, outcome).tell(statistics: options.statistics)
+      }
+      // A reset takes nothing from what the user has typed, and nothing that was given is given twice.
+      configuration.unreadInput = machine.unreadInput
+      if case .bytes = configuration.consoleInput { configuration.consoleInput = .none }
+      let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
+      configuration.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
+    }
+  }
+}
