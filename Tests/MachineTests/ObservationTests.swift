@@ -33,7 +33,7 @@ struct ObservationTests {
   /// The events of I/O in words.
   private func words(_ events: [TraceEvent]) -> [String] {
     events.compactMap { event in
-      guard case .exit(let exit, let data, let device) = event.what else { return nil }
+      guard case .exit(let exit, let data?, let device) = event.what else { return nil }
       let answered = device.map { "\($0)" } ?? "nobody"
       switch exit {
       case .portIO(let io):

@@ -91,7 +91,7 @@ struct SeenByGuestTests {
     // However KVM cuts the accesses: all bytes without memory were asked for, each once.
     var bytes: [UInt64: [UInt8]] = [:]
     for event in trace.events {
-      guard case .exit(.mmio(let access), let data, let device) = event.what else { continue }
+      guard case .exit(.mmio(let access), let data?, let device) = event.what else { continue }
       #expect(device == nil)
       for index in 0..<access.width where access.isWrite {
         let byte = UInt8(truncatingIfNeeded: data >> UInt64(index * 8))
