@@ -49,6 +49,12 @@ let package = Package(
       path: "guest-asm", exclude: ["README.md", "include"], sources: ["plugin"]),
     .executableTarget(name: "assemble-guests", swiftSettings: settings),
 
+    // What tests share: programs run with a deadline, and the condition that there is a KVM
+    .target(
+      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"],
+      path: "Tests/TestSupport",
+      swiftSettings: settings),
+
     // Tests that need no /dev/kvm
     .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
@@ -65,6 +71,20 @@ let package = Package(
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),
+
+    // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set
+    .testTarget(
+      name: "KVMTests", dependencies: ["KVM", "CKVM", "Memory", "Host", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "MachineTests",
+      dependencies: [
+        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

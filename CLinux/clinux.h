@@ -10,6 +10,7 @@
 
 // Declared by the C library only under _GNU_SOURCE, which a module's importer can't set.
 int memfd_create(const char *name, unsigned flags);
+int pipe2(int ends[2], int flags);
 int posix_openpt(int flags);
 int grantpt(int fd);
 int unlockpt(int fd);

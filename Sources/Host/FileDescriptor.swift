@@ -155,6 +155,17 @@ extension FileDescriptor {
   public static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 }
 
+extension FileDescriptor {
+  /// Puts something at the numbers 0 to 2 that were closed when the program started, so that no file
+  /// it opens gets them: reading and writing fail there as they would have.
+  public static func reserveStandardStreams() {
+    for number in Int32(0)...2 where fcntl(number, F_GETFD) < 0 {
+      // open(2) gives the lowest free number, which is this one.
+      _ = unsafe open("/dev/null", number == 0 ? O_WRONLY : O_RDONLY)
+    }
+  }
+}
+
 /// Names in a directory of the host.
 public enum Directory {
   /// The names in `path`, without `.` and `..`, in no particular order; none if it can't be read.

@@ -11,6 +11,8 @@ public struct Signal: Equatable, Sendable {
 
   /// Ctrl-C on the terminal.
   public static let interrupt = Signal(SIGINT)
+  /// Ctrl-\ on the terminal.
+  public static let quit = Signal(SIGQUIT)
   /// A polite request to end.
   public static let terminate = Signal(SIGTERM)
   /// The terminal went away.

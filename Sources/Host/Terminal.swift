@@ -42,6 +42,29 @@ extension Terminal {
   public var isForeground: Bool { tcgetpgrp(number) == getpgrp() }
 }
 
+extension Terminal {
+  // Written once, before the handler that reads it is there.
+  private nonisolated(unsafe) static var modeToRestore: (number: Int32, mode: termios)?
+
+  /// Puts the mode back also when this program itself crashes, and lets it crash then.
+  ///
+  /// tcsetattr(3) may be called from a signal handler (signal-safety(7)).
+  public func restoreOnCrash() {
+    unsafe Terminal.modeToRestore = (number, original)
+    for fatal in [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV] {
+      var action = sigaction()
+      unsafe action.__sigaction_handler.sa_handler = { signal in
+        if var saved = unsafe Terminal.modeToRestore {
+          unsafe tcsetattr(saved.number, TCSANOW, &saved.mode)
+        }
+        raise(signal)
+      }
+      action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND)) | Int32(SA_NODEFER)
+      unsafe sigaction(fatal, &action, nil)
+    }
+  }
+}
+
 /// The master's side of a new terminal. Corresponds to `posix_openpt(3)`.
 public struct PseudoTerminal: ~Copyable {
   /// What the machine reads and writes.

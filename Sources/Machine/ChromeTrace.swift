@@ -75,7 +75,7 @@ public final class ChromeTrace: TraceSink {
         slice("guest", "guest", vcpu, event.entered, event.left, ""),
         slice(
           exit.title, "exit", vcpu, event.left, event.handled,
-          "\"rip\":\"\(hex(event.instructionPointer))\",\"data\":\"\(hex(data))\","
+          "\"rip\":\"\(hex(event.instructionPointer))\",\"data\":\"\(data.map(hex) ?? "-")\","
             + "\"device\":\"\(device ?? "none")\"" + exit.arguments),
       ]
     case .interrupt(let gsi, let isRaised):

@@ -49,6 +49,8 @@ final class EventLoop {
       do throws(Errno) {
         try threads.append(
           HostThread(name: "vcpu\(index)") {
+            // The thread that made this one may block signals, as those of libdispatch do.
+            Signal.unblock([.kick])
             if let recorder {
               runner.run(observer: recorder)
             } else {

@@ -6,7 +6,7 @@ enum ExitLine {
   static let heading = pad("exit", 10) + pad("address", 12) + pad("size", 8) + "dir  data"
 
   /// Kind, address, size, direction and data, aligned.
-  static func text(_ exit: Exit, data: UInt64) -> String {
+  static func text(_ exit: Exit, data: UInt64?) -> String {
     switch exit {
     case .portIO(let io):
       columns("io", UInt64(io.port), io.width, io.count, io.isWrite, data)
@@ -18,17 +18,19 @@ enum ExitLine {
   }
 
   private static func columns(
-    _ kind: String, _ address: UInt64, _ width: Int, _ count: Int, _ isWrite: Bool, _ data: UInt64
+    _ kind: String, _ address: UInt64, _ width: Int, _ count: Int, _ isWrite: Bool, _ data: UInt64?
   ) -> String {
     let size = count == 1 ? "\(width)" : "\(width)x\(count)"
-    let digits = String(data, radix: 16)
-    let padding = String(repeating: "0", count: max(0, width * 2 - digits.count))
-    var value = "0x" + padding + digits
-    if width == 1 && data >= 0x20 && data < 0x7F {
-      value += " '" + String(Character(Unicode.Scalar(UInt8(data)))) + "'"
-    }
+    let value = data.map { text($0, width) } ?? "-"
     return pad(kind, 10) + pad(hex(address), 12) + pad(size, 8) + (isWrite ? "out  " : "in   ")
       + value
+  }
+
+  private static func text(_ data: UInt64, _ width: Int) -> String {
+    let digits = String(data, radix: 16)
+    let value = "0x" + String(repeating: "0", count: max(0, width * 2 - digits.count)) + digits
+    guard width == 1 && data >= 0x20 && data < 0x7F else { return value }
+    return value + " '" + String(Character(Unicode.Scalar(UInt8(data)))) + "'"
   }
 
   /// The last exits of `runner`, oldest first, with a heading.

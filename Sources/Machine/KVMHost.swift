@@ -13,7 +13,9 @@ struct KVMHost: Sendable {
   init() throws(KVMError) {
     system = try System()
     let version = try system.version()
-    guard version == System.apiVersion else { throw KVMError("KVM_GET_API_VERSION", .invalidArgument) }
+    guard version == System.apiVersion else {
+      throw KVMError("KVM_GET_API_VERSION", .invalidArgument)
+    }
     vm = try system.makeVM()
     cpuid = try system.supportedCPUID()
   }

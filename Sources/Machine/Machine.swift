@@ -47,7 +47,9 @@ public final class Machine {
       memory = try GuestMemory(ramSize: configuration.memorySize)
       control = try RunControl()
       input = try InputPump(configuration.consoleInput, control)
-    } catch { throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)") }
+    } catch {
+      throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
+    }
     do { try plan.load(into: memory) } catch { throw .host("\(error)") }
 
     self.configuration = configuration

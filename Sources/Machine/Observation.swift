@@ -46,8 +46,9 @@ public struct TraceKinds: OptionSet, Sendable {
 public struct TraceEvent: Sendable {
   /// What happened.
   public enum What: Sendable {
-    /// An exit, with the data of its first access and the device that answered, if any.
-    case exit(Exit, data: UInt64, device: StaticString?)
+    /// An exit, with the data of its first access and the device that answered, if any; without data
+    /// if the access is to be done again.
+    case exit(Exit, data: UInt64?, device: StaticString?)
     /// A device raised or lowered the interrupt input of this number.
     case interrupt(gsi: UInt32, isRaised: Bool)
   }
@@ -118,10 +119,11 @@ final class Recorder: ExitObserver, @unchecked Sendable {
 
   func didExit() { left = trace.now }
 
-  func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner) {
+  func didHandle(_ exit: Exit, data: UInt64?, _ runner: VCPURunner) {
     let handled = trace.now
     let device = runner.deviceName(exit)
-    statistics.add(exit, inGuest: left &- entered, handling: handled &- left, isClaimed: device != nil)
+    statistics.add(
+      exit, inGuest: left &- entered, handling: handled &- left, isClaimed: device != nil)
     guard !trace.sinks.isEmpty, trace.kinds.contains(exit.traceKind) else { return }
     trace.record(
       TraceEvent(

@@ -58,7 +58,8 @@ private struct Write {
       values = (0..<io.count).map { vcpu.value(of: io, $0) }
     case .mmio(let access) where access.isWrite:
       // MOV [EDX], AL or AX or EAX; the controllers' registers have 32 bits
-      code = access.width == 1 ? [0x88, 0x02] : access.width == 2 ? [0x66, 0x89, 0x02] : [0x89, 0x02]
+      code =
+        access.width == 1 ? [0x88, 0x02] : access.width == 2 ? [0x66, 0x89, 0x02] : [0x89, 0x02]
       address = access.address
       values = [access.data]
     default: return nil

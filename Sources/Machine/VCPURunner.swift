@@ -73,7 +73,7 @@ final class VCPURunner: @unchecked Sendable {
         self.history = history
         handleRare(exit)
       }
-      observer.didHandle(exit, data: data, self)
+      observer.didHandle(exit, data: control.phase == .promoting ? nil : data, self)
       if control.phase != .running {
         lastExit = exit
         if control.phase != .paused { return }
@@ -175,12 +175,12 @@ protocol ExitObserver {
   /// Just after it was left.
   func didExit()
   /// When the exit has been dealt with; `data` is that of its first access.
-  func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner)
+  func didHandle(_ exit: Exit, data: UInt64?, _ runner: VCPURunner)
 }
 
 /// Observes nothing.
 struct NoObserver: ExitObserver {
   @inline(__always) func willRun() {}
   @inline(__always) func didExit() {}
-  @inline(__always) func didHandle(_ exit: Exit, data: UInt64, _ runner: VCPURunner) {}
+  @inline(__always) func didHandle(_ exit: Exit, data: UInt64?, _ runner: VCPURunner) {}
 }

@@ -8,6 +8,7 @@ public struct GuestAddress: Hashable, Comparable, Sendable {
   public init(_ value: UInt64) { self.value = value }
 
   /// Whether `left` comes before `right`.
+  /// By number.
   @inlinable
   public static func < (left: GuestAddress, right: GuestAddress) -> Bool {
     left.value < right.value
@@ -23,6 +24,7 @@ public struct GuestAddress: Hashable, Comparable, Sendable {
 
 extension GuestAddress: ExpressibleByIntegerLiteral {
   /// Wraps a number that the source spells out.
+  /// Wraps a number.
   @inlinable
   public init(integerLiteral value: UInt64) { self.value = value }
 }

@@ -48,6 +48,7 @@ extension CPUMode: ExpressibleByArgument {}
 /// A guest-physical address: decimal, or hexadecimal after 0x.
 extension GuestAddress: ExpressibleByArgument {
   /// The address that `argument` spells; nil for anything else.
+  /// Reads it.
   public init?(argument: String) {
     let isHex = argument.hasPrefix("0x") || argument.hasPrefix("0X")
     guard let value = isHex ? UInt64(argument.dropFirst(2), radix: 16) : UInt64(argument) else {
@@ -59,6 +60,7 @@ extension GuestAddress: ExpressibleByArgument {
 
 extension TraceKinds: ExpressibleByArgument {
   /// The kinds whose names `argument` has, with commas between them; nil if one is unknown.
+  /// Reads names with commas between them.
   public init?(argument: String) {
     var kinds: TraceKinds = []
     for name in argument.split(separator: ",") {

@@ -10,6 +10,7 @@ struct InteractiveConsole: ~Copyable {
   init() {
     let input = FileDescriptor(borrowing: 0)
     terminal = Terminal(input).flatMap { $0.isForeground ? $0 : nil }
+    terminal?.restoreOnCrash()
     terminal?.makeRaw()
   }
 

@@ -5,8 +5,13 @@ import Machine
 /// status.
 struct Session {
   private let options: RunOptions
+  private let preparation: HostPreparation?
 
-  init(_ options: RunOptions) { self.options = options }
+  /// A run as `options` say; `preparation` is for its first machine.
+  init(_ options: RunOptions, on preparation: HostPreparation? = nil) {
+    self.options = options
+    self.preparation = preparation
+  }
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
@@ -28,7 +33,8 @@ struct Session {
     configuration.vcpuCount = options.vcpuCount
     configuration.timeLimit = options.timeLimit
     configuration.observation = try makeObservation()
-    configuration.endingSignals = [Signal.interrupt, .terminate, .hangUp].map(\.number)
+    configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
+      .map(\.number)
     return configuration
   }
 
@@ -85,12 +91,14 @@ struct Session {
 
   private func runToEnd(_ first: Configuration) throws(Failure) -> Int32 {
     var configuration = first
+    var preparation = preparation
     let start = Clock.monotonicNanoseconds
     while true {
       let machine: Machine
-      do { machine = try Machine(configuration) } catch {
+      do { machine = try Machine(configuration, on: preparation) } catch {
         throw Failure(status: error.exitStatus, message: error.description)
       }
+      preparation = nil
       let outcome = machine.run()
       guard case .reset = outcome, options.reboots else {
         return Account(machine, outcome).tell(statistics: options.statistics)

@@ -15,6 +15,7 @@ struct KVMLite: ParsableCommand {
     defaultSubcommand: RunCommand.self)
 }
 
+FileDescriptor.reserveStandardStreams()
 // A closed pipe is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
 let arguments = Array(CommandLine.arguments.dropFirst())
@@ -22,4 +23,5 @@ if let options = RunOptions(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(options).run())
 }
+if RunCommand.isLikely(arguments) { _ = RunCommand.preparation }
 KVMLite.main(Arguments.normalized(arguments))

@@ -1,0 +1,30 @@
+import Host
+
+/// A point in time that only bounds a hang: no test passes or fails by how long something takes.
+public struct Deadline: Sendable {
+  private let end: UInt64
+
+  /// `seconds` from now.
+  public init(seconds: Double = 90) { end = Clock.monotonicNanoseconds + UInt64(seconds * 1e9) }
+
+  /// Whether the time is up.
+  public var isOver: Bool { Clock.monotonicNanoseconds >= end }
+
+  /// What is left, for `poll`.
+  public var milliseconds: Int32 {
+    let now = Clock.monotonicNanoseconds
+    return now >= end ? 0 : Int32((end - now) / 1_000_000 + 1)
+  }
+
+  /// The point in time, as `Clock.monotonicNanoseconds` counts.
+  public var nanoseconds: UInt64 { end }
+}
+
+/// Something didn't come before its deadline.
+public struct Overdue: Error, CustomStringConvertible {
+  /// What was waited for, and what came instead.
+  public let description: String
+
+  /// Says what was waited for.
+  public init(_ description: String) { self.description = description }
+}

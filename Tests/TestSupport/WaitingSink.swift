@@ -1,0 +1,36 @@
+import Devices
+import Host
+
+/// Keeps what a guest writes, and lets another thread wait for it.
+public final class WaitingSink: ByteSink, @unchecked Sendable {
+  // Sound as Sendable: `contents` is only used inside the monitor.
+  private let monitor = Monitor()
+  private var contents: [UInt8] = []
+
+  /// Makes an empty one.
+  public init() {}
+
+  /// Appends `bytes` and wakes whoever waits.
+  public func write(_ bytes: Span<UInt8>) {
+    monitor.locked {
+      for index in bytes.indices { contents.append(bytes[index]) }
+      monitor.wakeAll()
+    }
+  }
+
+  /// Everything so far.
+  public var bytes: [UInt8] { monitor.locked { contents } }
+
+  /// Everything so far, as text.
+  public var text: String { String(decoding: bytes, as: UTF8.self) }
+
+  /// Waits until at least `count` bytes have come; false if they haven't before the deadline.
+  public func wait(forBytes count: Int, _ deadline: Deadline = Deadline()) -> Bool {
+    monitor.locked {
+      while contents.count < count {
+        if !monitor.wait(until: deadline.nanoseconds) { return contents.count >= count }
+      }
+      return true
+    }
+  }
+}
