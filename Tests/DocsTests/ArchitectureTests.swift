@@ -34,7 +34,7 @@ struct ArchitectureTests {
   private func wiring() throws -> Wiring {
     let control = try RunControl()
     let configuration = Configuration(image: .init([0xF4]))
-    return Wiring(configuration, control, try InputPump(.none, control), nil)
+    return Wiring(configuration, control, try InputPump(.none, unread: [], control), nil)
   }
 
   @Test("the device table has each device of the buses, and no other, where it is")
