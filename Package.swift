@@ -82,9 +82,6 @@ let package = Package(
         "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
       ],
       swiftSettings: settings),
-    .testTarget(
-      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"],
-      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

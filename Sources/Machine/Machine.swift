@@ -27,12 +27,7 @@ public final class Machine {
   private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  ///
-  /// With `preparation` the first of these has been under way for some time. It is good for one
-  /// machine.
-  public init(
-    _ configuration: Configuration, on preparation: HostPreparation? = nil
-  ) throws(MachineError) {
+  public init(_ configuration: Configuration) throws(MachineError) {
     try Self.check(configuration)
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
@@ -42,11 +37,11 @@ public final class Machine {
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize)
     } catch { throw .boot(error) }
-    let host = try Self.openKVM(preparation, vcpuCount: configuration.vcpuCount)
+    let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(ramSize: configuration.memorySize)
       control = try RunControl()
-      input = try InputPump(configuration.consoleInput, control)
+      input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
@@ -58,7 +53,8 @@ public final class Machine {
     wiring = Wiring(configuration, control, input, trace)
     do throws(KVMError) {
       engine = try Engine(
-        host.vm, host, memory, wiring, control, vcpuCount: configuration.vcpuCount,
+        host.vm, host, memory, wiring, control, cpu: configuration.cpu,
+        vcpuCount: configuration.vcpuCount,
         hasControllers: configuration.vcpuCount > 1 || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
     } catch { throw .kvm(KVMTrouble(error)) }
@@ -99,7 +95,8 @@ public final class Machine {
     do throws(KVMError) {
       let old = engine.runners[0]
       let new = try Engine(
-        host.system.makeVM(), host, memory, wiring, control, vcpuCount: 1, hasControllers: true)
+        host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu, vcpuCount: 1,
+        hasControllers: true)
       try Promotion.move(
         old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
         xsaveSize: host.system.value(of: .xsave2), memory)
@@ -111,6 +108,9 @@ public final class Machine {
       control.finish(.hostFailed("the guest's interrupt controllers can't be made: \(error)"))
     }
   }
+
+  /// What was typed and the guest has not read; known once the run is over.
+  public var unreadInput: [UInt8] { input.unread }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
@@ -165,13 +165,9 @@ public final class Machine {
     }
   }
 
-  private static func openKVM(
-    _ preparation: HostPreparation?, vcpuCount: Int
-  ) throws(MachineError) -> KVMHost {
+  private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
     let host: KVMHost
-    do throws(KVMError) {
-      host = if let preparation { try preparation.finish() } else { try KVMHost() }
-    } catch { throw .kvm(KVMTrouble(error)) }
+    do { host = try KVMHost() } catch { throw .kvm(KVMTrouble(error)) }
     for (capability, name) in requiredCapabilities where host.system.value(of: capability) == 0 {
       throw .kvm(.tooOld(name))
     }

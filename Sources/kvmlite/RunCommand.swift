@@ -64,17 +64,6 @@ struct RunCommand: ParsableCommand {
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
       console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
       reboots: !noReboot)
-    throw ExitCode(Session(options, on: Self.preparation).run())
-  }
-}
-
-extension RunCommand {
-  /// The host's KVM, made ready while the options are read.
-  static let preparation = HostPreparation()
-
-  /// Whether `arguments` look like a run, before they have been read.
-  static func isLikely(_ arguments: [String]) -> Bool {
-    let others = ["doctor", "guests", "help", "-h", "--help", "--version"]
-    return !arguments.contains(where: others.contains)
+    throw ExitCode(Session(options).run())
   }
 }

@@ -5,13 +5,8 @@ import Machine
 /// status.
 struct Session {
   private let options: RunOptions
-  private let preparation: HostPreparation?
 
-  /// A run as `options` say; `preparation` is for its first machine.
-  init(_ options: RunOptions, on preparation: HostPreparation? = nil) {
-    self.options = options
-    self.preparation = preparation
-  }
+  init(_ options: RunOptions) { self.options = options }
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
@@ -91,18 +86,18 @@ struct Session {
 
   private func runToEnd(_ first: Configuration) throws(Failure) -> Int32 {
     var configuration = first
-    var preparation = preparation
     let start = Clock.monotonicNanoseconds
     while true {
       let machine: Machine
-      do { machine = try Machine(configuration, on: preparation) } catch {
+      do { machine = try Machine(configuration) } catch {
         throw Failure(status: error.exitStatus, message: error.description)
       }
-      preparation = nil
       let outcome = machine.run()
       guard case .reset = outcome, options.reboots else {
         return Account(machine, outcome).tell(statistics: options.statistics)
       }
+      // A reset takes nothing from what the user has typed.
+      configuration.unreadInput = machine.unreadInput
       let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
       configuration.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
     }

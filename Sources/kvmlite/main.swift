@@ -23,5 +23,4 @@ if let options = RunOptions(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(options).run())
 }
-if RunCommand.isLikely(arguments) { _ = RunCommand.preparation }
 KVMLite.main(Arguments.normalized(arguments))
