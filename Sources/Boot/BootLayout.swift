@@ -6,23 +6,34 @@ public struct BootLayout: Sendable {
   public var flatImage: GuestAddress
   /// Where a boot sector goes: 0x7C00 on every PC.
   public var bootSector: GuestAddress
-  /// Where the GDT of protected and long mode goes: 24 bytes.
+  /// Where the GDT of protected and long mode goes: 32 bytes at most.
   public var descriptorTable: GuestAddress
   /// Where the page tables of long mode go: 24 KiB at a multiple of 4096.
   public var pageTables: GuestAddress
   /// Where the first stack of protected and long mode starts; it grows down from here.
   public var stackTop: GuestAddress
+  /// Where what a kernel is told goes (boot_params, command line, start info, Multiboot
+  /// information): each piece at the lowest address that nothing else takes.
+  ///
+  /// Below 640 KiB, where no kernel puts what it has before it has read all of that; and above page
+  /// 2, for Multiboot guests take the first three without asking.
+  public var information: Range<GuestAddress>
+  /// What kernels shall leave alone above RAM, beside what `MemoryMap` always tells them.
+  public var reserved: [Range<GuestAddress>]
 
   /// A layout of these addresses.
   public init(
     flatImage: GuestAddress, bootSector: GuestAddress, descriptorTable: GuestAddress,
-    pageTables: GuestAddress, stackTop: GuestAddress
+    pageTables: GuestAddress, stackTop: GuestAddress, information: Range<GuestAddress>,
+    reserved: [Range<GuestAddress>]
   ) {
     self.flatImage = flatImage
     self.bootSector = bootSector
     self.descriptorTable = descriptorTable
     self.pageTables = pageTables
     self.stackTop = stackTop
+    self.information = information
+    self.reserved = reserved
   }
 
   /// The least that a first stack has to itself, in bytes: no image may lie there.

@@ -6,10 +6,19 @@ public struct BootOptions: Sendable {
   public var mode: CPUMode?
   /// Where a flat image goes; nil for the layout's place. Other formats have their own.
   public var loadAddress: GuestAddress?
+  /// Linux's initial RAM disk, or the one module of a PVH or Multiboot kernel.
+  public var initrd: BootFile?
+  /// What a kernel is told; nil and an empty text are the same to it.
+  public var commandLine: String?
 
   /// Options with nothing said, or with what is given.
-  public init(mode: CPUMode? = nil, loadAddress: GuestAddress? = nil) {
+  public init(
+    mode: CPUMode? = nil, loadAddress: GuestAddress? = nil, initrd: BootFile? = nil,
+    commandLine: String? = nil
+  ) {
     self.mode = mode
     self.loadAddress = loadAddress
+    self.initrd = initrd
+    self.commandLine = commandLine
   }
 }

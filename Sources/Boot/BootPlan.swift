@@ -30,23 +30,27 @@ public struct BootPlan: Sendable {
   }
 
   /// Plans the start of `image`, which messages call `name`, in a guest with `ramSize` bytes of RAM.
+  ///
+  /// `rsdp` is where the machine itself puts the root of its ACPI tables, in
+  /// `MemoryMap.firmware`; nil for a machine without. Kernels are told, and nothing else goes there.
   public init(
     image: [UInt8], name: String, options: BootOptions = BootOptions(), layout: BootLayout,
-    ramSize: UInt64
+    ramSize: UInt64, rsdp: GuestAddress? = nil
   ) throws(BootError) {
     let image = Image(bytes: image, name: name)
     let format = try ImageFormat(of: image)
     let request = BootRequest(
-      image: image, format: format, options: options, layout: layout, ram: RAM(size: ramSize))
+      image: image, format: format, options: options, layout: layout, ram: RAM(size: ramSize),
+      rsdp: rsdp)
     switch format {
     case .flat: self = try .flat(request)
     case .bootSector: self = try .bootSector(request)
     case .elf32, .elf64: self = try .elf(request)
-    case .bzImage, .elfPVH, .elfMultiboot:
+    case .bzImage: self = try .bzImage(request)
+    case .elfPVH, .elfMultiboot:
       throw image.error(
         .unsupported,
-        "is \(format), which this version of kvmlite knows but can't boot yet; it boots flat "
-          + "images, boot sectors and ELF images without a PVH note or a Multiboot header")
+        "is \(format), which this version of kvmlite knows but can't boot yet")
     }
   }
 
@@ -63,6 +67,10 @@ struct BootRequest {
   let options: BootOptions
   let layout: BootLayout
   let ram: RAM
+  let rsdp: GuestAddress?
+
+  /// What a kernel is told of its memory.
+  var memoryMap: MemoryMap { MemoryMap(ramSize: ram.size, reserved: layout.reserved) }
 
   /// Refuses options that contradict a format which starts in `mode` at a place of its own.
   func requireOwn(mode: CPUMode) throws(BootError) {
@@ -78,6 +86,21 @@ struct BootRequest {
         about:
           "--load-address \(address) is for flat images; this is \(format), which has its own place: "
           + "leave --load-address out")
+    }
+  }
+
+  /// Refuses what only a kernel's boot protocol has a place for.
+  func requireNothingToTell() throws(BootError) {
+    let option =
+      if options.initrd != nil { "--initrd" } else if options.commandLine != nil { "--append" } else
+      {
+        ""
+      }
+    guard option.isEmpty else {
+      throw image.error(
+        .options,
+        about: "\(option) is for Linux, PVH and Multiboot kernels; this is \(format), which would "
+          + "never learn of it: leave \(option) out")
     }
   }
 }

@@ -2,6 +2,7 @@ extension BootPlan {
   /// A boot sector, started as a PC's BIOS starts the first sector of the first hard disk.
   static func bootSector(_ request: BootRequest) throws(BootError) -> BootPlan {
     try request.requireOwn(mode: .real)
+    try request.requireNothingToTell()
     let address = request.layout.bootSector.value
     // Nothing else is placed, so nothing can overlap.
     var placement = Placement(request, overlap: .malformed, remedy: "make it smaller")

@@ -6,11 +6,12 @@ extension BootPlan {
     let elf = try ELF(image)
     let mode: CPUMode = elf.is64Bit ? .long : .protected
     try request.requireOwn(mode: mode)
+    try request.requireNothingToTell()
     let segments = try elf.loadableSegments(of: image)
     let entry = try elf.physicalEntry(in: segments, image)
     var placement = Placement(
       request, overlap: .malformed, remedy: "link it elsewhere, as with -Ttext=0x100000")
-    try placement.placeStartTables(for: mode, request.layout)
+    try placement.placeStartTables(for: mode)
     // The highest first, so that a message about too little memory asks for enough at once.
     for segment in segments.sorted(by: { $0.physical > $1.physical }) {
       // Only a segment without bytes may lie beyond the file's end: requireSound has seen to it.

@@ -1,6 +1,7 @@
 extension BootPlan {
   /// A flat image: its bytes, as they are, at one address; its first byte is the first instruction.
   static func flat(_ request: BootRequest) throws(BootError) -> BootPlan {
+    try request.requireNothingToTell()
     let address = request.options.loadAddress?.value ?? request.layout.flatImage.value
     let mode = request.options.mode ?? .real
     return mode == .real
@@ -47,7 +48,7 @@ extension BootPlan {
           + "mode reaches at the start: choose an address below 0xc0000000")
     }
     var placement = Placement(request)
-    try placement.placeStartTables(for: mode, request.layout)
+    try placement.placeStartTables(for: mode)
     try placement.place("the image", image.bytes[...], at: address)
     return BootPlan(
       format: request.format, pieces: placement.pieces,

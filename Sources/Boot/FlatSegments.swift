@@ -15,6 +15,20 @@ enum FlatSegments {
     let code = mode == .long ? code64 : code32
     return littleEndianBytes([0, code.descriptor, data.descriptor])
   }
+
+  /// The selectors that Linux wants them under: __BOOT_CS and __BOOT_DS (boot.rst, "32-bit Boot
+  /// Protocol").
+  static let linuxCode: UInt16 = 0x10
+  static let linuxData: UInt16 = 0x18
+
+  /// Two null descriptors, code, data.
+  static let linuxTableSize = 32
+
+  /// The bytes of the GDT for Linux in `mode`.
+  static func linuxTable(for mode: CPUMode) -> [UInt8] {
+    let code = mode == .long ? code64 : code32
+    return littleEndianBytes([0, 0, code.descriptor, data.descriptor])
+  }
 }
 
 extension EntryState.Segment {

@@ -4,15 +4,19 @@ import Memory
 struct Placement {
   let image: Image
   let ram: RAM
+  let layout: BootLayout
   /// What kind of mistake an overlap is, and what to do about it.
   let overlap: (cause: BootError.Cause, remedy: String)
   private(set) var pieces: [BootPlan.Piece] = []
-  private var taken: [(range: Range<UInt64>, what: String)] = []
+  private(set) var taken: [(range: Range<UInt64>, what: String)] = []
 
   init(_ request: BootRequest, overlap cause: BootError.Cause, remedy: String) {
     image = request.image
     ram = request.ram
+    layout = request.layout
     overlap = (cause, remedy)
+    // The machine writes them; nothing else may.
+    if request.rsdp != nil { taken.append((MemoryMap.firmware, "the firmware's tables")) }
   }
 
   /// Places `contents` at `start`, and zeros behind them up to `size` bytes.
@@ -63,8 +67,10 @@ struct Placement {
 
 extension Placement {
   /// Places what protected and long mode start with: GDT, page tables, room for the first stack.
-  mutating func placeStartTables(for mode: CPUMode, _ layout: BootLayout) throws(BootError) {
-    let gdt = FlatSegments.table(for: mode)
+  mutating func placeStartTables(
+    for mode: CPUMode, gdt: [UInt8]? = nil
+  ) throws(BootError) {
+    let gdt = gdt ?? FlatSegments.table(for: mode)
     try place("kvmlite's GDT", gdt[...], at: layout.descriptorTable.value)
     if mode == .long {
       let tables = PageTables.bytes(at: layout.pageTables.value)

@@ -6,11 +6,14 @@ import Memory
 public enum Layout {
   // MARK: Guest-physical memory
 
-  /// Three descriptors for guests that start in protected or long mode, and the page tables of
-  /// long mode, the place of flat images and boot sectors, and the first stack.
+  /// Descriptors for guests that start in protected or long mode, the page tables of long mode, the
+  /// place of flat images and boot sectors, the first stack, and where what kernels are told goes.
+  ///
+  /// Of the hole below 4 GiB only the top is reserved (IOAPIC, local APICs, KVM's own pages,
+  /// firmware): Linux gives PCI devices no addresses that its memory map reserves.
   public static let boot = BootLayout(
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
-    stackTop: 0x1_0000)
+    stackTop: 0x1_0000, information: 0x3000..<0x9_F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.

@@ -134,6 +134,14 @@ struct FlatImageTests {
     expect(try refusal(sector, ram: 16 << 10), .memory, says: "0x7c00", "--memory 32K")
   }
 
+  @Test func nothingToTellIsAccepted() throws {
+    for image in [halt, sector, ELFBuilder().bytes] {
+      expect(
+        try refusal(image, initrd: [1]), .options, says: "--initrd is for Linux", "leave --initrd")
+      expect(try refusal(image, commandLine: "x"), .options, says: "--append is for Linux")
+    }
+  }
+
   @Test func piecesAreCopiedIntoMemory() throws {
     let memory = try GuestMemory(ramSize: 4 << 20)
     let plan = try plan([0xF4, 0x90], mode: .long, ram: memory.ramSize)

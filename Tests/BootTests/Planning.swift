@@ -6,7 +6,7 @@ extension BootLayout {
   /// The addresses of kvmlite's own machine.
   static let pc = BootLayout(
     flatImage: 0x10000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
-    stackTop: 0x10000)
+    stackTop: 0x10000, information: 0x3000..<0x9F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
 }
 
 let mebibyte: UInt64 = 1 << 20
@@ -14,20 +14,26 @@ let mebibyte: UInt64 = 1 << 20
 /// Plans `image`, called `guest`, for a guest with 128 MiB unless `ram` says otherwise.
 func plan(
   _ image: [UInt8], mode: CPUMode? = nil, at loadAddress: GuestAddress? = nil,
-  ram: UInt64 = 128 * mebibyte
+  ram: UInt64 = 128 * mebibyte, initrd: [UInt8]? = nil, commandLine: String? = nil,
+  rsdp: GuestAddress? = nil
 ) throws(BootError) -> BootPlan {
-  try BootPlan(
-    image: image, name: "guest", options: BootOptions(mode: mode, loadAddress: loadAddress),
-    layout: .pc, ramSize: ram)
+  let options = BootOptions(
+    mode: mode, loadAddress: loadAddress, initrd: initrd.map { BootFile($0, name: "initrd") },
+    commandLine: commandLine)
+  return try BootPlan(
+    image: image, name: "guest", options: options, layout: .pc, ramSize: ram, rsdp: rsdp)
 }
 
 /// The error that planning `image` ends with.
 func refusal(
   _ image: [UInt8], mode: CPUMode? = nil, at loadAddress: GuestAddress? = nil,
-  ram: UInt64 = 128 * mebibyte, _ location: SourceLocation = #_sourceLocation
+  ram: UInt64 = 128 * mebibyte, initrd: [UInt8]? = nil, commandLine: String? = nil,
+  rsdp: GuestAddress? = nil, _ location: SourceLocation = #_sourceLocation
 ) throws -> BootError {
   try #require(throws: BootError.self, sourceLocation: location) {
-    try plan(image, mode: mode, at: loadAddress, ram: ram)
+    try plan(
+      image, mode: mode, at: loadAddress, ram: ram, initrd: initrd, commandLine: commandLine,
+      rsdp: rsdp)
   }
 }
 
@@ -52,4 +58,11 @@ extension BootPlan {
 
 extension BootPlan.Piece {
   var range: Range<UInt64> { start.value..<start.value + size }
+}
+
+extension [UInt8] {
+  /// The little-endian number of `count` bytes at `offset`.
+  func load(_ offset: Int, _ count: Int) -> UInt64 {
+    self[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+  }
 }
