@@ -12,6 +12,8 @@ public final class Machine {
   public let memory: GuestMemory
   /// What was found in the image.
   public let format: ImageFormat
+  /// What the kernel is told, if it is told anything.
+  public let commandLine: String?
   /// What was counted; there once a run with an observation is over.
   public private(set) var statistics: RunStatistics?
 
@@ -32,9 +34,13 @@ public final class Machine {
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
-    do {
+    do throws(BootError) {
+      let format = try ImageFormat(of: image.bytes, name: image.name)
+      var options = image.options
+      options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
+      commandLine = options.commandLine
       plan = try BootPlan(
-        image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
+        image: image.bytes, name: image.name, options: options, layout: Layout.boot,
         ramSize: configuration.memorySize)
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
@@ -49,13 +55,15 @@ public final class Machine {
 
     self.configuration = configuration
     format = plan.format
+    entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
     wiring = Wiring(configuration, control, input, trace)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
         vcpuCount: configuration.vcpuCount,
-        hasControllers: configuration.vcpuCount > 1 || host.system.value(of: .userSpaceMSR) == 0)
+        hasControllers: configuration.vcpuCount > 1 || plan.format.isKernel
+          || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
     } catch { throw .kvm(KVMTrouble(error)) }
     if let trace {
@@ -111,6 +119,41 @@ public final class Machine {
 
   /// What was typed and the guest has not read; known once the run is over.
   public var unreadInput: [UInt8] { input.unread }
+
+  /// The mode that the image is entered in.
+  public let entryMode: CPUMode
+  /// How many VCPUs there are.
+  public var vcpuCount: Int { configuration.vcpuCount }
+  /// Which features they have.
+  public var cpu: CPUModel { configuration.cpu }
+
+  /// One device's place.
+  public struct DevicePlace: Sendable {
+    /// Which bus it is on.
+    public enum Bus: Sendable {
+      /// The port bus.
+      case ports
+      /// The MMIO bus.
+      case memory
+    }
+
+    /// The device's name, as traces show it.
+    public let name: StaticString
+    /// Which bus it is on.
+    public let bus: Bus
+    /// Its first port or address.
+    public let start: UInt64
+    /// Its last.
+    public let last: UInt64
+  }
+
+  /// All devices with their places, by bus and address.
+  public var devices: [DevicePlace] {
+    func places(_ slots: [Devices.Bus.Slot], _ bus: DevicePlace.Bus) -> [DevicePlace] {
+      slots.map { DevicePlace(name: $0.device.name, bus: bus, start: $0.start, last: $0.last) }
+    }
+    return places(wiring.ports.slots, .ports) + places(wiring.mmio.slots, .memory)
+  }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }

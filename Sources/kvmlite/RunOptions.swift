@@ -9,12 +9,16 @@ struct RunOptions {
   var vcpuCount = 1
   var mode: CPUMode?
   var loadAddress: GuestAddress?
+  var initrd: String?
+  var commandLine: String?
+  var cpu = CPUModel.host
   var console = ConsoleChoice.stdio
   var trace: TraceKinds?
   var traceFile: String?
   var statistics: StatisticsFormat?
   var timeLimit: Double?
   var reboots = true
+  var isVerbose = false
 }
 
 extension RunOptions {

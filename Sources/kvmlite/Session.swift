@@ -1,3 +1,4 @@
+import Boot
 import Host
 import Machine
 
@@ -24,6 +25,13 @@ struct Session {
       image: try ImageFile.read(options.image, limit: options.memorySize))
     if let mode = options.mode { configuration.image.options.mode = mode }
     configuration.image.options.loadAddress = options.loadAddress
+    configuration.image.options.commandLine = options.commandLine
+    if let path = options.initrd {
+      let bytes = try InputFile.contents(
+        of: path, limit: options.memorySize, hint: "the guest's memory; give it more with --memory")
+      configuration.image.options.initrd = BootFile(bytes, name: path)
+    }
+    configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize
     configuration.vcpuCount = options.vcpuCount
     configuration.timeLimit = options.timeLimit
@@ -92,6 +100,7 @@ struct Session {
       do { machine = try Machine(configuration) } catch {
         throw Failure(status: error.exitStatus, message: error.description)
       }
+      if options.isVerbose { MachineSummary(machine).tell() }
       let outcome = machine.run()
       guard case .reset = outcome, options.reboots else {
         return Account(machine, outcome).tell(statistics: options.statistics)
