@@ -40,6 +40,8 @@ public struct Capability: Hashable, Sendable {
   public static let irqRouting = Capability(KVM_CAP_IRQ_ROUTING)
   /// A TSC at a frequency of the user's choice.
   public static let tscControl = Capability(KVM_CAP_TSC_CONTROL)
+  /// A timer that fires at a value of the TSC, in the local APIC in the kernel.
+  public static let tscDeadlineTimer = Capability(KVM_CAP_TSC_DEADLINE_TIMER)
   /// The state of a hypervisor inside the guest.
   public static let nestedState = Capability(KVM_CAP_NESTED_STATE)
   /// The dirty log as a ring.

@@ -126,6 +126,9 @@ public struct ExitReason: Hashable, Sendable {
     40: ("TDX", "a service for a guest under Intel TDX"),
   ]
 
+  /// Every reason that kvmlite knows by name, by rising number.
+  public static var all: [ExitReason] { table.keys.sorted().map(ExitReason.init) }
+
   /// The name as KVM spells it, such as `KVM_EXIT_IO`.
   public var name: String {
     Self.table[number].map { "KVM_EXIT_" + $0.name } ?? "exit reason \(number)"

@@ -76,7 +76,7 @@ public final class ChromeTrace: TraceSink {
         slice(
           exit.title, "exit", vcpu, event.left, event.handled,
           "\"rip\":\"\(hex(event.instructionPointer))\",\"data\":\"\(data.map(hex) ?? "-")\","
-            + "\"device\":\"\(device ?? "none")\"" + exit.arguments),
+            + "\"device\":\"\(device.map { "\($0)" } ?? exit.lane)\"" + exit.arguments),
       ]
     case .interrupt(let gsi, let isRaised):
       return [
@@ -107,6 +107,14 @@ extension Exit {
     switch self {
     case .portIO(let io): "\(io.isWrite ? "out" : "in") \(hex(UInt64(io.port)))"
     case .mmio(let access): "mmio \(access.isWrite ? "write" : "read") \(hex(access.address))"
+    default: shortName
+    }
+  }
+
+  /// What stands for the device of an exit that none answered.
+  fileprivate var lane: String {
+    switch self {
+    case .portIO, .mmio: "none"
     default: shortName
     }
   }

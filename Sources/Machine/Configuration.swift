@@ -10,10 +10,14 @@ public struct Configuration: Sendable {
   public var memorySize: UInt64 = 128 << 20
   /// How many VCPUs there are, from 1 to what KVM allows.
   public var vcpuCount = 1
+  /// Which features its processors have.
+  public var cpu = CPUModel.host
   /// Where the guest's console output goes.
   public var consoleOutput: ConsoleOutput = .none
   /// Where its console input comes from.
   public var consoleInput: ConsoleInput = .none
+  /// Input that comes before that, such as what a machine left unread that was reset.
+  public var unreadInput: [UInt8] = []
   /// How long the run may take, in seconds; nil for as long as it likes.
   public var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.

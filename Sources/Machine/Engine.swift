@@ -19,6 +19,7 @@ final class Engine {
   /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted.
   init(
     _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
+    cpu: CPUModel,
     vcpuCount: Int, hasControllers: Bool
   ) throws(KVMError) {
     try Self.furnish(vm, memory, hasControllers)
@@ -30,7 +31,7 @@ final class Engine {
     var runners: [VCPURunner] = []
     for id in 0..<vcpuCount {
       let vcpu = try vm.makeVCPU(id: id)
-      try vcpu.setCPUID(Topology.cpuid(host.cpuid, id: id, count: vcpuCount))
+      try vcpu.setCPUID(cpu.cpuid(host, id: id, count: vcpuCount))
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
         VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))

@@ -24,14 +24,15 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   /// So much may wait: enough for a large paste, so that the escape key still works behind it.
   private static let limit = 1 << 17
 
-  init(_ input: ConsoleInput, _ control: RunControl) throws(Errno) {
+  init(_ input: ConsoleInput, unread: [UInt8], _ control: RunControl) throws(Errno) {
     demand = try Event()
     self.control = control
+    pending = unread
     switch input {
     case .none: (source, filter) = (nil, nil)
     case .bytes(let bytes):
       (source, filter) = (nil, nil)
-      pending = bytes
+      pending += bytes
     case .descriptor(let number, let filter):
       self.filter = filter
       source = number
@@ -40,6 +41,9 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
 
   /// Called by the serial port, on a VCPU's thread.
   func receiverHasRoom() { demand.raise() }
+
+  /// What the guest has not taken so far.
+  var unread: [UInt8] { Array(pending.dropFirst(taken)) }
 
   /// Whether there is a source that may still give something, and room for it.
   var wantsMore: Bool { source != nil && !isAtEnd && pending.count - taken < Self.limit }

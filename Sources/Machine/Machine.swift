@@ -12,6 +12,8 @@ public final class Machine {
   public let memory: GuestMemory
   /// What was found in the image.
   public let format: ImageFormat
+  /// What the kernel is told, if it is told anything.
+  public let commandLine: String?
   /// What was counted; there once a run with an observation is over.
   public private(set) var statistics: RunStatistics?
 
@@ -27,26 +29,25 @@ public final class Machine {
   private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  ///
-  /// With `preparation` the first of these has been under way for some time. It is good for one
-  /// machine.
-  public init(
-    _ configuration: Configuration, on preparation: HostPreparation? = nil
-  ) throws(MachineError) {
+  public init(_ configuration: Configuration) throws(MachineError) {
     try Self.check(configuration)
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
-    do {
+    do throws(BootError) {
+      let format = try ImageFormat(of: image.bytes, name: image.name)
+      var options = image.options
+      options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
+      commandLine = options.commandLine
       plan = try BootPlan(
-        image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
+        image: image.bytes, name: image.name, options: options, layout: Layout.boot,
         ramSize: configuration.memorySize)
     } catch { throw .boot(error) }
-    let host = try Self.openKVM(preparation, vcpuCount: configuration.vcpuCount)
+    let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
       control = try RunControl()
-      input = try InputPump(configuration.consoleInput, control)
+      input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
@@ -54,12 +55,15 @@ public final class Machine {
 
     self.configuration = configuration
     format = plan.format
+    entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
     wiring = Wiring(configuration, control, input, trace)
     do throws(KVMError) {
       engine = try Engine(
-        host.vm, host, memory, wiring, control, vcpuCount: configuration.vcpuCount,
-        hasControllers: configuration.vcpuCount > 1 || host.system.value(of: .userSpaceMSR) == 0)
+        host.vm, host, memory, wiring, control, cpu: configuration.cpu,
+        vcpuCount: configuration.vcpuCount,
+        hasControllers: configuration.vcpuCount > 1 || plan.format.isKernel
+          || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
     } catch { throw .kvm(KVMTrouble(error)) }
     if let trace {
@@ -99,7 +103,8 @@ public final class Machine {
     do throws(KVMError) {
       let old = engine.runners[0]
       let new = try Engine(
-        host.system.makeVM(), host, memory, wiring, control, vcpuCount: 1, hasControllers: true)
+        host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu, vcpuCount: 1,
+        hasControllers: true)
       try Promotion.move(
         old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
         xsaveSize: host.system.value(of: .xsave2), memory)
@@ -110,6 +115,44 @@ public final class Machine {
     } catch {
       control.finish(.hostFailed("the guest's interrupt controllers can't be made: \(error)"))
     }
+  }
+
+  /// What was typed and the guest has not read; known once the run is over.
+  public var unreadInput: [UInt8] { input.unread }
+
+  /// The mode that the image is entered in.
+  public let entryMode: CPUMode
+  /// How many VCPUs there are.
+  public var vcpuCount: Int { configuration.vcpuCount }
+  /// Which features they have.
+  public var cpu: CPUModel { configuration.cpu }
+
+  /// One device's place.
+  public struct DevicePlace: Sendable {
+    /// Which bus it is on.
+    public enum Bus: Sendable {
+      /// The port bus.
+      case ports
+      /// The MMIO bus.
+      case memory
+    }
+
+    /// The device's name, as traces show it.
+    public let name: StaticString
+    /// Which bus it is on.
+    public let bus: Bus
+    /// Its first port or address.
+    public let start: UInt64
+    /// Its last.
+    public let last: UInt64
+  }
+
+  /// All devices with their places, by bus and address.
+  public var devices: [DevicePlace] {
+    func places(_ slots: [Devices.Bus.Slot], _ bus: DevicePlace.Bus) -> [DevicePlace] {
+      slots.map { DevicePlace(name: $0.device.name, bus: bus, start: $0.start, last: $0.last) }
+    }
+    return places(wiring.ports.slots, .ports) + places(wiring.mmio.slots, .memory)
   }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
@@ -165,13 +208,9 @@ public final class Machine {
     }
   }
 
-  private static func openKVM(
-    _ preparation: HostPreparation?, vcpuCount: Int
-  ) throws(MachineError) -> KVMHost {
+  private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
     let host: KVMHost
-    do throws(KVMError) {
-      host = if let preparation { try preparation.finish() } else { try KVMHost() }
-    } catch { throw .kvm(KVMTrouble(error)) }
+    do { host = try KVMHost() } catch { throw .kvm(KVMTrouble(error)) }
     for (capability, name) in requiredCapabilities where host.system.value(of: capability) == 0 {
       throw .kvm(.tooOld(name))
     }

@@ -44,6 +44,7 @@ struct MemorySize: ExpressibleByArgument {
 }
 
 extension CPUMode: ExpressibleByArgument {}
+extension CPUModel: ExpressibleByArgument {}
 
 /// A guest-physical address: decimal, or hexadecimal after 0x.
 extension GuestAddress: ExpressibleByArgument {

@@ -35,6 +35,19 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Linux's initial RAM disk, or a PVH or Multiboot kernel's module.", valueName: "file"))
+  var initrd: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "What the kernel is told, after the defaults (see --verbose).", valueName: "text"))
+  var append: String?
+
+  @Option(help: "The processors' features: host for all there are, baseline for x86-64-v2.")
+  var cpu = CPUModel.host
+
+  @Option(
+    help: ArgumentHelp(
       "The serial console: stdio, pty, none or file=PATH. (default: stdio)", valueName: "where"))
   var console = ConsoleChoice.stdio
 
@@ -56,25 +69,17 @@ struct RunCommand: ParsableCommand {
   @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
   var timeout: Double?
 
+  @Flag(name: .shortAndLong, help: "Say what the machine is made of before it starts.")
+  var verbose = false
+
   @Flag(help: "End when the guest resets the machine, instead of starting it again.")
   var noReboot = false
 
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
-      reboots: !noReboot)
-    throw ExitCode(Session(options, on: Self.preparation).run())
-  }
-}
-
-extension RunCommand {
-  /// The host's KVM, made ready while the options are read.
-  static let preparation = HostPreparation()
-
-  /// Whether `arguments` look like a run, before they have been read.
-  static func isLikely(_ arguments: [String]) -> Bool {
-    let others = ["doctor", "guests", "help", "-h", "--help", "--version"]
-    return !arguments.contains(where: others.contains)
+      initrd: initrd, commandLine: append, cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
+      reboots: !noReboot, isVerbose: verbose)
+    throw ExitCode(Session(options).run())
   }
 }

@@ -9,19 +9,23 @@ struct RunOptions {
   var vcpuCount = 1
   var mode: CPUMode?
   var loadAddress: GuestAddress?
+  var initrd: String?
+  var commandLine: String?
+  var cpu = CPUModel.host
   var console = ConsoleChoice.stdio
   var trace: TraceKinds?
   var traceFile: String?
   var statistics: StatisticsFormat?
   var timeLimit: Double?
   var reboots = true
+  var isVerbose = false
 }
 
 extension RunOptions {
   /// The options of a command line that has none: `kvmlite [run] [IMAGE]`; nil for any other.
   init?(withoutOptions arguments: [String]) {
     let words = arguments.first == "run" ? arguments.dropFirst() : arguments[...]
-    let commands = ["run", "doctor", "guests", "help"]
+    let commands = ["run", "doctor", "guests", "timeline", "help"]
     guard words.count <= 1,
       words.allSatisfy({ !$0.hasPrefix("-") && !$0.isEmpty && !commands.contains($0) })
     else { return nil }

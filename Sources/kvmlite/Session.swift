@@ -1,3 +1,4 @@
+import Boot
 import Host
 import Machine
 
@@ -5,13 +6,8 @@ import Machine
 /// status.
 struct Session {
   private let options: RunOptions
-  private let preparation: HostPreparation?
 
-  /// A run as `options` say; `preparation` is for its first machine.
-  init(_ options: RunOptions, on preparation: HostPreparation? = nil) {
-    self.options = options
-    self.preparation = preparation
-  }
+  init(_ options: RunOptions) { self.options = options }
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
@@ -29,6 +25,13 @@ struct Session {
       image: try ImageFile.read(options.image, limit: options.memorySize))
     if let mode = options.mode { configuration.image.options.mode = mode }
     configuration.image.options.loadAddress = options.loadAddress
+    configuration.image.options.commandLine = options.commandLine
+    if let path = options.initrd {
+      let bytes = try InputFile.contents(
+        of: path, limit: options.memorySize, hint: "the guest's memory; give it more with --memory")
+      configuration.image.options.initrd = BootFile(bytes, name: path)
+    }
+    configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize
     configuration.vcpuCount = options.vcpuCount
     configuration.timeLimit = options.timeLimit
@@ -91,18 +94,19 @@ struct Session {
 
   private func runToEnd(_ first: Configuration) throws(Failure) -> Int32 {
     var configuration = first
-    var preparation = preparation
     let start = Clock.monotonicNanoseconds
     while true {
       let machine: Machine
-      do { machine = try Machine(configuration, on: preparation) } catch {
+      do { machine = try Machine(configuration) } catch {
         throw Failure(status: error.exitStatus, message: error.description)
       }
-      preparation = nil
+      if options.isVerbose { MachineSummary(machine).tell() }
       let outcome = machine.run()
       guard case .reset = outcome, options.reboots else {
         return Account(machine, outcome).tell(statistics: options.statistics)
       }
+      // A reset takes nothing from what the user has typed.
+      configuration.unreadInput = machine.unreadInput
       let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
       configuration.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
     }

@@ -11,7 +11,7 @@ struct KVMLite: ParsableCommand {
       Guest output goes to standard output, everything else to standard error. \
       Without an image the built-in hello guest runs.
       """,
-    subcommands: [RunCommand.self, DoctorCommand.self, GuestsCommand.self],
+    subcommands: [RunCommand.self, DoctorCommand.self, GuestsCommand.self, TimelineCommand.self],
     defaultSubcommand: RunCommand.self)
 }
 
@@ -23,5 +23,4 @@ if let options = RunOptions(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(options).run())
 }
-if RunCommand.isLikely(arguments) { _ = RunCommand.preparation }
 KVMLite.main(Arguments.normalized(arguments))

@@ -1,0 +1,135 @@
+import Foundation
+import KVM
+import Memory
+import Testing
+
+@testable import Boot
+@testable import Machine
+
+@Suite("docs/architecture.md agrees with the code")
+struct ArchitectureTests {
+  private let text: String
+
+  init() throws { text = try Documents.text("docs/architecture.md") }
+
+  private struct Place: Hashable {
+    var name = ""
+    var first: UInt64
+    var last: UInt64
+  }
+
+  /// What `ports 0x70-0x71`, `port 0x80` or `0x500-0x517` says.
+  private func range(_ words: String) throws -> ClosedRange<UInt64> {
+    let numbers = words.split(separator: " ").last?.split(separator: "-") ?? []
+    let values = try numbers.map { try number(String($0)) }
+    let first = try #require(values.first, "no address in '\(words)'")
+    return first...(values.count > 1 ? values[1] : first)
+  }
+
+  private func number(_ word: String) throws -> UInt64 {
+    try #require(
+      word.hasPrefix("0x") ? UInt64(word.dropFirst(2), radix: 16) : nil, "'\(word)' is no address")
+  }
+
+  private func wiring() throws -> Wiring {
+    let control = try RunControl()
+    let configuration = Configuration(image: .init([0xF4]))
+    return Wiring(configuration, control, try InputPump(.none, unread: [], control), nil)
+  }
+
+  @Test("the device table has each device of the buses, and no other, where it is")
+  func devices() throws {
+    let rows = Documents.rows(try Documents.section("## Devices", of: text))
+    let told = try rows.filter { $0.count == 6 }.map { row in
+      let range = try range(row[1])
+      let name = row[0].trimmingCharacters(in: ["`"])
+      return Place(name: name, first: range.lowerBound, last: range.upperBound)
+    }
+    let wiring = try wiring()
+    let real = (wiring.ports.slots + wiring.mmio.slots).map {
+      Place(name: $0.device.name.description, first: $0.start, last: $0.last)
+    }
+    #expect(Set(told) == Set(real))
+    #expect(told.count == real.count)
+    let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
+    #expect(interrupts.map { "\($0[0]) \($0[2])" } == ["`uart` \(Layout.serialInterrupt)"])
+  }
+
+  @Test("the table of KVM's own devices has their ports and addresses")
+  func kernelDevices() throws {
+    let rows = Documents.rows(try Documents.section("## Devices", of: text))
+    let told = try rows.filter { $0.count == 2 }.map { try range($0[1]) }
+    let ports = Layout.interruptControllerPorts.map {
+      UInt64($0.start)...UInt64($0.start + $0.count - 1)
+    }
+    let pages = [Layout.ioapic, Layout.localAPIC].map {
+      $0.value...($0.value + GuestMemory.pageSize - 1)
+    }
+    #expect(Set(told) == Set(ports + pages))
+  }
+
+  @Test("the memory map has the layout's addresses")
+  func memoryMap() throws {
+    let rows = Documents.rows(try Documents.section("## Memory map", of: text))
+    let told = try rows.map { row in
+      Place(first: try number(row[0]), last: row[1].isEmpty ? .max : try number(row[1]))
+    }
+    let boot = Layout.boot
+    let page = GuestMemory.pageSize
+    let real: [(start: UInt64, count: UInt64?)] = [
+      (0, GuestMemory.holeStart),
+      (boot.descriptorTable.value, UInt64(FlatSegments.tableSize)),
+      (boot.pageTables.value, PageTables.count * PageTables.tableSize),
+      (boot.bootSector.value, 512),
+      (boot.flatImage.value, nil),
+      (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
+      (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
+      (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
+      (GuestMemory.holeEnd, nil),
+    ]
+    let expected = real.map { stretch in
+      Place(first: stretch.start, last: stretch.count.map { stretch.start + $0 - 1 } ?? .max)
+    }
+    #expect(Set(told) == Set(expected))
+    #expect(boot.stackTop == boot.flatImage)
+  }
+
+  @Test("the exit table has every reason with its number and meaning")
+  func exits() throws {
+    let rows = Documents.rows(try Documents.section("## Exits", of: text))
+    let told = rows.map { Array($0.prefix(3)) }
+    let real = ExitReason.all.map { ["`\($0.name)`", "\($0.number)", $0.meaning] }
+    #expect(told == real)
+    #expect(rows.allSatisfy { $0.count == 4 && !$0[3].isEmpty })
+  }
+
+  @Test("the index has every source file, and none that isn't there")
+  func index() throws {
+    var told: [String] = []
+    var folder = ""
+    for line in try Documents.section("## Every file", of: text) {
+      if line.hasPrefix("### ") { folder = String(line.dropFirst(4)) }
+      guard folder.hasPrefix("Sources/"), line.hasPrefix("- `") else { continue }
+      let parts = line.dropFirst(3).components(separatedBy: "`: ")
+      #expect(parts.count == 2 && !parts[1].isEmpty, "\(line)")
+      told.append("\(folder)/\(parts[0])")
+    }
+    let real = Documents.files(below: "Sources", suffix: ".swift")
+    let missing = Set(real).subtracting(told)
+    let gone = Set(told).subtracting(real)
+    #expect(missing.isEmpty, "not in the index of docs/architecture.md: \(missing.sorted())")
+    #expect(gone.isEmpty, "in the index, but not there: \(gone.sorted())")
+    #expect(Set(told).count == told.count)
+  }
+
+  @Test("the reading order has at most six files, and they exist")
+  func readingOrder() throws {
+    let heading = "## Reading order: one byte from OUT to the terminal"
+    let steps = try Documents.section(heading, of: text).filter { $0.first?.isNumber == true }
+    #expect((1...6).contains(steps.count))
+    for step in steps {
+      let path = step.drop { $0 != "[" }.dropFirst().prefix { $0 != "]" }
+      #expect(Documents.exists(String(path)), "\(step)")
+    }
+  }
+}

@@ -1,0 +1,39 @@
+import Boot
+import Machine
+import TestSupport
+import Testing
+
+@Suite("A machine is refused")
+struct RefusalTests {
+  private func refusal(_ change: (inout Configuration) -> Void) -> MachineError? {
+    var configuration = Configuration(image: .init(TestGuest.halt))
+    change(&configuration)
+    return #expect(throws: MachineError.self) { _ = try Machine(configuration) }
+  }
+
+  @Test("for sizes, counts and times that can't be")
+  func configuration() {
+    for size: UInt64 in [0, 1, 4095, 4097, .max, 1 << 47] {
+      #expect(refusal { $0.memorySize = size }?.exitStatus == 64, "\(size)")
+    }
+    for count in [0, -1, Int.min] {
+      #expect(refusal { $0.vcpuCount = count }?.exitStatus == 64, "\(count)")
+    }
+    for time in [0, -1, .nan, .infinity, 1e300] {
+      #expect(refusal { $0.timeLimit = time }?.exitStatus == 64, "\(time)")
+    }
+  }
+
+  @Test("for more VCPUs than KVM has", .needsKVM)
+  func tooManyVCPUs() {
+    let refusal = refusal { $0.vcpuCount = 1_000_000 }
+    #expect(refusal?.exitStatus == 64)
+    #expect(refusal?.description.contains("1000000 VCPUs are too many") == true)
+  }
+
+  @Test("for an image that can't be, on any machine")
+  func image() {
+    #expect(refusal { $0.image.bytes = [] }?.exitStatus == 65)
+    #expect(refusal { $0.image.bytes = [0x7F, 0x45, 0x4C, 0x46] }?.exitStatus == 65)
+  }
+}
