@@ -14,6 +14,8 @@ public struct Configuration: Sendable {
   public var consoleOutput: ConsoleOutput = .none
   /// Where its console input comes from.
   public var consoleInput: ConsoleInput = .none
+  /// Which of the devices there are that not every machine has.
+  public var devices: Set<OptionalDevice> = []
   /// How long the run may take, in seconds; nil for as long as it likes.
   public var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.

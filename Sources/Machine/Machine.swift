@@ -55,7 +55,7 @@ public final class Machine {
     self.configuration = configuration
     format = plan.format
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace)
+    wiring = Wiring(configuration, control, input, trace, memory)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, vcpuCount: configuration.vcpuCount,
