@@ -57,7 +57,7 @@ public final class Machine {
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace)
+    wiring = Wiring(configuration, control, input, trace, memory)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
