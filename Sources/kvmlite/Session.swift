@@ -61,6 +61,7 @@ struct Session {
     }
     var observation = Observation()
     observation.kinds = options.trace ?? .all
+    observation.continuesAfterReset = options.reboots
     if options.trace != nil { observation.sinks.append(TextTrace(descriptor: 2)) }
     if let path = options.traceFile {
       do { observation.sinks.append(try ChromeTrace(path: path)) } catch {
