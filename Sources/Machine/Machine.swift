@@ -45,7 +45,7 @@ public final class Machine {
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
-      memory = try GuestMemory(ramSize: configuration.memorySize)
+      memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
       control = try RunControl()
       input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {
@@ -57,7 +57,7 @@ public final class Machine {
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace)
+    wiring = Wiring(configuration, control, input, trace, memory)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
