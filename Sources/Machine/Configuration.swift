@@ -38,6 +38,8 @@ public struct Configuration: Sendable {
     public var bytes: [UInt8]
     /// Its path or name, for messages.
     public var name: String
+    /// Whether it is a PC's firmware, which the bytes don't tell.
+    public var isFirmware = false
     /// How it is to be started.
     public var options: BootOptions
 

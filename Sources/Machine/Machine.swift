@@ -35,13 +35,20 @@ public final class Machine {
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
     do throws(BootError) {
-      let format = try ImageFormat(of: image.bytes, name: image.name)
+      let format: ImageFormat =
+        image.isFirmware ? .firmware : try ImageFormat(of: image.bytes, name: image.name)
       var options = image.options
       options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
       commandLine = options.commandLine
-      plan = try BootPlan(
-        image: image.bytes, name: image.name, options: options, layout: Layout.boot,
-        ramSize: configuration.memorySize)
+      plan =
+        if image.isFirmware {
+          try BootPlan(
+            firmware: BootFile(image.bytes, name: image.name), ramSize: configuration.memorySize)
+        } else {
+          try BootPlan(
+            image: image.bytes, name: image.name, options: options, layout: Layout.boot,
+            ramSize: configuration.memorySize, rsdp: format.isKernel ? Layout.acpiTables : nil)
+        }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
