@@ -47,7 +47,8 @@ struct Session {
     }
     guard options.image == nil else {
       throw Failure(
-        status: 64, message: "firmware starts from a disk, not from an image: give only one of both")
+        status: 64, message: "firmware starts from a disk, not from an image: give only one of both"
+      )
     }
     let bytes = try InputFile.contents(of: firmware, limit: 16 << 20, hint: "a firmware ROM")
     var image = Configuration.Image(bytes, name: firmware)
