@@ -47,7 +47,8 @@ public final class Machine {
         } else {
           try BootPlan(
             image: image.bytes, name: image.name, options: options, layout: Layout.boot,
-            ramSize: configuration.memorySize, rsdp: format.isKernel ? Layout.acpiTables : nil)
+            ramSize: configuration.memorySize,
+            rsdp: FirmwareTables.rsdp(for: format, ramSize: configuration.memorySize))
         }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
@@ -58,7 +59,10 @@ public final class Machine {
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
-    do { try plan.load(into: memory) } catch { throw .host("\(error)") }
+    do {
+      try plan.load(into: memory)
+      try FirmwareTables.write(for: plan, configuration, host.cpuid, to: memory)
+    } catch { throw .host("\(error)") }
 
     self.configuration = configuration
     format = plan.format
