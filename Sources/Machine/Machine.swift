@@ -35,13 +35,20 @@ public final class Machine {
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
     do throws(BootError) {
-      let format = try ImageFormat(of: image.bytes, name: image.name)
+      let format: ImageFormat =
+        image.isFirmware ? .firmware : try ImageFormat(of: image.bytes, name: image.name)
       var options = image.options
       options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
       commandLine = options.commandLine
-      plan = try BootPlan(
-        image: image.bytes, name: image.name, options: options, layout: Layout.boot,
-        ramSize: configuration.memorySize)
+      plan =
+        if image.isFirmware {
+          try BootPlan(
+            firmware: BootFile(image.bytes, name: image.name), ramSize: configuration.memorySize)
+        } else {
+          try BootPlan(
+            image: image.bytes, name: image.name, options: options, layout: Layout.boot,
+            ramSize: configuration.memorySize, rsdp: format.isKernel ? Layout.acpiTables : nil)
+        }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
@@ -57,7 +64,7 @@ public final class Machine {
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace)
+    wiring = Wiring(configuration, control, input, trace, memory)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
@@ -91,11 +98,12 @@ public final class Machine {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     Signal.unblock(signals)
+    let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
-      for sink in trace.sinks { sink.finish() }
+      trace.finish(outcome)
     }
-    return control.outcome ?? .hostFailed("the run ended without a reason")
+    return outcome
   }
 
   /// Goes on with a new engine that has interrupt controllers, in the state of the old one.

@@ -1,3 +1,4 @@
+import Devices
 import Foundation
 import KVM
 import Memory
@@ -31,10 +32,13 @@ struct ArchitectureTests {
       word.hasPrefix("0x") ? UInt64(word.dropFirst(2), radix: 16) : nil, "'\(word)' is no address")
   }
 
-  private func wiring() throws -> Wiring {
+  /// The buses of a machine with `devices` beside those that each has.
+  private func wiring(_ devices: [OptionalDevice]) throws -> Wiring {
     let control = try RunControl()
-    let configuration = Configuration(image: .init([0xF4]))
-    return Wiring(configuration, control, try InputPump(.none, unread: [], control), nil)
+    var configuration = Configuration(image: .init([0xF4]))
+    configuration.devices = Set(devices)
+    let input = try InputPump(.none, unread: [], control)
+    return Wiring(configuration, control, input, nil, try GuestMemory(ramSize: 1 << 20))
   }
 
   @Test("the device table has each device of the buses, and no other, where it is")
@@ -45,14 +49,18 @@ struct ArchitectureTests {
       let name = row[0].trimmingCharacters(in: ["`"])
       return Place(name: name, first: range.lowerBound, last: range.upperBound)
     }
-    let wiring = try wiring()
-    let real = (wiring.ports.slots + wiring.mmio.slots).map {
+    let wirings = try [wiring([]), wiring(OptionalDevice.allCases)]
+    let real = wirings.flatMap { $0.ports.slots + $0.mmio.slots }.map {
       Place(name: $0.device.name.description, first: $0.start, last: $0.last)
     }
     #expect(Set(told) == Set(real))
-    #expect(told.count == real.count)
+    #expect(told.count == Set(told).count)
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
-    #expect(interrupts.map { "\($0[0]) \($0[2])" } == ["`uart` \(Layout.serialInterrupt)"])
+    #expect(
+      interrupts.map { "\($0[0]) \($0[2])" } == [
+        "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
+        "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
+      ])
   }
 
   @Test("the table of KVM's own devices has their ports and addresses")
@@ -84,13 +92,18 @@ struct ArchitectureTests {
       (boot.flatImage.value, nil),
       (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
+      (Layout.acpiTables.value, Layout.firmwareEnd.value - Layout.acpiTables.value),
+      (Layout.testMemory.value, TestMemory.size),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
       (GuestMemory.holeEnd, nil),
     ]
     let expected = real.map { stretch in
       Place(first: stretch.start, last: stretch.count.map { stretch.start + $0 - 1 } ?? .max)
     }
-    #expect(Set(told) == Set(expected))
+    let ranges = ([boot.information] + boot.reserved).map {
+      Place(first: $0.lowerBound.value, last: $0.upperBound.value - 1)
+    }
+    #expect(Set(told) == Set(expected + ranges))
     #expect(boot.stackTop == boot.flatImage)
   }
 
