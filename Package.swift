@@ -85,6 +85,8 @@ let package = Package(
         "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
       ],
       swiftSettings: settings),
+    .testTarget(
+      name: "CommandTests", dependencies: ["Guests", "TestSupport"], swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

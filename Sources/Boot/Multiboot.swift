@@ -11,6 +11,7 @@ extension BootPlan {
     var placement = Placement(
       request, overlap: .malformed, remedy: "link it elsewhere, as with -Ttext=0x100000")
     let entry = try placement.placeMultibootImage(image)
+    try placement.placeBIOSDataArea()
     let stack = try placement.reserveStack()
     let module = try placement.placeModule(request)
     let info = try MultibootInfo(request, module: module)

@@ -9,6 +9,7 @@ extension BootPlan {
     let segments = try elf.loadableSegments(of: request.image)
     let entry = try elf.pvhEntry(in: segments, request.image)
     try placement.place(segments)
+    try placement.placeBIOSDataArea()
     let stack = try placement.reserveStack()
     let text = try request.commandLine(atMost: UInt64.max)
     let line = try placement.placeInformation("the command line", text)

@@ -20,6 +20,9 @@ struct ReceiveFIFO: Sendable {
     count &+= 1
   }
 
+  /// The bytes that wait, the top one first.
+  var waiting: [UInt8] { (0..<count).map { bytes[(first &+ $0) & 15] } }
+
   /// Takes the byte at the top; an empty FIFO gives what it gave last, as the register would.
   mutating func removeFirst() -> UInt8 {
     guard count > 0 else { return bytes[(first &- 1) & 15] }

@@ -109,6 +109,9 @@ extension UART16550A {
     }
   }
 
+  /// What it has received and the guest has not read.
+  public var unread: [UInt8] { registers.withLock { $0.receiver.waiting } }
+
   /// Takes a break condition, which Linux's SysRq listens for, or returns false for want of room.
   public func receiveBreak() -> Bool {
     registers.withLock { registers in

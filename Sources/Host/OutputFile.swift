@@ -1,15 +1,17 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// A file that appears under its name only when it is whole.
 ///
-/// It is written beside its place under another name. Where something that isn't a regular file has
+/// It is written beside its place under another name, and removed unless it is committed. Where something that isn't a regular file has
 /// the name already, such as a pipe or a device, that is written to directly.
 public final class OutputFile: Sendable {
   /// The name the file gets.
   public let path: String
   private let temporaryPath: String?
   private let file: FileDescriptor
+  private let isSettled = Atomic<Bool>(false)
 
   /// Opens the place for writing.
   public init(_ path: String) throws(Errno) {
@@ -28,6 +30,8 @@ public final class OutputFile: Sendable {
     file = try FileDescriptor(opening: temporaryPath, [.writeOnly, .create, .truncate])
   }
 
+  deinit { abandon() }
+
   /// Appends `bytes`.
   public func write(_ bytes: [UInt8]) throws(Errno) { try file.writeAll(bytes.span) }
 
@@ -35,10 +39,12 @@ public final class OutputFile: Sendable {
   public func commit() throws(Errno) {
     guard let temporaryPath else { return }
     guard unsafe rename(temporaryPath, path) == 0 else { throw Errno.current }
+    isSettled.store(true, ordering: .relaxed)
   }
 
   /// Removes what was written so far.
   public func abandon() {
-    if let temporaryPath { unsafe unlink(temporaryPath) }
+    guard let temporaryPath, !isSettled.exchange(true, ordering: .relaxed) else { return }
+    unsafe unlink(temporaryPath)
   }
 }

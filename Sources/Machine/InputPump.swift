@@ -43,7 +43,7 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   func receiverHasRoom() { demand.raise() }
 
   /// What the guest has not taken so far.
-  var unread: [UInt8] { Array(pending.dropFirst(taken)) }
+  var unread: [UInt8] { (receiver?.unread ?? []) + pending.dropFirst(taken) }
 
   /// Whether there is a source that may still give something, and room for it.
   var wantsMore: Bool { source != nil && !isAtEnd && pending.count - taken < Self.limit }

@@ -102,11 +102,12 @@ public final class Machine {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     Signal.unblock(signals)
+    let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
-      for sink in trace.sinks { sink.finish() }
+      trace.finish(outcome)
     }
-    return control.outcome ?? .hostFailed("the run ended without a reason")
+    return outcome
   }
 
   /// Goes on with a new engine that has interrupt controllers, in the state of the old one.

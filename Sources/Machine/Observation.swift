@@ -9,6 +9,11 @@ public struct Observation: Sendable {
   public var kinds: TraceKinds = .all
   /// Who gets each of them.
   public var sinks: [any TraceSink] = []
+  /// Leaves the sinks open when the guest resets, for the machine that goes on in its place.
+  public var continuesAfterReset = false
+
+  /// What the times of events count from: that machine goes on with them.
+  let start = Clock.monotonicNanoseconds
 
   /// Counts exits only, for `Machine.statistics`.
   public init() {}
@@ -42,7 +47,7 @@ public struct TraceKinds: OptionSet, Sendable {
   }
 }
 
-/// One thing that happened, as a trace tells it. Times are in nanoseconds since the machine's start.
+/// One thing that happened, as a trace tells it. Times are in nanoseconds since the observation was made.
 public struct TraceEvent: Sendable {
   /// What happened.
   public enum What: Sendable {
@@ -81,9 +86,12 @@ public protocol TraceSink: AnyObject, Sendable {
 final class TraceSinks: Sendable {
   let kinds: TraceKinds
   let sinks: [any TraceSink]
-  let start = Clock.monotonicNanoseconds
+  let continuesAfterReset: Bool
+  let start: UInt64
 
   init(_ observation: Observation) {
+    continuesAfterReset = observation.continuesAfterReset
+    start = observation.start
     kinds = observation.kinds
     sinks = observation.sinks
   }
@@ -92,6 +100,12 @@ final class TraceSinks: Sendable {
 
   func record(_ event: TraceEvent) {
     for sink in sinks { sink.record(event) }
+  }
+
+  /// Ends the trace, unless it goes on with another machine.
+  func finish(_ outcome: Outcome) {
+    if case .reset = outcome, continuesAfterReset { return }
+    for sink in sinks { sink.finish() }
   }
 
   func interrupt(_ gsi: UInt32, _ isRaised: Bool) {

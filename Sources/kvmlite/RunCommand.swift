@@ -58,7 +58,7 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The serial console: stdio, pty, none or file=PATH. (default: stdio)", valueName: "where"))
+      "The serial console: stdio, pty, none or file=PATH.", valueName: "where"))
   var console = ConsoleChoice.stdio
 
   @Option(
@@ -88,7 +88,8 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      initrd: initrd, firmware: firmware, devices: device, commandLine: append, cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
+      initrd: initrd, firmware: firmware, devices: device, commandLine: append, cpu: cpu,
+      console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
       reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())
   }

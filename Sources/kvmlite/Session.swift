@@ -47,7 +47,8 @@ struct Session {
     }
     guard options.image == nil else {
       throw Failure(
-        status: 64, message: "firmware starts from a disk, not from an image: give only one of both")
+        status: 64, message: "firmware starts from a disk, not from an image: give only one of both"
+      )
     }
     let bytes = try InputFile.contents(of: firmware, limit: 16 << 20, hint: "a firmware ROM")
     var image = Configuration.Image(bytes, name: firmware)
@@ -61,6 +62,7 @@ struct Session {
     }
     var observation = Observation()
     observation.kinds = options.trace ?? .all
+    observation.continuesAfterReset = options.reboots
     if options.trace != nil { observation.sinks.append(TextTrace(descriptor: 2)) }
     if let path = options.traceFile {
       do { observation.sinks.append(try ChromeTrace(path: path)) } catch {

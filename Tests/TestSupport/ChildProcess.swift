@@ -44,6 +44,7 @@ public final class ChildProcess {
   // The program holds the other end for as long as it lives.
   private var lifeEnd: Int32 = -1
   private var pendingInput: [UInt8] = []
+  private var isReadingOutput = true
   private var closesInput = false
   private var end: End?
   private let isOnTerminal: Bool
@@ -153,6 +154,27 @@ public final class ChildProcess {
     return end
   }
 
+  /// Reads nothing until the pipe of its output holds no more, so that it waits in a write.
+  public func waitUntilOutputIsFull() throws {
+    // fcntl's F_SETPIPE_SZ and F_GETPIPE_SZ, which Glibc leaves out. A smaller pipe is full sooner.
+    _ = fcntl(outputEnd, 1031, 4096)
+    let capacity = fcntl(outputEnd, 1032)
+    var waiting: Int32 = 0
+    while waiting < capacity {
+      if deadline.isOver || lifeEnd < 0 { throw overdue("didn't fill its pipe in time") }
+      guard unsafe ioctl(outputEnd, UInt(FIONREAD), &waiting) == 0 else { throw POSIXError(.EIO) }
+      sched_yield()
+    }
+  }
+
+  /// Waits until it has ended, and takes none of its output before that.
+  public func waitForEndWithoutReading() throws -> End {
+    isReadingOutput = false
+    try pump("its end", failsAtEnd: false) { $0.lifeEnd < 0 }
+    isReadingOutput = true
+    return try waitForEnd()
+  }
+
   /// Whether any process of its group is left.
   public var hasLeftProcesses: Bool { kill(-identifier, 0) == 0 }
 
@@ -167,7 +189,8 @@ public final class ChildProcess {
         throw overdue("ended without \(what)")
       }
       var requests: [pollfd] = []
-      for descriptor in [outputEnd, errorEnd, lifeEnd] where descriptor >= 0 {
+      let readingEnd = isReadingOutput ? outputEnd : -1
+      for descriptor in [readingEnd, errorEnd, lifeEnd] where descriptor >= 0 {
         requests.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0))
       }
       if input >= 0 && !pendingInput.isEmpty {

@@ -1,0 +1,53 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("kvmlite doctor")
+struct DoctorTests {
+  /// Runs a command in a mount namespace of its own, where `mount` has been done.
+  private static func mounting(_ mount: String) -> [String] {
+    ["unshare", "-m", "sh", "-c", mount + " && exec \"$@\"", "sh"]
+  }
+
+  @Test("says what this host can do, and that it can", .needsKVM)
+  func usable() throws {
+    let result = try Kvmlite.run("doctor")
+    #expect(result.end == .exited(0))
+    #expect(result.output.hasPrefix("yes"))
+    #expect(result.errors == "")
+    if HostKVM.isPVM { #expect(result.output.contains("kvm_pvm")) }
+    let json = try JSONSerialization.jsonObject(
+      with: Data(Kvmlite.run("doctor", "--json").output.utf8))
+    #expect((json as? [String: Any])?["usable"] as? Bool == true)
+  }
+
+  @Test(
+    "says what is wrong and what mends it, in the words of a run that meets the same", .needsRoot,
+    arguments: [
+      (mounting("mount -t tmpfs none /dev"), 69, "there is no /dev/kvm"),
+      (mounting("mount --bind /dev/null /dev/kvm"), 69, "it is not KVM's device"),
+      (mounting("mount --bind /etc/hostname /dev/kvm"), 69, "it is not KVM's device"),
+      (["setpriv", "--reuid", "65534", "--clear-groups"], 77, "may not open /dev/kvm"),
+    ] as [([String], Int32, String)])
+  func trouble(wrapper: [String], status: Int32, words: String) throws {
+    try #require(
+      status != 77 || FileManager.default.fileExists(atPath: "/dev/kvm"), "there is no /dev/kvm")
+    let doctor = try Kvmlite.run(["doctor"], by: wrapper)
+    #expect(doctor.end == .exited(status))
+    #expect(doctor.output.contains(words), "\(doctor.output)")
+    let run = try Kvmlite.run([], by: wrapper)
+    #expect(run.end == .exited(status))
+    #expect(run.output == "")
+    #expect(run.errors.contains(words), "\(run.errors)")
+    // The same summary, and the same remedies line by line.
+    let remedies = run.errors.split(separator: "\n").filter { $0.hasPrefix("  - ") }
+    #expect(!remedies.isEmpty)
+    for remedy in remedies { #expect(doctor.output.contains(remedy.dropFirst(4)), "\(remedy)") }
+  }
+
+  @Test("is not needed for what is wrong with an image", .needsRoot)
+  func imageFirst() throws {
+    let result = try Kvmlite.run(["/no/such"], by: Self.mounting("mount -t tmpfs none /dev"))
+    #expect(result.end == .exited(66))
+  }
+}

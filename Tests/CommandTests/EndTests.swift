@@ -1,0 +1,122 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("kvmlite ends in order", .needsKVM)
+struct EndTests {
+  private let scratch: Scratch
+  init() throws { scratch = try Scratch() }
+
+  @Test(
+    "by a signal, whatever the guest does: 128 and the signal's number",
+    arguments: [SIGINT, SIGTERM, SIGHUP], [Image.spin, Image.idle, Image.chatter])
+  func signals(signal: Int32, image: [UInt8]) throws {
+    let process = try Kvmlite.start([scratch.file("guest.bin", image)])
+    try process.waitForOutput("!")
+    process.send(signal)
+    let result = try Kvmlite.end(of: process)
+    #expect(result.end == .exited(128 + signal))
+    let name = [SIGINT: "SIGINT", SIGTERM: "SIGTERM", SIGHUP: "SIGHUP"][signal] ?? ""
+    #expect(result.errors.contains("ended by \(name)"))
+    #expect(!result.leftProcesses)
+  }
+
+  @Test("by a signal with four VCPUs")
+  func signalToMany() throws {
+    let process = try Kvmlite.start(["--cpus", "4", scratch.file("guest.bin", Image.spin)])
+    try process.waitForOutput("!")
+    process.send(SIGTERM)
+    #expect(try process.waitForEnd() == .exited(128 + SIGTERM))
+  }
+
+  @Test("when its reader closes the pipe: 71, and says so")
+  func closedOutput() throws {
+    let process = try Kvmlite.start([scratch.file("guest.bin", Image.chatter)])
+    try process.waitForOutput("!")
+    process.closeOutput()
+    let result = try Kvmlite.end(of: process)
+    #expect(result.end == .exited(71))
+    #expect(result.errors.contains("EPIPE"))
+    #expect(!result.leftProcesses)
+  }
+
+  @Test("by a signal while a reader that doesn't read holds up the guest")
+  func stuckReader() throws {
+    let process = try Kvmlite.start([scratch.file("guest.bin", Image.chatter)])
+    try process.waitForOutput("!")
+    try process.waitUntilOutputIsFull()
+    process.send(SIGTERM)
+    #expect(try process.waitForEndWithoutReading() == .exited(128 + SIGTERM))
+  }
+
+  @Test("when its time is up: 124, and says where the guest stood")
+  func timeout() throws {
+    for image in [Image.spin, Image.idle] {
+      let result = try Kvmlite.run(
+        "--timeout", "0.2", scratch.file("guest.bin", image))
+      #expect(result.end == .exited(124))
+      #expect(result.output == "!")
+      #expect(result.errors.contains("VCPU 0: "))
+      #expect(!result.leftProcesses)
+    }
+  }
+
+  @Test("with standard streams that are closed")
+  func closedStreams() throws {
+    let script = "\"$0\" \"$1\" <&- >&- 2>&-; echo status $?"
+    let process = try ChildProcess("sh", ["-c", script, Kvmlite.path, "guest:hello-real"])
+    try process.waitForEnd()
+    #expect(process.outputText.contains("status "))
+    let echo = try Kvmlite.run("guest:tick", input: .closed)
+    #expect(echo.end == .exited(1))
+    #expect(echo.output == "..........\n")
+  }
+}
+
+@Suite("kvmlite passes input on", .needsKVM)
+struct InputTests {
+  private let scratch: Scratch
+  init() throws { scratch = try Scratch() }
+
+  // Any bytes but the zero that ends the copy.
+  private static let plenty = (0..<65536).map { UInt8(1 + $0 % 251) }
+
+  @Test("64 KiB from a pipe to a slow guest, without losing a byte")
+  func pipe() throws {
+    let path = try scratch.file("copy.bin", Image.slowCopy)
+    let result = try Kvmlite.run(path, input: .bytes(Self.plenty + [0]))
+    #expect(result.end == .exited(0))
+    #expect(result.outputBytes == Self.plenty)
+  }
+
+  @Test("from a file")
+  func file() throws {
+    let path = try scratch.file("copy.bin", Image.slowCopy)
+    let input = try scratch.file("input", Array(Self.plenty.prefix(5000)) + [0])
+    let result = try Kvmlite.run(path, input: .file(input))
+    #expect(result.end == .exited(0))
+    #expect(result.outputBytes == Array(Self.plenty.prefix(5000)))
+  }
+
+  @Test("as it is typed")
+  func typed() throws {
+    let process = try Kvmlite.start(["guest:echo-irq"], input: .pipe)
+    try process.waitForOutput("Type,")
+    process.type("abc")
+    try process.waitForOutput("abc")
+    process.type("def")
+    try process.waitForOutput("abcdef")
+    process.type("q")
+    #expect(try process.waitForEnd() == .exited(1))
+  }
+
+  @Test("and goes on without any: at its end, from /dev/null, closed")
+  func none() throws {
+    for input in [ChildProcess.Input.null, .closed, .bytes([])] {
+      let process = try Kvmlite.start(["guest:echo"], input: input)
+      try process.waitForOutput("Type,")
+      process.send(SIGTERM)
+      #expect(try process.waitForEnd() == .exited(128 + SIGTERM))
+    }
+  }
+}

@@ -1,0 +1,145 @@
+import Foundation
+import TestSupport
+
+/// The built program, as a user runs it.
+enum Kvmlite {
+  /// It is built beside the tests.
+  static let path: String = {
+    let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    return URL(filePath: tests ?? CommandLine.arguments[0])
+      .deletingLastPathComponent().appending(path: "kvmlite").path
+  }()
+
+  /// What became of a run.
+  struct Result {
+    let end: ChildProcess.End
+    let output: String
+    let outputBytes: [UInt8]
+    let errors: String
+    let leftProcesses: Bool
+  }
+
+  /// Starts it.
+  static func start(
+    _ arguments: [String], input: ChildProcess.Input = .null
+  ) throws -> ChildProcess {
+    try ChildProcess(path, arguments, input: input)
+  }
+
+  /// Runs it to its end.
+  static func run(_ arguments: String..., input: ChildProcess.Input = .null) throws -> Result {
+    try end(of: start(arguments, input: input))
+  }
+
+  /// Runs it to its end, started by `wrapper`, a command that takes another.
+  static func run(_ arguments: [String], by wrapper: [String]) throws -> Result {
+    try end(of: ChildProcess(wrapper[0], wrapper.dropFirst() + [path] + arguments))
+  }
+
+  /// Waits for the end of `process`.
+  static func end(of process: ChildProcess) throws -> Result {
+    let end = try process.waitForEnd()
+    return Result(
+      end: end, output: process.outputText, outputBytes: process.output,
+      errors: process.errorText, leftProcesses: process.hasLeftProcesses)
+  }
+}
+
+/// A directory for one test, which is removed after it.
+final class Scratch {
+  let path: String
+
+  init() throws {
+    path = FileManager.default.temporaryDirectory.appending(path: "kvmlite-\(UUID())").path
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  /// Writes a file and returns its path.
+  func file(_ name: String, _ bytes: [UInt8]) throws -> String {
+    let path = path + "/" + name
+    try Data(bytes).write(to: URL(filePath: path))
+    return path
+  }
+
+  /// The names of the files in it.
+  var names: [String] {
+    (try? FileManager.default.contentsOfDirectory(atPath: path))?.sorted() ?? []
+  }
+}
+
+/// Flat real-mode guests.
+enum Image {
+  /// Writes `!` to the debug console and jumps to itself.
+  static let spin: [UInt8] = [
+    0xB0, 0x21,  // 00: mov al,0x21
+    0xE6, 0xE9,  // 02: out 0xe9,al
+    0xEB, 0xFE,  // 04: jmp 0x4
+  ]
+
+  /// Writes `!` and sleeps with interrupts on.
+  static let idle: [UInt8] = [
+    0xB0, 0x21,  // 00: mov al,0x21
+    0xE6, 0xE9,  // 02: out 0xe9,al
+    0xFB,  //       04: sti
+    0xF4,  //       05: hlt
+    0xEB, 0xFD,  // 06: jmp 0x5
+  ]
+
+  /// Writes `!` again and again.
+  static let chatter: [UInt8] = [
+    0xB0, 0x21,  // 00: mov al,0x21
+    0xE6, 0xE9,  // 02: out 0xe9,al
+    0xEB, 0xFA,  // 04: jmp 0x0
+  ]
+
+  /// Leaves through the exit port with 0x21.
+  static let exit: [UInt8] = [
+    0xB0, 0x21,  // 00: mov al,0x21
+    0xE6, 0xF4,  // 02: out 0xf4,al
+    0xF4,  //       04: hlt
+  ]
+
+  /// Writes each byte that it reads from COM1 to the debug console: an `r` resets the machine, any
+  /// other byte ends the run.
+  static let resetByInput: [UInt8] = [
+    0xBA, 0xFD, 0x03,  // 00: mov dx,0x3fd
+    0xEC,  //             03: in al,dx
+    0xA8, 0x01,  //       04: test al,0x1
+    0x74, 0xFB,  //       06: je 0x3
+    0xBA, 0xF8, 0x03,  // 08: mov dx,0x3f8
+    0xEC,  //             0b: in al,dx
+    0xE6, 0xE9,  //       0c: out 0xe9,al
+    0x3C, 0x72,  //       0e: cmp al,0x72
+    0x75, 0x04,  //       10: jne 0x16
+    0xB0, 0xFE,  //       12: mov al,0xfe
+    0xE6, 0x64,  //       14: out 0x64,al
+    0xFA,  //             16: cli
+    0xF4,  //             17: hlt
+  ]
+
+  /// Copies COM1 to the debug console, slowly, until a zero byte.
+  static let slowCopy: [UInt8] = [
+    0xBA, 0xFD, 0x03,  // 00: mov dx,0x3fd
+    0xEC,  //             03: in al,dx
+    0xA8, 0x01,  //       04: test al,0x1
+    0x74, 0xFB,  //       06: je 0x3
+    0xBA, 0xF8, 0x03,  // 08: mov dx,0x3f8
+    0xEC,  //             0b: in al,dx
+    0x84, 0xC0,  //       0c: test al,al
+    0x74, 0x04,  //       0e: je 0x14
+    0xE6, 0xE9,  //       10: out 0xe9,al
+    0xEB, 0xEC,  //       12: jmp 0x0
+    0xFA,  //             14: cli
+    0xF4,  //             15: hlt
+  ]
+
+  /// Jumps to an address without memory: no KVM can fetch from there.
+  static let stray: [UInt8] = [
+    0xB0, 0x21,  //                   00: mov al,0x21
+    0xE6, 0xE9,  //                   02: out 0xe9,al
+    0xB8, 0x00, 0x00, 0x00, 0xD0,  // 04: mov eax,0xd0000000
+    0xFF, 0xE0,  //                   09: jmp eax
+  ]
+}

@@ -1,0 +1,126 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("kvmlite shows", .needsKVM)
+struct SeeingTests {
+  private let scratch: Scratch
+  init() throws { scratch = try Scratch() }
+
+  private func json(_ bytes: Data) throws -> [String: Any] {
+    try #require(JSONSerialization.jsonObject(with: bytes) as? [String: Any])
+  }
+
+  @Test("a line an exit with --trace, in columns, and only on standard error")
+  func trace() throws {
+    let result = try Kvmlite.run("guest:mmio", "--trace")
+    #expect(result.output.hasSuffix("string: ok\n"))
+    let lines = result.errors.split(separator: "\n").map(Array.init)
+    let heading = String(try #require(lines.first))
+    #expect(lines.count > 50)
+    let columns = ["vcpu", "rip", "exit", "address", "size", "dir", "data", "device"]
+    for name in columns {
+      let range = try #require(heading.range(of: name), "\(name)")
+      let start = heading.distance(from: heading.startIndex, to: range.lowerBound)
+      for line in lines.dropFirst() {
+        // The end of the run has a sentence where others have an address and more.
+        if ["size", "dir", "data"].contains(name), String(line).contains("halt") { continue }
+        #expect(line[start] != " " && line[start - 1] == " ", "\(name) in \(String(line))")
+      }
+    }
+    for line in lines { #expect(line.count == lines[0].count) }
+  }
+
+  @Test("only the kinds of exits that were asked for")
+  func kinds() throws {
+    let result = try Kvmlite.run("guest:mmio", "--trace=io")
+    #expect(result.errors.contains(" io  "))
+    #expect(!result.errors.contains(" mmio  "))
+    // The image isn't taken for the option's value.
+    #expect(try Kvmlite.run("--trace", "guest:mmio").output == result.output)
+  }
+
+  @Test("all exits as trace events in a file, as many as the statistics count")
+  func traceFile() throws {
+    let path = scratch.path + "/trace.json"
+    let result = try Kvmlite.run("guest:string-io", "--trace-file", path, "--stats=json")
+    #expect(result.end == .exited(0))
+    let trace = try json(Data(contentsOf: URL(filePath: path)))
+    let events = try #require(trace["traceEvents"] as? [[String: Any]])
+    let statistics = try json(Data(result.errors.utf8))
+    let counts = try #require(statistics["exits"] as? [String: [String: Any]])
+    let total = counts.values.compactMap { $0["count"] as? Int }.reduce(0, +)
+    #expect(total > 50)
+    #expect(events.count { $0["cat"] as? String == "exit" } == total)
+    #expect(events.count { $0["cat"] as? String == "guest" } == total)
+    for event in events where event["ph"] as? String == "X" {
+      #expect(event["ts"] is Double && event["dur"] is Double && event["tid"] is Int)
+    }
+    #expect(scratch.names == ["trace.json"])
+  }
+
+  @Test("one trace of a run with resets, whose time goes on")
+  func traceAcrossReset() throws {
+    let path = scratch.path + "/trace.json"
+    let result = try Kvmlite.run(
+      "--trace-file", path, try scratch.file("reset.bin", Image.resetByInput),
+      input: .bytes(Array("rx".utf8)))
+    #expect(result.end == .exited(0), "\(result.errors)")
+    #expect(result.output == "rx")
+    let trace = try json(Data(contentsOf: URL(filePath: path)))
+    let events = try #require(trace["traceEvents"] as? [[String: Any]])
+    let shown = events.filter { $0["name"] as? String == "out 0xe9" }
+    #expect(shown.count == 2)
+    let times = events.compactMap { $0["ts"] as? Double }
+    #expect(times == times.sorted())
+  }
+
+  @Test("a trace that can't be written: 71, and leaves nothing behind")
+  func traceTrouble() throws {
+    let missing = try Kvmlite.run("--trace-file", scratch.path + "/no/such.json")
+    #expect(missing.end == .exited(71))
+    #expect(missing.output == "", "the guest doesn't run without its trace")
+    let full = try Kvmlite.run("--trace-file", "/dev/full")
+    #expect(full.end == .exited(71))
+    #expect(full.output == "Hello from real mode!\n")
+    #expect(full.errors.contains("ENOSPC"))
+    // Nor does a guest that can't start.
+    let bad = try Kvmlite.run(
+      "--trace-file", scratch.path + "/trace.json", try scratch.file("empty.bin", []))
+    #expect(bad.end == .exited(65))
+    let elf = try scratch.file("bad.elf", [0x7F, 0x45, 0x4C, 0x46, 2, 1, 1])
+    #expect(try Kvmlite.run("--trace-file", scratch.path + "/trace.json", elf).end == .exited(65))
+    #expect(scratch.names == ["bad.elf", "empty.bin"])
+  }
+
+  @Test("a trace on a disk that fills up: 71, and leaves nothing behind", .needsRoot)
+  func fullDisk() throws {
+    // In a mount namespace of its own: 64 KiB of disk, of which the trace needs more.
+    let script = """
+      mount -t tmpfs -o size=64k none "$1" || exit 99
+      "$2" guest:cost-pio --trace-file "$1/trace.json"; status=$?
+      ls -A "$1"
+      exit $status
+      """
+    let process = try ChildProcess(
+      "unshare", ["-m", "sh", "-c", script, "sh", scratch.path, Kvmlite.path])
+    #expect(try process.waitForEnd() == .exited(71))
+    #expect(process.errorText.contains("ENOSPC"))
+    #expect(process.outputText == "")
+  }
+
+  @Test("counts and times with --stats")
+  func statistics() throws {
+    let result = try Kvmlite.run("--stats")
+    #expect(result.output == "Hello from real mode!\n")
+    for words in ["count", "io ", "in kvmlite", "memory touched", "KVM's own counters"] {
+      #expect(result.errors.contains(words), "\(words)")
+    }
+    let statistics = try json(Data(Kvmlite.run("--stats=json").errors.utf8))
+    let exits = try #require(statistics["exits"] as? [String: [String: Any]])
+    #expect(exits["io"]?["count"] as? Int == "Hello from real mode!\n".count)
+    #expect(statistics["vcpus"] as? Int == 1)
+    #expect(statistics["memory_bytes"] as? Int == 128 << 20)
+    #expect((statistics["kvm"] as? [String: Any])?["exits"] != nil)
+  }
+}

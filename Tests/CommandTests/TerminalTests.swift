@@ -1,0 +1,97 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("On a terminal kvmlite", .needsKVM)
+struct TerminalTests {
+  private let scratch: Scratch
+  private let terminal: TestTerminal
+  private let modeBefore: String
+
+  init() throws {
+    scratch = try Scratch()
+    terminal = try TestTerminal()
+    modeBefore = terminal.mode
+  }
+
+  private func start(_ arguments: [String]) throws -> ChildProcess {
+    try ChildProcess(Kvmlite.path, arguments, terminal: terminal)
+  }
+
+  /// Writes what it reads from COM1, one byte as two hexadecimal digits would be too long: plus 0x40.
+  private static let showKeys: [UInt8] = [
+    0xB0, 0x21,  //       00: mov al,0x21
+    0xE6, 0xE9,  //       02: out 0xe9,al
+    0xBA, 0xFD, 0x03,  // 04: mov dx,0x3fd
+    0xEC,  //             07: in al,dx
+    0xA8, 0x01,  //       08: test al,0x1
+    0x74, 0xFB,  //       0a: je 0x7
+    0xBA, 0xF8, 0x03,  // 0c: mov dx,0x3f8
+    0xEC,  //             0f: in al,dx
+    0x04, 0x40,  //       10: add al,0x40
+    0xE6, 0xE9,  //       12: out 0xe9,al
+    0xEB, 0xEE,  //       14: jmp 0x4
+  ]
+
+  @Test("is raw while the guest runs, which gets Ctrl-C, and Ctrl-A X leaves with 0")
+  func session() throws {
+    let process = try start([scratch.file("keys.bin", Self.showKeys)])
+    try process.waitForOutput("!")
+    #expect(terminal.isRaw)
+    process.type([3])  // Ctrl-C
+    try process.waitForOutput("!C")
+    process.type([26, 13])  // Ctrl-Z, Enter
+    try process.waitForOutput("!CZM")
+    process.type([1, 1])  // Ctrl-A twice: one for the guest
+    try process.waitForOutput("!CZMA")
+    process.type([1] + Array("h".utf8))
+    try process.waitForOutput("Ctrl-A X       leave kvmlite")
+    process.type([1] + Array("x".utf8))
+    #expect(try process.waitForEnd() == .exited(0))
+    #expect(terminal.mode == modeBefore)
+  }
+
+  @Test("leaves by Ctrl-A X even if the guest reads nothing")
+  func deafGuest() throws {
+    let process = try start([scratch.file("spin.bin", Image.spin)])
+    try process.waitForOutput("!")
+    process.type(Array(repeating: UInt8(ascii: "."), count: 300) + [1] + Array("X".utf8))
+    #expect(try process.waitForEnd() == .exited(0))
+    #expect(terminal.mode == modeBefore)
+  }
+
+  @Test("puts the mode back after a signal", arguments: [SIGINT, SIGTERM, SIGHUP])
+  func signal(number: Int32) throws {
+    let process = try start([scratch.file("spin.bin", Image.spin)])
+    try process.waitForOutput("!")
+    #expect(terminal.isRaw)
+    process.send(number)
+    #expect(try process.waitForEnd() == .exited(128 + number))
+    #expect(terminal.mode == modeBefore)
+  }
+
+  @Test("puts the mode back after a crash, a timeout and an ordinary end")
+  func ends() throws {
+    let stray = try scratch.file("stray.bin", Image.stray)
+    let ends: [([String], Int32)] = [
+      (["--mode", "protected", stray], 70), (["guest:spin", "--timeout", "0.2"], 124),
+      (["guest:hello-real"], 0), (["guest:triple-fault"], 70), (["/no/such"], 66),
+    ]
+    for (arguments, status) in ends {
+      #expect(try start(arguments).waitForEnd() == .exited(status), "\(arguments)")
+      #expect(terminal.mode == modeBefore, "\(arguments)")
+    }
+  }
+
+  @Test("leaves the terminal alone if the input isn't one")
+  func inputElsewhere() throws {
+    let process = try ChildProcess(
+      "sh",
+      ["-c", "exec \"$0\" \"$1\" < /dev/null", Kvmlite.path]
+        + [try scratch.file("spin.bin", Image.spin)], terminal: terminal)
+    try process.waitForOutput("!")
+    #expect(!terminal.isRaw)
+    process.type([3])
+    #expect(try process.waitForEnd() == .exited(128 + SIGINT))
+  }
+}
