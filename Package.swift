@@ -23,14 +23,15 @@ let package = Package(
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
 
-    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices, Boot} -> Memory -> Host
+    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Devices", dependencies: ["Memory"], swiftSettings: settings),
     .target(name: "Boot", dependencies: ["Memory"], swiftSettings: settings),
+    .target(name: "ACPI", dependencies: ["Memory"], swiftSettings: settings),
     .target(
-      name: "Machine", dependencies: ["KVM", "Devices", "Boot", "Memory", "Host"],
+      name: "Machine", dependencies: ["KVM", "Devices", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
@@ -57,6 +58,8 @@ let package = Package(
 
     // Tests that need no /dev/kvm
     .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
+    .testTarget(
+      name: "ACPITests", dependencies: ["ACPI", "Memory", "TestSupport"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
     .testTarget(
       name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),

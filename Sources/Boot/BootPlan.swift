@@ -20,11 +20,17 @@ public struct BootPlan: Sendable {
   public let format: ImageFormat
   /// All pieces by rising address.
   public let pieces: [Piece]
+  /// What the guest can read but not write, and where, for `GuestMemory`: above RAM.
+  public let roms: [(start: GuestAddress, contents: [UInt8])]
   /// Where and how the guest starts.
   public let entry: EntryState
 
-  init(format: ImageFormat, pieces: [Piece], entry: EntryState) {
+  init(
+    format: ImageFormat, pieces: [Piece], roms: [(start: GuestAddress, contents: [UInt8])] = [],
+    entry: EntryState
+  ) {
     self.format = format
+    self.roms = roms
     self.pieces = pieces.sorted { $0.start < $1.start }
     self.entry = entry
   }
@@ -47,10 +53,11 @@ public struct BootPlan: Sendable {
     case .bootSector: self = try .bootSector(request)
     case .elf32, .elf64: self = try .elf(request)
     case .bzImage: self = try .bzImage(request)
-    case .elfPVH, .elfMultiboot:
-      throw image.error(
-        .unsupported,
-        "is \(format), which this version of kvmlite knows but can't boot yet")
+    case .vmlinux: self = try .vmlinux(request)
+    case .pvh: self = try .pvh(request)
+    case .multiboot: self = try .multiboot(request)
+    case .firmware:
+      self = try BootPlan(firmware: BootFile(image.bytes, name: name), ramSize: ramSize)
     }
   }
 

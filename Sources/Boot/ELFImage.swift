@@ -12,16 +12,22 @@ extension BootPlan {
     var placement = Placement(
       request, overlap: .malformed, remedy: "link it elsewhere, as with -Ttext=0x100000")
     try placement.placeStartTables(for: mode)
+    try placement.place(segments)
+    return BootPlan(
+      format: request.format, pieces: placement.pieces,
+      entry: .flat(mode, at: entry, request.layout))
+  }
+}
+
+extension Placement {
+  /// Places the segments of an ELF image at their physical addresses.
+  mutating func place(_ segments: [ProgramHeader]) throws(BootError) {
     // The highest first, so that a message about too little memory asks for enough at once.
     for segment in segments.sorted(by: { $0.physical > $1.physical }) {
       // Only a segment without bytes may lie beyond the file's end: requireSound has seen to it.
       let contents = image.slice(segment.offset, count: segment.fileSize) ?? []
-      try placement.place(
-        segment.name, contents, size: segment.memorySize, at: segment.physical)
+      try place(segment.name, contents, size: segment.memorySize, at: segment.physical)
     }
-    return BootPlan(
-      format: request.format, pieces: placement.pieces,
-      entry: .flat(mode, at: entry, request.layout))
   }
 }
 

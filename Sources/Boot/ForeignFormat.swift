@@ -25,6 +25,9 @@ struct ForeignFormat {
     ([0x1F, 0x8B, 0x08], 0, compressed("gzip", "gunzip")),
     ([0xFD] + text("7zXZ") + [0], 0, compressed("xz", "unxz")),
     ([0x28, 0xB5, 0x2F, 0xFD], 0, compressed("zstd", "unzstd")),
+    (text("BZh"), 0, compressed("bzip2", "bunzip2")),
+    ([0x04, 0x22, 0x4D, 0x18], 0, compressed("lz4", "unlz4")),
+    ([0x02, 0x21, 0x4C, 0x18], 0, compressed("lz4", "unlz4")),
     (text("CD001"), 0x8001, ForeignFormat("an ISO 9660 CD image", "boot the kernel inside it")),
     (text("QFI") + [0xFB], 0, ForeignFormat("a qcow2 disk", "boot the kernel inside it")),
     (text("#!"), 0, ForeignFormat("a script", "give the image that the script makes or starts")),
@@ -32,15 +35,30 @@ struct ForeignFormat {
     (text("!<arch>\n"), 0, ForeignFormat("a static library", "link a program with it")),
     // The 64-bit little-endian kind and the universal one.
     ([0xCF, 0xFA, 0xED, 0xFE], 0, machO), ([0xCA, 0xFE, 0xBA, 0xBE], 0, machO),
+    // Linux, drivers/firmware/efi/libstub/zboot-header.S; no x86 kernel is built so.
+    (text("zimg"), 4, kernel("an EFI zboot image of another processor")),
     // Linux, Documentation/arch/arm64/booting.rst, "Call the kernel image".
-    (text("ARM") + [0x64], 56, ForeignFormat("a Linux kernel for AArch64", "take one for x86-64")),
+    (text("ARM") + [0x64], 56, kernel("for AArch64")),
+    // Linux, Documentation/arch/riscv/boot-image-header.rst.
+    (text("RSC") + [5], 56, kernel("for RISC-V")),
+    // Linux, arch/arm/boot/compressed/head.S: a zImage.
+    ([0x18, 0x28, 0x6F, 0x01], 36, kernel("for ARM")),
+    // U-Boot, include/image.h: IH_MAGIC.
+    ([0x27, 0x05, 0x19, 0x56], 0, ForeignFormat("a U-Boot image", "give the kernel inside it")),
   ]
 
   private static let machO = ForeignFormat(
     "a macOS program (Mach-O)", "build for ELF, as with --target=x86_64-unknown-none-elf")
 
+  private static func kernel(_ what: String) -> ForeignFormat {
+    ForeignFormat(
+      "a Linux kernel \(what)", "take one for x86-64, such as a distribution's /boot/vmlinuz there")
+  }
+
   private static func compressed(_ how: String, _ tool: String) -> ForeignFormat {
-    ForeignFormat("a file compressed with \(how)", "unpack it with \(tool) and give the result")
+    ForeignFormat(
+      "a file compressed with \(how)",
+      "unpack it with \(tool) and give the result, or for Linux its bzImage (vmlinuz) as it is")
   }
 
   /// A DOS header whose e_lfanew leads to the signature of a PE header (PE format, "Signature").

@@ -2,10 +2,12 @@
 public enum ImageFormat: Sendable, CaseIterable {
   /// A Linux kernel for the Linux boot protocol.
   case bzImage
+  /// A Linux kernel as the linker made it: an ELF executable with Linux's notes.
+  case vmlinux
   /// An ELF executable with a note that names its PVH entry point.
-  case elfPVH
-  /// An ELF executable with a Multiboot (version 1) header.
-  case elfMultiboot
+  case pvh
+  /// An image with a Multiboot (version 1) header, mostly an ELF executable.
+  case multiboot
   /// Any other ELF executable of 32 bits.
   case elf32
   /// Any other ELF executable of 64 bits.
@@ -14,6 +16,8 @@ public enum ImageFormat: Sendable, CaseIterable {
   case bootSector
   /// Bare instructions and data.
   case flat
+  /// A ROM image with a PC's firmware; never found from the bytes.
+  case firmware
 
   /// Finds the format of `image`, which messages call `name`.
   ///
@@ -37,6 +41,8 @@ public enum ImageFormat: Sendable, CaseIterable {
       self = .bootSector
     } else if let foreign = ForeignFormat(of: image) {
       throw image.error(.unsupported, "is \(foreign.what), no guest: \(foreign.remedy)")
+    } else if MultibootHeader(in: image) != nil {
+      self = .multiboot
     } else {
       self = .flat
     }
@@ -48,27 +54,41 @@ extension ImageFormat: CustomStringConvertible {
   public var description: String {
     switch self {
     case .bzImage: "a Linux kernel (bzImage)"
-    case .elfPVH: "an ELF image with a PVH note"
-    case .elfMultiboot: "an ELF image with a Multiboot header"
+    case .vmlinux: "an unpacked Linux kernel (vmlinux)"
+    case .pvh: "an ELF image with a PVH note"
+    case .multiboot: "a Multiboot kernel"
     case .elf32: "a 32-bit ELF image"
     case .elf64: "a 64-bit ELF image"
     case .bootSector: "a boot sector"
     case .flat: "a flat image"
+    case .firmware: "firmware"
     }
   }
 }
 
 extension ELF {
   /// Which of the ELF formats this is: what a kernel's makers ask for comes before the plain entry.
+  ///
+  /// Where a kernel asks for several, PVH is for 64-bit kernels, which have Multiboot at most for
+  /// old loaders' sake; 32-bit ones with both, such as Xen itself, take PVH for a sign that Xen
+  /// started them.
   fileprivate func format(of image: Image) throws(BootError) -> ImageFormat {
-    if hasNote(owner: "Xen", type: pvhNoteType, in: image) { return .elfPVH }
-    if MultibootHeader.isPresent(in: image) { return .elfMultiboot }
+    let hasMultiboot = MultibootHeader(in: image) != nil
+    if hasMultiboot && !is64Bit { return .multiboot }
+    if note(owner: "Xen", type: Self.pvhEntryNote, in: image) != nil { return .pvh }
+    if hasMultiboot { return .multiboot }
+    if note(owner: "Linux", in: image) != nil { return .vmlinux }
     guard !MultibootHeader.isPresentVersion2(in: image) else {
       throw image.error(
         .unsupported,
-        "is an ELF image with a Multiboot2 header, which kvmlite doesn't boot: build it without "
-          + "one, to start at its ELF entry point")
+        "is an ELF image with a Multiboot2 header, which kvmlite doesn't boot: build it with one of "
+          + "version 1, or without, to start at its ELF entry point")
     }
     return is64Bit ? .elf64 : .elf32
   }
+}
+
+extension ImageFormat {
+  /// Whether the image is a Linux kernel, or is started like one, and so reads Linux's command line.
+  public var isLinux: Bool { self == .bzImage || self == .vmlinux }
 }

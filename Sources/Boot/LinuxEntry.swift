@@ -17,6 +17,7 @@ struct LinuxEntry {
     var placement = placement
     var parameters = parameters
     try placement.placeStartTables(for: mode, gdt: FlatSegments.linuxTable(for: mode))
+    try placement.placeBIOSDataArea()
     let text = try request.commandLine(atMost: longestCommandLine)
     parameters.setCommandLine(at: try placement.placeInformation("the command line", text))
     if let initrd = try placement.placeInitrd(request, below: initrdAddressMax) {

@@ -26,9 +26,15 @@ extension Placement {
   mutating func placeInformation(
     _ what: String, _ contents: [UInt8], alignment: UInt64 = 16
   ) throws(BootError) -> UInt64 {
-    let size = UInt64(contents.count)
-    let start = try roomForInformation(what, size: size, alignment: alignment)
-    try place(what, contents[...], at: start)
+    try placeInformation(what, size: contents.count, alignment: alignment) { _ in contents }
+  }
+
+  /// Does the same for `size` bytes that depend on where they go.
+  mutating func placeInformation(
+    _ what: String, size: Int, alignment: UInt64 = 16, _ contents: (UInt64) -> [UInt8]
+  ) throws(BootError) -> UInt64 {
+    let start = try roomForInformation(what, size: UInt64(size), alignment: alignment)
+    try place(what, contents(start)[...], at: start)
     return start
   }
 

@@ -61,6 +61,18 @@ import Glibc
     if offset < count { unsafe madvise(base + offset, count - offset, MADV_HUGEPAGE) }
   }
 
+  /// Makes all who keep translations of their own of these pages, as KVM does for its guests, look
+  /// them up again: the pages become executable for a moment. So they can be read and written all
+  /// the time, which no other change of rights allows. For private writable memory.
+  ///
+  /// Corresponds to `mprotect(2)`.
+  public func invalidateTranslations(at offset: Int, count length: Int) {
+    guard offset >= 0, length >= 0, length <= count, offset <= count - length else { return }
+    let rights = PROT_READ | PROT_WRITE
+    unsafe mprotect(base + offset, length, rights | PROT_EXEC)
+    unsafe mprotect(base + offset, length, rights)
+  }
+
   /// How many bytes of the range are in the host's memory now. Corresponds to `mincore(2)`.
   public func residentBytes() -> Int {
     let page = Int(sysconf(Int32(_SC_PAGESIZE)))

@@ -18,6 +18,8 @@ public struct Configuration: Sendable {
   public var consoleInput: ConsoleInput = .none
   /// Input that comes before that, such as what a machine left unread that was reset.
   public var unreadInput: [UInt8] = []
+  /// Which of the devices there are that not every machine has.
+  public var devices: Set<OptionalDevice> = []
   /// How long the run may take, in seconds; nil for as long as it likes.
   public var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.
@@ -36,6 +38,8 @@ public struct Configuration: Sendable {
     public var bytes: [UInt8]
     /// Its path or name, for messages.
     public var name: String
+    /// Whether it is a PC's firmware, which the bytes don't tell.
+    public var isFirmware = false
     /// How it is to be started.
     public var options: BootOptions
 

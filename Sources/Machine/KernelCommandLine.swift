@@ -8,7 +8,7 @@ enum KernelCommandLine {
   /// `text` with the defaults before it, but for those that it sets itself; formats that don't boot
   /// Linux get `text` alone.
   static func complete(_ text: String?, for format: ImageFormat) -> String? {
-    guard format == .bzImage || format == .elfPVH else { return text }
+    guard format == .bzImage || format == .vmlinux || format == .pvh else { return text }
     let given = (text ?? "").split(separator: " ").map { key(of: $0) }
     let missing = defaults.filter { !given.contains(key(of: $0[...])) }
     return (missing + [text].compactMap(\.self)).joined(separator: " ")
@@ -20,10 +20,10 @@ enum KernelCommandLine {
 }
 
 extension ImageFormat {
-  /// Whether this is an operating system's kernel, which uses interrupts from the start.
+  /// Whether this is an operating system's kernel or a PC's firmware, which uses interrupts from the start.
   var isKernel: Bool {
     switch self {
-    case .bzImage, .elfPVH, .elfMultiboot: true
+    case .bzImage, .vmlinux, .pvh, .multiboot, .firmware: true
     case .flat, .bootSector, .elf32, .elf64: false
     }
   }

@@ -14,6 +14,14 @@ public enum Layout {
   public static let boot = BootLayout(
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
     stackTop: 0x1_0000, information: 0x3000..<0x9_F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
+  /// Where the ACPI tables start, with the RSDP: in what is ROM on a PC (ACPI 6.5, 5.2.5.1).
+  public static let acpiTables: GuestAddress = 0xE_0000
+  /// Where the MP tables start, with the floating pointer (MultiProcessor Specification 1.4, 4).
+  public static let mpTables: GuestAddress = 0xF_C000
+  /// Where what is ROM on a PC ends: no kernel takes what is before it for free memory.
+  public static let firmwareEnd: GuestAddress = 0x10_0000
+  /// 64 KiB of the test device's.
+  public static let testMemory: GuestAddress = 0xFF00_0000
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.
@@ -43,15 +51,26 @@ public enum Layout {
   public static let post = Ports(start: 0x80, count: 1)
   /// Fast reset and A20.
   public static let systemControl = Ports(start: 0x92, count: 1)
+  /// The test device of kvm-unit-tests: latch, flush, and the latch again.
+  public static let testDevice = Ports(start: 0xE0, count: 12)
   /// Debug console, as in Bochs and QEMU.
   public static let debugConsole = Ports(start: 0xE9, count: 1)
   /// Exit port, as QEMU's isa-debug-exit.
   public static let exit = Ports(start: 0xF4, count: 4)
   /// The first serial port.
   public static let serial = Ports(start: 0x3F8, count: 8)
+  /// QEMU's fw_cfg: selector and data.
+  public static let firmwareConfiguration = Ports(start: 0x510, count: 2)
+  /// ACPI's fixed hardware, as QEMU's PC has it: PM1a's events at 0, its control at 4, the timer at
+  /// 8.
+  public static let powerManagement = Ports(start: 0x600, count: 12)
   /// PCI's configuration address, whose second byte is the reset control register of Intel's chip
   /// sets.
   public static let resetControl = Ports(start: 0xCF8, count: 4)
+  /// The reset control register itself, and what a hard reset by it takes.
+  public static let reset: (port: UInt16, value: UInt8) = (0xCF9, 0x06)
+  /// The interrupt lines of the test device, a port each.
+  public static let testInterrupts = Ports(start: 0x2000, count: 24)
 
   /// The two 8259s with their edge/level registers, and the 8254 with its port: KVM's own, in the
   /// kernel.
@@ -64,4 +83,9 @@ public enum Layout {
 
   /// The first serial port's interrupt.
   public static let serialInterrupt: UInt32 = 4
+  /// The SCI, ACPI's interrupt: level-triggered, active high.
+  public static let systemControlInterrupt: UInt32 = 9
+  /// How many inputs the IOAPIC has. KVM's default routing takes GSI n to input n, 0 too: unlike a
+  /// PC's, its 8254 is at input 0.
+  public static let ioapicInputs = 24
 }

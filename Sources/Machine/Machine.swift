@@ -35,29 +35,40 @@ public final class Machine {
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
     do throws(BootError) {
-      let format = try ImageFormat(of: image.bytes, name: image.name)
+      let format: ImageFormat =
+        image.isFirmware ? .firmware : try ImageFormat(of: image.bytes, name: image.name)
       var options = image.options
       options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
       commandLine = options.commandLine
-      plan = try BootPlan(
-        image: image.bytes, name: image.name, options: options, layout: Layout.boot,
-        ramSize: configuration.memorySize)
+      plan =
+        if image.isFirmware {
+          try BootPlan(
+            firmware: BootFile(image.bytes, name: image.name), ramSize: configuration.memorySize)
+        } else {
+          try BootPlan(
+            image: image.bytes, name: image.name, options: options, layout: Layout.boot,
+            ramSize: configuration.memorySize,
+            rsdp: FirmwareTables.rsdp(for: format, ramSize: configuration.memorySize))
+        }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
-      memory = try GuestMemory(ramSize: configuration.memorySize)
+      memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
       control = try RunControl()
       input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
-    do { try plan.load(into: memory) } catch { throw .host("\(error)") }
+    do {
+      try plan.load(into: memory)
+      try FirmwareTables.write(for: plan, configuration, host.cpuid, to: memory)
+    } catch { throw .host("\(error)") }
 
     self.configuration = configuration
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace)
+    wiring = Wiring(configuration, control, input, trace, memory)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,

@@ -6,12 +6,15 @@ import Memory
 /// A machine's devices on their buses: one line each.
 struct Wiring {
   private(set) var ports = Bus()
-  let mmio = Bus()
+  private(set) var mmio = Bus()
   /// The interrupt inputs that devices drive.
-  let lines: [KVMInterruptLine]
+  private(set) var lines: [KVMInterruptLine]
+  /// ACPI's registers, to press the power button.
+  let powerManagement: PowerManagement
 
   init(
-    _ configuration: Configuration, _ control: RunControl, _ input: InputPump, _ trace: TraceSinks?
+    _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
+    _ trace: TraceSinks?, _ memory: GuestMemory
   ) {
     let console: any ByteSink =
       switch configuration.consoleOutput {
@@ -28,8 +31,13 @@ struct Wiring {
     let sizes = RealTimeClock.MachineSizes(
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
+    let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
+    powerManagement = PowerManagement(
+      machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
+    let firmware = FirmwareConfiguration(
+      ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount)
+    lines = [serialLine, sciLine]
     ports.add(serial, at: Layout.serial)
-    ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
     ports.add(
@@ -38,7 +46,25 @@ struct Wiring {
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
     ports.add(ResetControl(machine: control), at: Layout.resetControl)
-    lines = [serialLine]
+    ports.add(powerManagement, at: Layout.powerManagement)
+    ports.add(firmware, at: Layout.firmwareConfiguration)
+    if configuration.devices.contains(.testDevice) {
+      addTestDevice(memory, trace)
+    } else {
+      ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
+    }
+  }
+
+  private mutating func addTestDevice(_ memory: GuestMemory, _ trace: TraceSinks?) {
+    let testLines = (0..<UInt32(Layout.testInterrupts.count)).map {
+      KVMInterruptLine(gsi: $0, trace: trace)
+    }
+    lines += testLines
+    ports.add(
+      TestDevice(flush: { memory.invalidateTranslations(ofPageAt: GuestAddress($0)) }),
+      at: Layout.testDevice)
+    ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
+    mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
   }
 
   /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they
@@ -61,9 +87,11 @@ extension Bus {
     } catch { preconditionFailure("\(error)") }
   }
 
-  fileprivate mutating func add(_ device: any Device, at page: GuestAddress) {
+  fileprivate mutating func add(
+    _ device: any Device, at start: GuestAddress, count: UInt64 = GuestMemory.pageSize
+  ) {
     do {
-      try add(device, at: page.value, count: GuestMemory.pageSize)
+      try add(device, at: start.value, count: count)
     } catch { preconditionFailure("\(error)") }
   }
 }

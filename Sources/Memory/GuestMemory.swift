@@ -111,6 +111,17 @@ public final class GuestMemory: Sendable {
     return bytes
   }
 
+  /// Makes KVM forget how it translates the page that `address` is in; the contents stay. Without
+  /// memory there, nothing happens.
+  public func invalidateTranslations(ofPageAt address: GuestAddress) {
+    let page = GuestAddress(address.value & ~(Self.pageSize - 1))
+    for region in regions
+    where region.start <= page && page.value - region.start.value < region.count {
+      region.mapping.invalidateTranslations(
+        at: Int(page.value - region.start.value), count: Int(Self.pageSize))
+    }
+  }
+
   /// How many bytes of RAM the guest, or its loader, has touched: those the host had to provide.
   public func touchedBytes() -> Int {
     regions.reduce(0) { $0 + ($1.kind == .ram ? $1.mapping.residentBytes() : 0) }

@@ -2,6 +2,8 @@ import Host
 
 /// Files that the command line names, read whole.
 enum InputFile {
+  private static let chunk = 1 << 20
+
   /// The contents of `path`, which may be a pipe; no more than `limit` bytes, which are those of
   /// `hint`.
   static func contents(
@@ -15,7 +17,10 @@ enum InputFile {
       var bytes: [UInt8] = []
       bytes.reserveCapacity(kind == .regular ? size : 0)
       while true {
-        let more = try file.read(atMost: 1 << 20)
+        // A small file gets a small buffer: touching a page takes longer than reading it. The one
+        // byte more is for the end, which an empty read tells.
+        let left = kind == .regular ? max(0, size - bytes.count) + 1 : chunk
+        let more = try file.read(atMost: min(left, chunk))
         if more.isEmpty { return bytes }
         bytes += more
         if UInt64(bytes.count) > limit { throw .fileTooLarge }

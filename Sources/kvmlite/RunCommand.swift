@@ -43,12 +43,22 @@ struct RunCommand: ParsableCommand {
       "What the kernel is told, after the defaults (see --verbose).", valueName: "text"))
   var append: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Start a PC's firmware, such as SeaBIOS's bios.bin, instead of an image.", valueName: "file"))
+  var firmware: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Add a device: testdev, that of kvm-unit-tests. May be repeated.", valueName: "name"))
+  var device: [OptionalDevice] = []
+
   @Option(help: "The processors' features: host for all there are, baseline for x86-64-v2.")
   var cpu = CPUModel.host
 
   @Option(
     help: ArgumentHelp(
-      "The serial console: stdio, pty, none or file=PATH. (default: stdio)", valueName: "where"))
+      "The serial console: stdio, pty, none or file=PATH.", valueName: "where"))
   var console = ConsoleChoice.stdio
 
   @Option(
@@ -78,7 +88,8 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      initrd: initrd, commandLine: append, cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
+      initrd: initrd, firmware: firmware, devices: device, commandLine: append, cpu: cpu,
+      console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
       reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())
   }

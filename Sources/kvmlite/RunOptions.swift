@@ -10,6 +10,8 @@ struct RunOptions {
   var mode: CPUMode?
   var loadAddress: GuestAddress?
   var initrd: String?
+  var firmware: String?
+  var devices: [OptionalDevice] = []
   var commandLine: String?
   var cpu = CPUModel.host
   var console = ConsoleChoice.stdio

@@ -21,8 +21,7 @@ struct Session {
   }
 
   private func makeConfiguration() throws(Failure) -> Configuration {
-    var configuration = Configuration(
-      image: try ImageFile.read(options.image, limit: options.memorySize))
+    var configuration = Configuration(image: try makeImage())
     if let mode = options.mode { configuration.image.options.mode = mode }
     configuration.image.options.loadAddress = options.loadAddress
     configuration.image.options.commandLine = options.commandLine
@@ -31,6 +30,7 @@ struct Session {
         of: path, limit: options.memorySize, hint: "the guest's memory; give it more with --memory")
       configuration.image.options.initrd = BootFile(bytes, name: path)
     }
+    configuration.devices = Set(options.devices)
     configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize
     configuration.vcpuCount = options.vcpuCount
@@ -39,6 +39,21 @@ struct Session {
     configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
       .map(\.number)
     return configuration
+  }
+
+  private func makeImage() throws(Failure) -> Configuration.Image {
+    guard let firmware = options.firmware else {
+      return try ImageFile.read(options.image, limit: options.memorySize)
+    }
+    guard options.image == nil else {
+      throw Failure(
+        status: 64, message: "firmware starts from a disk, not from an image: give only one of both"
+      )
+    }
+    let bytes = try InputFile.contents(of: firmware, limit: 16 << 20, hint: "a firmware ROM")
+    var image = Configuration.Image(bytes, name: firmware)
+    image.isFirmware = true
+    return image
   }
 
   private func makeObservation() throws(Failure) -> Observation? {

@@ -87,6 +87,46 @@ struct MutationTests {
     #expect(planned > 200 && planned < 3_800)
   }
 
+  /// Every format that tells the guest something, by a sound image of it.
+  private static let kernels: [(name: String, bytes: [UInt8])] = [
+    (
+      "bzImage",
+      BzImageBuilder(setupSects: 1, initSize: 0x4000, kernel: [UInt8](repeating: 1, count: 0x400))
+        .bytes
+    ),
+    ("pvh", ELFBuilder.pvh().bytes), ("vmlinux", ELFBuilder.vmlinux.bytes),
+    ("multiboot", ELFBuilder.multiboot().bytes),
+    (
+      "a.out",
+      multibootHeader(
+        flags: 0x1_0000, addresses: [0x10_0000, 0x10_0000, 0x10_0028, 0x10_1000, 0x10_0000])
+        + [UInt8](repeating: 0xF4, count: 16)
+    ),
+  ]
+
+  @Test(arguments: 0..<5, [1 << 20, 32 << 20, 5 << 30] as [UInt64])
+  func noMutationOfAKernelTrapsOrLeavesRAM(index: Int, ram: UInt64) {
+    let (name, bytes) = Self.kernels[index]
+    var generator = Generator(state: UInt64(index) + ram)
+    var planned = 0
+    for round in 0..<2_000 {
+      // Most mutations of all of a bzImage would only change its setup code.
+      let header = name == "bzImage" ? 0x1F0..<0x270 : bytes.indices
+      let image =
+        bytes[..<header.lowerBound] + mutate(Array(bytes[header]), &generator)
+        + bytes[header.upperBound...]
+      let initrd = round % 3 == 0 ? [UInt8](repeating: 2, count: round * 40 + 1) : nil
+      let text = round % 2 == 0 ? String(repeating: "x", count: round) : nil
+      let plan = try? plan(
+        Array(image), ram: ram, initrd: initrd, commandLine: text,
+        rsdp: round % 5 == 0 ? 0xE_0000 : nil)
+      guard let plan else { continue }
+      planned += 1
+      check(plan, ram: ram)
+    }
+    #expect(planned < 1_900 && (planned > 50 || ram == 1 << 20), "\(name): \(planned) planned")
+  }
+
   @Test func noBytesTrap() {
     var generator = Generator(state: 1)
     for _ in 0..<300 {

@@ -28,10 +28,22 @@ private struct SeededGenerator: RandomNumberGenerator {
     try bus.add(clock, at: 0x70, count: 2)
     try bus.add(PostPort(), at: 0x80, count: 4)
     try bus.add(SystemControlPortA(machine: machine), at: 0x92, count: 1)
-    try bus.add(DebugConsole(sink: RecordingSink()), at: 0xE9, count: 1)
+    try bus.add(TestDevice(flush: { _ in }), at: 0xE0, count: TestDevice.portCount)
+    try bus.add(DebugConsole(sink: RecordingSink()), at: 0xED, count: 1)
     try bus.add(ExitPort(machine: machine), at: 0xF4, count: 4)
     try bus.add(uart, at: 0x3F8, count: 8)
+    try bus.add(
+      FirmwareConfiguration(
+        ramSize: 1 << 40, cpuCount: 1 << 20, files: [.init(name: "etc/x", bytes: [1, 2])]),
+      at: 0x510, count: 2)
+    try bus.add(
+      PowerManagement(
+        machine: machine, line: RecordingLine(), now: { UInt64.random(in: 0...UInt64.max) }),
+      at: 0x600, count: 12)
     try bus.add(ResetControl(machine: machine), at: 0xCF8, count: 4)
+    try bus.add(
+      TestInterruptPorts(lines: (0..<24).map { _ in RecordingLine() }), at: 0x2000, count: 24)
+    try bus.add(TestMemory(), at: 0xFF00_0000, count: TestMemory.size)
     return bus
   }
 
@@ -43,11 +55,12 @@ private struct SeededGenerator: RandomNumberGenerator {
     let uart = UART16550A(
       line: RecordingLine(), sink: RecordingSink(), demand: CountingDemand())
     let bus = try Self.makePC(uart)
-    let ports = bus.slots.flatMap { slot in (slot.start - 4)...(slot.last + 4) }
+    let places = bus.slots.map { slot in (slot.start - 4)...(slot.last + 4) }
     var tooWide = 0
 
     for _ in 0..<100_000 {
-      let port = ports.randomElement(using: &random) ?? 0
+      let place = try #require(places.randomElement(using: &random))
+      let port = UInt64.random(in: place, using: &random)
       let width = 1 << Int.random(in: 0...3, using: &random)
       let mask = UInt64.max >> UInt64(64 - width * 8)
       switch Int.random(in: 0..<8, using: &random) {

@@ -1,3 +1,4 @@
+import Devices
 import Foundation
 import KVM
 import Memory
@@ -31,10 +32,17 @@ struct ArchitectureTests {
       word.hasPrefix("0x") ? UInt64(word.dropFirst(2), radix: 16) : nil, "'\(word)' is no address")
   }
 
-  private func wiring() throws -> Wiring {
-    let control = try RunControl()
-    let configuration = Configuration(image: .init([0xF4]))
-    return Wiring(configuration, control, try InputPump(.none, unread: [], control), nil)
+  // Without and with what is only there when asked for.
+  private func slots() throws -> [Bus.Slot] {
+    try [[], Set(OptionalDevice.allCases)].flatMap { devices in
+      let control = try RunControl()
+      var configuration = Configuration(image: .init([0xF4]))
+      configuration.devices = devices
+      let wiring = Wiring(
+        configuration, control, try InputPump(.none, unread: [], control), nil,
+        try GuestMemory(ramSize: GuestMemory.pageSize))
+      return wiring.ports.slots + wiring.mmio.slots
+    }
   }
 
   @Test("the device table has each device of the buses, and no other, where it is")
@@ -45,14 +53,17 @@ struct ArchitectureTests {
       let name = row[0].trimmingCharacters(in: ["`"])
       return Place(name: name, first: range.lowerBound, last: range.upperBound)
     }
-    let wiring = try wiring()
-    let real = (wiring.ports.slots + wiring.mmio.slots).map {
+    let real = try slots().map {
       Place(name: $0.device.name.description, first: $0.start, last: $0.last)
     }
     #expect(Set(told) == Set(real))
-    #expect(told.count == real.count)
+    #expect(Set(told).count == told.count)
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
-    #expect(interrupts.map { "\($0[0]) \($0[2])" } == ["`uart` \(Layout.serialInterrupt)"])
+    #expect(
+      interrupts.map { "\($0[0]) \($0[2])" } == [
+        "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
+        "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
+      ])
   }
 
   @Test("the table of KVM's own devices has their ports and addresses")
@@ -82,15 +93,23 @@ struct ArchitectureTests {
       (boot.pageTables.value, PageTables.count * PageTables.tableSize),
       (boot.bootSector.value, 512),
       (boot.flatImage.value, nil),
+      (Layout.acpiTables.value, Layout.mpTables.value - Layout.acpiTables.value),
+      (Layout.mpTables.value, Layout.firmwareEnd.value - Layout.mpTables.value),
       (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
+      (Layout.acpiTables.value, Layout.firmwareEnd.value - Layout.acpiTables.value),
+      (Layout.testMemory.value, TestMemory.size),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
+      (Layout.testMemory.value, TestMemory.size),
       (GuestMemory.holeEnd, nil),
     ]
     let expected = real.map { stretch in
       Place(first: stretch.start, last: stretch.count.map { stretch.start + $0 - 1 } ?? .max)
     }
-    #expect(Set(told) == Set(expected))
+    let ranges = ([boot.information] + boot.reserved).map {
+      Place(first: $0.lowerBound.value, last: $0.upperBound.value - 1)
+    }
+    #expect(Set(told) == Set(expected + ranges))
     #expect(boot.stackTop == boot.flatImage)
   }
 

@@ -1,0 +1,124 @@
+/// A piece of ACPI Machine Language: the bytes of one or more terms (ACPI 6.5, chapter 20).
+struct AML: Sendable {
+  private(set) var bytes: [UInt8]
+
+  private init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+  /// Table 20.6, AML Byte Stream Byte Values.
+  private enum Op {
+    static let zero: UInt8 = 0x00
+    static let one: UInt8 = 0x01
+    static let name: UInt8 = 0x08
+    static let bytePrefix: UInt8 = 0x0A
+    static let wordPrefix: UInt8 = 0x0B
+    static let dwordPrefix: UInt8 = 0x0C
+    static let stringPrefix: UInt8 = 0x0D
+    static let qwordPrefix: UInt8 = 0x0E
+    static let scope: UInt8 = 0x10
+    static let buffer: UInt8 = 0x11
+    static let package: UInt8 = 0x12
+    static let extended: UInt8 = 0x5B
+    static let device: UInt8 = 0x82
+  }
+}
+
+// MARK: - Named objects
+
+extension AML {
+  /// `Scope (path) { terms }`
+  static func scope(_ path: String, _ terms: [AML]) -> AML {
+    AML([Op.scope] + withLength(name(path) + joined(terms)))
+  }
+
+  /// `Device (name) { terms }`
+  static func device(_ path: String, _ terms: [AML]) -> AML {
+    AML([Op.extended, Op.device] + withLength(name(path) + joined(terms)))
+  }
+
+  /// `Name (name, value)`
+  static func name(_ path: String, _ value: AML) -> AML {
+    AML([Op.name] + name(path) + value.bytes)
+  }
+
+  /// The terms one after the other.
+  static func joined(_ terms: [AML]) -> [UInt8] { terms.flatMap(\.bytes) }
+
+  /// A name of one segment of up to four characters, `\` before it or not (20.2.2).
+  private static func name(_ path: String) -> [UInt8] {
+    var bytes: [UInt8] = []
+    var segment = Array(path.utf8)
+    if segment.first == UInt8(ascii: "\\") { bytes.append(segment.removeFirst()) }
+    precondition((1...4).contains(segment.count), "\(path) isn't a name of one segment")
+    while segment.count < 4 { segment.append(UInt8(ascii: "_")) }
+    return bytes + segment
+  }
+}
+
+// MARK: - Data
+
+extension AML {
+  /// An integer, in the shortest form (20.2.3).
+  static func integer(_ value: UInt64) -> AML {
+    var bytes: [UInt8] = []
+    switch value {
+    case 0: return AML([Op.zero])
+    case 1: return AML([Op.one])
+    case ...0xFF: bytes = [Op.bytePrefix, UInt8(value)]
+    case ...0xFFFF:
+      bytes = [Op.wordPrefix]
+      bytes.append(littleEndian: UInt16(value))
+    case ...0xFFFF_FFFF:
+      bytes = [Op.dwordPrefix]
+      bytes.append(littleEndian: UInt32(value))
+    default:
+      bytes = [Op.qwordPrefix]
+      bytes.append(littleEndian: value)
+    }
+    return AML(bytes)
+  }
+
+  /// A string of ASCII characters.
+  static func string(_ text: String) -> AML {
+    AML([Op.stringPrefix] + text.utf8 + [0])
+  }
+
+  /// `Buffer () { bytes }`
+  static func buffer(_ bytes: [UInt8]) -> AML {
+    AML([Op.buffer] + withLength(integer(UInt64(bytes.count)).bytes + bytes))
+  }
+
+  /// `Package () { elements }`, of up to 255.
+  static func package(_ elements: [AML]) -> AML {
+    precondition(elements.count <= 255)
+    return AML([Op.package] + withLength([UInt8(elements.count)] + joined(elements)))
+  }
+
+  /// `EISAID (text)`: three letters of 5 bits each and four hexadecimal digits, most significant
+  /// byte first (19.6.37).
+  static func eisaID(_ text: String) -> AML {
+    let characters = Array(text.utf8)
+    precondition(characters.count == 7, "\(text) isn't an EISA ID")
+    var id: UInt32 = 0
+    for letter in characters[..<3] { id = id << 5 | UInt32(letter & 0x1F) }
+    for digit in characters[3...] {
+      id = id << 4 | UInt32(Character(UnicodeScalar(digit)).hexDigitValue ?? 0)
+    }
+    return integer(UInt64(id.byteSwapped))
+  }
+
+  /// Puts PkgLength before `contents` (20.2.4): it counts itself; up to 63 in one byte, or 4 bits in
+  /// the first of two to four bytes and 8 in each of the others.
+  private static func withLength(_ contents: [UInt8]) -> [UInt8] {
+    if contents.count + 1 < 1 << 6 { return [UInt8(contents.count + 1)] + contents }
+    for more in 1...3 {
+      let length = contents.count + 1 + more
+      guard length < 1 << (4 + 8 * more) else { continue }
+      var bytes = [UInt8(more << 6 | length & 0xF)]
+      for index in 0..<more {
+        bytes.append(UInt8(truncatingIfNeeded: length >> (4 + 8 * index)))
+      }
+      return bytes + contents
+    }
+    preconditionFailure("a package of \(contents.count) bytes")
+  }
+}

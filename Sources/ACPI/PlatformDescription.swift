@@ -1,0 +1,137 @@
+/// What firmware tells a kernel about the machine: the one source of the ACPI and MP tables.
+public struct PlatformDescription: Sendable {
+  /// The local APIC ID of each processor; the first is the one that boots. Its place in the array is
+  /// the processor's UID.
+  public var processors: [UInt32]
+  /// What CPUID leaf 1 says of the processors, for the MP table.
+  public var processorIdentity = ProcessorIdentity()
+  /// Where every processor has its local APIC.
+  public var localAPIC: UInt32
+  /// The I/O APIC.
+  public var ioapic: IOAPIC
+  /// ISA interrupts that are otherwise than edge-triggered, active high and on the I/O APIC's input
+  /// of their own number.
+  public var overrides: [InterruptOverride] = []
+  /// The registers by which a kernel switches the power off and tells the time.
+  public var powerManagement: PowerManagement
+  /// The register that resets the machine.
+  public var reset: Reset
+  /// The serial ports, COM1 first.
+  public var serialPorts: [SerialPort] = []
+  /// The first port of the real-time clock.
+  public var realTimeClock: UInt16
+
+  /// A machine with these parts and no serial port.
+  public init(
+    processors: [UInt32], localAPIC: UInt32, ioapic: IOAPIC, powerManagement: PowerManagement,
+    reset: Reset, realTimeClock: UInt16
+  ) {
+    self.processors = processors
+    self.localAPIC = localAPIC
+    self.ioapic = ioapic
+    self.powerManagement = powerManagement
+    self.reset = reset
+    self.realTimeClock = realTimeClock
+  }
+
+  /// Family, model and features, as CPUID leaf 1 has them in EAX and EDX.
+  public struct ProcessorIdentity: Sendable {
+    /// EAX: stepping, model and family.
+    public var signature: UInt32
+    /// EDX: the features that every processor with an APIC has.
+    public var features: UInt32
+
+    /// Takes both as they are; 0 where nothing is known.
+    public init(signature: UInt32 = 0, features: UInt32 = 0) {
+      self.signature = signature
+      self.features = features
+    }
+  }
+
+  /// An I/O APIC.
+  public struct IOAPIC: Sendable {
+    /// What its ID register holds.
+    public var id: UInt8
+    /// Where its registers are.
+    public var address: UInt32
+    /// The global system interrupt of its first input.
+    public var interruptBase: UInt32
+
+    /// Takes the three as they are.
+    public init(id: UInt8, address: UInt32, interruptBase: UInt32) {
+      self.id = id
+      self.address = address
+      self.interruptBase = interruptBase
+    }
+  }
+
+  /// How an ISA interrupt differs from the bus's rule.
+  public struct InterruptOverride: Sendable {
+    /// The ISA interrupt.
+    public var interrupt: UInt8
+    /// The global system interrupt that it is.
+    public var globalInterrupt: UInt32
+    /// Whether it is level-triggered instead of edge-triggered. Active high it is in any case.
+    public var isLevelTriggered: Bool
+
+    /// Takes the three as they are.
+    public init(interrupt: UInt8, globalInterrupt: UInt32, isLevelTriggered: Bool) {
+      self.interrupt = interrupt
+      self.globalInterrupt = globalInterrupt
+      self.isLevelTriggered = isLevelTriggered
+    }
+  }
+
+  /// The fixed hardware of ACPI (ACPI 6.5, 4.8).
+  public struct PowerManagement: Sendable {
+    /// PM1a_EVT_BLK: 4 ports, status and enable.
+    public var event: UInt16
+    /// PM1a_CNT_BLK: 2 ports.
+    public var control: UInt16
+    /// PM_TMR_BLK: 4 ports, of which the timer counts in 24 bits.
+    public var timer: UInt16
+    /// The interrupt of all this, the SCI.
+    public var interrupt: UInt16
+    /// What SLP_TYP must be for the power to go off.
+    public var powerOffType: UInt8
+
+    /// Takes all as they are.
+    public init(
+      event: UInt16, control: UInt16, timer: UInt16, interrupt: UInt16, powerOffType: UInt8
+    ) {
+      self.event = event
+      self.control = control
+      self.timer = timer
+      self.interrupt = interrupt
+      self.powerOffType = powerOffType
+    }
+  }
+
+  /// How the machine is reset: `value` goes to `port`.
+  public struct Reset: Sendable {
+    /// A port of one byte.
+    public var port: UInt16
+    /// What resets the machine.
+    public var value: UInt8
+
+    /// Takes both as they are.
+    public init(port: UInt16, value: UInt8) {
+      self.port = port
+      self.value = value
+    }
+  }
+
+  /// A 16550A at 8 ports.
+  public struct SerialPort: Sendable {
+    /// The first port.
+    public var port: UInt16
+    /// Its ISA interrupt, 0 to 15.
+    public var interrupt: UInt8
+
+    /// Takes both as they are.
+    public init(port: UInt16, interrupt: UInt8) {
+      self.port = port
+      self.interrupt = interrupt
+    }
+  }
+}

@@ -1,0 +1,175 @@
+import Synchronization
+
+/// The fixed hardware of ACPI as the PIIX4 has it: PM1a's event and control registers and the
+/// power-management timer, in 12 ports (ACPI 6.5, 4.8.3).
+///
+/// There is no System Management Mode, so the machine is in ACPI mode from the start (SCI_EN is
+/// always set). The timer's status comes as time passes, for guests that look; an SCI of its own it
+/// raises no sooner than at the next access, since kernels keep time by other means.
+public final class PowerManagement: Device {
+  /// The name that traces and tables show.
+  public var name: StaticString { "acpi-pm" }
+  /// Takes up to four bytes in one piece.
+  public var widestAccess: Int { 4 }
+
+  private let machine: any MachineControl
+  private let line: any InterruptLine
+  private let now: @Sendable () -> UInt64
+  private let start: UInt64
+  private let state = Mutex(State())
+
+  /// What must be in SLP_TYP for the power to go off, as in the PIIX4. Guests without ACPI count on
+  /// it: they write 0x2000, SLP_EN alone, as they do for QEMU.
+  public static let powerOffType: UInt8 = 0
+  /// How fast the timer counts.
+  public static let timerHertz: UInt64 = 3_579_545
+
+  /// Where the registers stand, from the first port on; PM1_STS is at 0.
+  private enum Offset {
+    static let enable = 2
+    static let control = 4
+    static let timer = 8
+    static let end = 12
+  }
+
+  private struct State {
+    var status: Events = []
+    var enable: Events = []
+    var control: Control = []
+    // How often the timer's highest bit had changed when it was last looked at.
+    var timerChanges: UInt64 = 0
+    var isRaised = false
+  }
+
+  /// PM1_STS and PM1_EN (4.8.3.1).
+  private struct Events: OptionSet {
+    let rawValue: UInt16
+    static let timer = Self(rawValue: 1 << 0)
+    static let global = Self(rawValue: 1 << 5)
+    static let powerButton = Self(rawValue: 1 << 8)
+    // No sleep button, no alarm of the clock's, no wake-up.
+    static let all: Self = [.timer, .global, .powerButton]
+  }
+
+  /// PM1_CNT (4.8.3.2).
+  private struct Control: OptionSet {
+    let rawValue: UInt16
+    static let sciEnable = Self(rawValue: 1 << 0)
+    static let busMasterReload = Self(rawValue: 1 << 1)
+    static let sleepType = Self(rawValue: 7 << 10)
+    static let sleepEnable = Self(rawValue: 1 << 13)
+    // The others read zero: GBL_RLS and SLP_EN are for writing only.
+    static let kept: Self = [.busMasterReload, .sleepType]
+    var sleepTypeValue: UInt16 { rawValue >> 10 & 7 }
+  }
+
+  /// Registers that switch `machine` off and raise `line`, the SCI; `now` is any clock that counts
+  /// nanoseconds and never goes back.
+  public init(
+    machine: any MachineControl, line: any InterruptLine, now: @escaping @Sendable () -> UInt64
+  ) {
+    self.machine = machine
+    self.line = line
+    self.now = now
+    start = now()
+  }
+
+  /// Tells the guest that somebody has pressed the power button.
+  public func pressPowerButton() {
+    state.withLock { state in
+      state.status.insert(.powerButton)
+      update(&state)
+    }
+  }
+}
+
+// MARK: - Accesses
+
+extension PowerManagement {
+  /// Answers the registers' bytes; between the registers there are ones.
+  public func read(offset: UInt64, width: Int) -> UInt64 {
+    let ticks = ticks
+    return state.withLock { state in
+      advance(&state, to: ticks)
+      return (0..<width).reduce(0) { value, index in
+        let place = Int(truncatingIfNeeded: offset & 0xFF) + index
+        return value | UInt64(byte(place, state, ticks)) << UInt64(index * 8)
+      }
+    }
+  }
+
+  /// Takes the registers' bytes, each by its own rule.
+  public func write(offset: UInt64, width: Int, value: UInt64) {
+    let ticks = ticks
+    let isOff = state.withLock { state in
+      advance(&state, to: ticks)
+      var isOff = false
+      for index in 0..<width {
+        let byte = UInt8(truncatingIfNeeded: value >> UInt64(index * 8))
+        let place = Int(truncatingIfNeeded: offset & 0xFF) + index
+        if write(byte, place, &state) { isOff = true }
+      }
+      update(&state)
+      return isOff
+    }
+    if isOff { machine.requestPowerOff() }
+  }
+
+  private func byte(_ place: Int, _ state: State, _ ticks: UInt64) -> UInt8 {
+    let shift = UInt16(place & 1) * 8
+    switch place {
+    case ..<Offset.enable: return UInt8(truncatingIfNeeded: state.status.rawValue >> shift)
+    case ..<Offset.control: return UInt8(truncatingIfNeeded: state.enable.rawValue >> shift)
+    case ..<(Offset.control + 2):
+      return UInt8(truncatingIfNeeded: state.control.union(.sciEnable).rawValue >> shift)
+    case ..<Offset.timer: return 0xFF
+    case ..<Offset.end:
+      // TMR_VAL_EXT isn't set in FADT: 24 bits, and zeros above.
+      return UInt8(truncatingIfNeeded: (ticks & 0xFF_FFFF) >> UInt64((place & 3) * 8))
+    default: return 0xFF
+    }
+  }
+
+  /// Takes one byte; returns whether it switches the power off.
+  private func write(_ byte: UInt8, _ place: Int, _ state: inout State) -> Bool {
+    let shift = UInt16(place & 1) * 8
+    let bits = UInt16(byte) << shift
+    let others = ~(UInt16(0xFF) << shift)
+    switch place {
+    case ..<Offset.enable: state.status.subtract(Events(rawValue: bits))
+    case ..<Offset.control:
+      let new = Events(rawValue: state.enable.rawValue & others | bits)
+      state.enable = new.intersection(.all)
+    case ..<(Offset.control + 2):
+      let new = Control(rawValue: state.control.rawValue & others | bits)
+      state.control = new.intersection(.kept)
+      return new.contains(.sleepEnable) && new.sleepTypeValue == UInt16(Self.powerOffType)
+    default: break
+    }
+    return false
+  }
+}
+
+// MARK: - Time and the SCI
+
+extension PowerManagement {
+  // Whole seconds and the rest apart, so that no product overflows.
+  private var ticks: UInt64 {
+    let (seconds, fraction) = (now() &- start).quotientAndRemainder(dividingBy: 1_000_000_000)
+    return seconds &* Self.timerHertz &+ fraction * Self.timerHertz / 1_000_000_000
+  }
+
+  /// TMR_STS is set whenever bit 23 of the timer changes (4.8.3.3).
+  private func advance(_ state: inout State, to ticks: UInt64) {
+    let changes = ticks >> 23
+    if changes != state.timerChanges { state.status.insert(.timer) }
+    state.timerChanges = changes
+    update(&state)
+  }
+
+  private func update(_ state: inout State) {
+    let isRaised = !state.status.isDisjoint(with: state.enable)
+    if isRaised != state.isRaised { line.set(isRaised) }
+    state.isRaised = isRaised
+  }
+}

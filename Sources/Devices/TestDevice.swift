@@ -1,0 +1,112 @@
+import Synchronization
+
+/// The device that kvm-unit-tests try KVM with, as QEMU's pc-testdev: a latch, a way to flush a page
+/// and to raise interrupts, and memory that isn't RAM.
+///
+/// This is the part at ports 0xE0 to 0xEB: at 0 a latch of 32 bits, at 4 the flush, at 8 the latch
+/// again. The rest are devices of their own.
+public final class TestDevice: Device {
+  /// The name that traces and tables show.
+  public var name: StaticString { "testdev" }
+  /// Takes up to four bytes in one piece.
+  public var widestAccess: Int { 4 }
+
+  private let flush: @Sendable (UInt64) -> Void
+  private let latch = Mutex<UInt32>(0)
+
+  /// How many ports this part has.
+  public static let portCount: UInt64 = 12
+  private static let flushOffset: UInt64 = 4
+
+  /// A test device; `flush` makes KVM forget how it translates the page at a guest-physical address.
+  public init(flush: @escaping @Sendable (UInt64) -> Void) { self.flush = flush }
+
+  /// Answers those bytes of the latch; the flush port reads ones.
+  public func read(offset: UInt64, width: Int) -> UInt64 {
+    guard !isFlush(offset) else { return mask(width) }
+    return UInt64(latch.withLock { $0 } >> shift(offset)) & mask(width)
+  }
+
+  /// Sets those bytes of the latch, or flushes the page at an address of 32 bits.
+  public func write(offset: UInt64, width: Int, value: UInt64) {
+    if isFlush(offset) {
+      if offset == Self.flushOffset && width == 4 { flush(value & 0xFFFF_F000) }
+      return
+    }
+    let lanes = UInt32(truncatingIfNeeded: mask(width) << UInt64(shift(offset)))
+    let bits = UInt32(truncatingIfNeeded: value << UInt64(shift(offset)))
+    latch.withLock { $0 = $0 & ~lanes | bits & lanes }
+  }
+
+  private func isFlush(_ offset: UInt64) -> Bool { offset & 0xC == Self.flushOffset }
+
+  private func shift(_ offset: UInt64) -> UInt32 { UInt32(offset & 3) * 8 }
+
+  private func mask(_ width: Int) -> UInt64 { .max >> UInt64(clamping: 64 - width * 8) }
+}
+
+// MARK: - Interrupts
+
+/// The ports from 0x2000 on: a byte that isn't zero raises the interrupt line of that number, zero
+/// lowers it.
+public final class TestInterruptPorts: Device {
+  /// The name that traces and tables show.
+  public var name: StaticString { "testdev-irq" }
+  /// Sees wider writes whole, to refuse them.
+  public var widestAccess: Int { 4 }
+
+  private let lines: [any InterruptLine]
+
+  /// A port for each of `lines`.
+  public init(lines: [any InterruptLine]) { self.lines = lines }
+
+  /// Answers ones: the ports are for writing.
+  public func read(offset: UInt64, width: Int) -> UInt64 {
+    .max >> UInt64(clamping: 64 - width * 8)
+  }
+
+  /// Sets the line of that offset. Only bytes count.
+  public func write(offset: UInt64, width: Int, value: UInt64) {
+    guard width == 1, offset < UInt64(lines.count) else { return }
+    lines[Int(offset)].set(value != 0)
+  }
+}
+
+// MARK: - Memory
+
+/// The 64 KiB at 0xFF000000 that keep what is written but aren't RAM: each access leaves the guest.
+public final class TestMemory: Device {
+  /// The name that traces and tables show.
+  public var name: StaticString { "testdev-memory" }
+  /// Takes up to eight bytes in one piece.
+  public var widestAccess: Int { 8 }
+
+  /// How many bytes there are.
+  public static let size: UInt64 = 0x10000
+  private let bytes = Mutex([UInt8](repeating: 0, count: Int(TestMemory.size)))
+
+  /// Memory full of zeros.
+  public init() {}
+
+  /// Answers the bytes from `offset` on.
+  public func read(offset: UInt64, width: Int) -> UInt64 {
+    bytes.withLock { bytes in
+      (0..<width).reduce(0) { value, index in
+        value | UInt64(bytes[place(offset, index)]) << UInt64(index * 8)
+      }
+    }
+  }
+
+  /// Keeps the bytes from `offset` on.
+  public func write(offset: UInt64, width: Int, value: UInt64) {
+    bytes.withLock { bytes in
+      for index in 0..<width {
+        bytes[place(offset, index)] = UInt8(truncatingIfNeeded: value >> UInt64(index * 8))
+      }
+    }
+  }
+
+  private func place(_ offset: UInt64, _ index: Int) -> Int {
+    Int((offset &+ UInt64(index)) % Self.size)
+  }
+}

@@ -1,0 +1,6 @@
+/// Devices that a machine has only when asked for.
+public enum OptionalDevice: String, CaseIterable, Sendable {
+  /// The device that kvm-unit-tests look for, QEMU's pc-testdev. It takes the debug console's place
+  /// among the ports.
+  case testDevice = "testdev"
+}

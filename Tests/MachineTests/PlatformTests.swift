@@ -1,0 +1,146 @@
+import Boot
+import Guests
+import Machine
+import Memory
+import TestSupport
+import Testing
+
+@Suite("The platform", .needsKVM)
+struct PlatformTests {
+  @Test("switches off by ACPI's S5")
+  func powerOff() throws {
+    let run = try run(try #require(Guest.named("poweroff")).image)
+    #expect(run.outcome.kind == "poweredOff")
+    #expect(run.outputText == "Switching off.\n")
+  }
+
+  @Test("tells a kernel of itself by ACPI and MP tables", arguments: [1, 4])
+  func tables(vcpus: Int) throws {
+    let run = try run(try #require(Guest.named("hello-elf32")).image, mode: nil) {
+      $0.vcpuCount = vcpus
+    }
+    let memory = run.machine.memory
+    #expect(try memory.read(8, at: Layout.acpiTables) == Array("RSD PTR ".utf8))
+    #expect(try memory.read(20, at: Layout.acpiTables).reduce(0, &+) == 0)
+    #expect(try memory.read(4, at: Layout.mpTables) == Array("_MP_".utf8))
+    // The table behind the pointer: its 44 bytes and then a 0 for each processor's entry.
+    let table = GuestAddress(
+      UInt64(try run.word(GuestAddress(Layout.mpTables.value + 4), UInt32.self)))
+    let entries = try memory.read(20 * vcpus + 1, at: GuestAddress(table.value + 44))
+    #expect((0..<vcpus).map { entries[$0 * 20 + 1] } == (0..<UInt8(vcpus)).map { $0 })
+    #expect(entries[20 * vcpus] == 1)
+    // What the host's CPUID says of the processor.
+    #expect(entries[4..<8].contains { $0 != 0 })
+  }
+
+  @Test("leaves the memory of flat images and of small guests alone")
+  func noTables() throws {
+    let flat = try run(TestGuest.halt)
+    #expect(
+      try flat.machine.memory.read(8, at: Layout.acpiTables) == [UInt8](repeating: 0, count: 8))
+    let small = try run(TestGuest.halt) { $0.memorySize = 128 << 10 }
+    #expect(small.outcome.kind == "halted")
+  }
+
+  @Test("answers fw_cfg with the number of VCPUs", arguments: [1, 3])
+  func firmwareConfiguration(vcpus: Int) throws {
+    let run = try run(Self.readsFirmwareConfiguration) { $0.vcpuCount = vcpus }
+    #expect(run.outcome.kind == "halted")
+    #expect(try run.word(0x10100, UInt16.self) == UInt16(vcpus))
+    #expect(try run.machine.memory.read(4, at: 0x10102) == Array("QEMU".utf8))
+  }
+
+  @Test("takes interrupts from the test device to the guest's handler")
+  func testInterrupt() throws {
+    let run = try run(Self.raisesInterrupt) { $0.devices = [.testDevice] }
+    #expect(run.outcome.kind == "halted")
+    #expect(try run.word(0x10100, UInt8.self) == 0x5A)
+  }
+
+  @Test("has the test device's memory and latch, and its flush loses nothing")
+  func testMemory() throws {
+    let run = try run(Self.usesTestDevice, mode: .protected) { $0.devices = [.testDevice] }
+    #expect(run.outcome.kind == "halted")
+    #expect(try run.word(0x20000, UInt32.self) == 0x12_3456)
+    #expect(try run.word(0x20004, UInt8.self) == 0x56)
+    #expect(try run.word(0x20008, UInt32.self) == 0xABCD_EF01)
+  }
+
+  /// Selects item 5 and reads 2 bytes to offset 0x100, then item 0 and 4 bytes by REP INSB.
+  private static let readsFirmwareConfiguration: [UInt8] = [
+    0xBA, 0x10, 0x05,  // 00: mov dx,0x510
+    0xB8, 0x05, 0x00,  // 03: mov ax,0x5
+    0xEF,  // 06: out dx,ax
+    0x42,  // 07: inc dx
+    0xEC,  // 08: in al,dx
+    0x3E, 0xA2, 0x00, 0x01,  // 09: mov ds:0x100,al
+    0xEC,  // 0d: in al,dx
+    0x3E, 0xA2, 0x01, 0x01,  // 0e: mov ds:0x101,al
+    0x4A,  // 12: dec dx
+    0xB8, 0x00, 0x00,  // 13: mov ax,0x0
+    0xEF,  // 16: out dx,ax
+    0x42,  // 17: inc dx
+    0x1E,  // 18: push ds
+    0x07,  // 19: pop es
+    0xBF, 0x02, 0x01,  // 1a: mov di,0x102
+    0xB9, 0x04, 0x00,  // 1d: mov cx,0x4
+    0xFC,  // 20: cld
+    0xF3, 0x6C,  // 21: rep ins BYTE PTR es:[di],dx
+    0xFA,  // 23: cli
+    0xF4,  // 24: hlt
+  ]
+
+  /// Raises IRQ 5 by port 0x2005; the handler lowers it, leaves 0x5A at offset 0x100 and ends.
+  private static let raisesInterrupt: [UInt8] = [
+    0x31, 0xC0,  // 00: xor ax,ax
+    0x8E, 0xC0,  // 02: mov es,ax
+    0x26, 0xC7, 0x06, 0x94, 0x00, 0x2E, 0x00,  // 04: mov WORD PTR es:0x94,0x2e
+    0x26, 0x8C, 0x0E, 0x96, 0x00,  // 0b: mov WORD PTR es:0x96,cs
+    0xB0, 0x11,  // 10: mov al,0x11
+    0xE6, 0x20,  // 12: out 0x20,al
+    0xB0, 0x20,  // 14: mov al,0x20
+    0xE6, 0x21,  // 16: out 0x21,al
+    0xB0, 0x04,  // 18: mov al,0x4
+    0xE6, 0x21,  // 1a: out 0x21,al
+    0xB0, 0x01,  // 1c: mov al,0x1
+    0xE6, 0x21,  // 1e: out 0x21,al
+    0xB0, 0xDF,  // 20: mov al,0xdf
+    0xE6, 0x21,  // 22: out 0x21,al
+    0xBA, 0x05, 0x20,  // 24: mov dx,0x2005
+    0xB0, 0x01,  // 27: mov al,0x1
+    0xFB,  // 29: sti
+    0xEE,  // 2a: out dx,al
+    0xF4,  // 2b: hlt
+    0xEB, 0xFD,  // 2c: jmp 0x2b
+    0xB0, 0x00,  // 2e: mov al,0x0
+    0xEE,  // 30: out dx,al
+    0xC6, 0x06, 0x00, 0x01, 0x5A,  // 31: mov BYTE PTR ds:0x100,0x5a
+    0xB0, 0x20,  // 36: mov al,0x20
+    0xE6, 0x20,  // 38: out 0x20,al
+    0xFA,  // 3a: cli
+    0xF4,  // 3b: hlt
+  ]
+
+  /// Leaves what it reads from the memory and the latch at 0x20000, and what a page holds after it was
+  /// flushed.
+  private static let usesTestDevice: [UInt8] = [
+    0xBF, 0x10, 0x00, 0x00, 0xFF,  // 00: mov edi,0xff000010
+    0xB8, 0x78, 0x56, 0x34, 0x12,  // 05: mov eax,0x12345678
+    0x89, 0x07,  // 0a: mov DWORD PTR [edi],eax
+    0x8B, 0x5F, 0x01,  // 0c: mov ebx,DWORD PTR [edi+0x1]
+    0x3E, 0x89, 0x1D, 0x00, 0x00, 0x02, 0x00,  // 0f: mov DWORD PTR ds:0x20000,ebx
+    0x66, 0xBA, 0xE0, 0x00,  // 16: mov dx,0xe0
+    0xEF,  // 1a: out dx,eax
+    0x66, 0xBA, 0xE9, 0x00,  // 1b: mov dx,0xe9
+    0xEC,  // 1f: in al,dx
+    0x3E, 0xA2, 0x04, 0x00, 0x02, 0x00,  // 20: mov ds:0x20004,al
+    0x3E, 0xC7, 0x05, 0x00, 0x10, 0x02, 0x00, 0x01, 0xEF, 0xCD, 0xAB,  // 26: mov ds:0x21000,imm
+    0xB8, 0x23, 0x11, 0x02, 0x00,  // 31: mov eax,0x21123
+    0x66, 0xBA, 0xE4, 0x00,  // 36: mov dx,0xe4
+    0xEF,  // 3a: out dx,eax
+    0x3E, 0x8B, 0x0D, 0x00, 0x10, 0x02, 0x00,  // 3b: mov ecx,DWORD PTR ds:0x21000
+    0x3E, 0x89, 0x0D, 0x08, 0x00, 0x02, 0x00,  // 42: mov DWORD PTR ds:0x20008,ecx
+    0xFA,  // 49: cli
+    0xF4,  // 4a: hlt
+  ]
+}

@@ -1,0 +1,1 @@
+"""Hosts for scripts/host: one module for each, and what they share."""
