@@ -1,5 +1,6 @@
 import KVM
 import Memory
+import TestSupport
 import Testing
 
 /// A VM with some RAM and one VCPU in real mode, without anything else: what wrappers are tried on.
@@ -63,10 +64,12 @@ struct Bench {
 
   /// Runs until something else than an interruption.
   func run() throws -> Exit {
+    let watchdog = try Watchdog(vcpu)
+    defer { watchdog.stop() }
     while true {
       let exit = try vcpu.run()
-      if case .interrupted = exit { continue }
-      return exit
+      guard case .interrupted = exit else { return exit }
+      if watchdog.isOver { throw Overdue("the guest did nothing that leaves it") }
     }
   }
 
