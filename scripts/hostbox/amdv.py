@@ -91,9 +91,9 @@ def qemu(root, options, image, archive, channels, disk):
             arguments += ["-add-fd", f"fd={descriptor},set=1"]
         arguments += [
             "-drive", "if=none,id=disk,format=raw,file.locking=off,file=/dev/fdset/1",
-            "-device", "pcie-root-port,id=port,chassis=1",
+            "-device", "pcie-root-port,id=rootport,chassis=1",
             "-device", "nvme-subsys,id=subsystem",
-            "-device", "nvme,serial=kvmlite,id=nvme,subsys=subsystem,bus=port,sriov_max_vfs=4,"
+            "-device", "nvme,serial=kvmlite,id=nvme,subsys=subsystem,bus=rootport,sriov_max_vfs=4,"
             "sriov_vq_flexible=8,sriov_vi_flexible=4",
             "-device", "nvme-ns,drive=disk,bus=nvme,nsid=1,shared=true"]
     return arguments + ["-kernel", image, "-initrd", archive, "-append", kernel_options]
