@@ -26,10 +26,11 @@ public enum Layout {
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.
   public static let localAPIC: GuestAddress = 0xFEE0_0000
-  /// One page that KVM needs on Intel processors without unrestricted guests.
-  public static let identityMap: GuestAddress = 0xFFFB_C000
+  /// One page that KVM needs on Intel processors without unrestricted guests: below the largest ROM
+  /// that ends at 4 GiB, for KVM's own memory can't share an address with the machine's.
+  public static let identityMap: GuestAddress = 0xFEFF_C000
   /// Three pages that KVM needs for the same; they follow the identity map.
-  public static let taskState: GuestAddress = 0xFFFB_D000
+  public static let taskState: GuestAddress = 0xFEFF_D000
 
   // MARK: Ports
 
