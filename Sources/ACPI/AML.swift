@@ -31,8 +31,22 @@ extension AML {
   }
 
   /// `Device (name) { terms }`
-  static func device(_ path: String, _ terms: [AML]) -> AML {
-    AML([Op.extended, Op.device] + withLength(name(path) + joined(terms)))
+  static func device(_ path: String, _ terms: [AML]) -> AML { device(name(path), terms) }
+
+  /// `Device () { terms }` with the number `index`, in so many hexadecimal digits, behind the letters
+  /// of its name. Digits are put together here, for the standard library's way to a string costs more
+  /// than all tables, the first time.
+  static func device(_ prefix: String, _ index: Int, digits: Int, _ terms: [AML]) -> AML {
+    var name = Array(prefix.utf8)
+    for digit in (0..<digits).reversed() {
+      let value = UInt8(truncatingIfNeeded: index >> (4 * digit)) & 0xF
+      name.append(value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "A") + value - 10)
+    }
+    return device(segment(name), terms)
+  }
+
+  private static func device(_ name: [UInt8], _ terms: [AML]) -> AML {
+    AML([Op.extended, Op.device] + withLength(name + joined(terms)))
   }
 
   /// `Name (name, value)`
@@ -43,14 +57,17 @@ extension AML {
   /// The terms one after the other.
   static func joined(_ terms: [AML]) -> [UInt8] { terms.flatMap(\.bytes) }
 
-  /// A name of one segment of up to four characters, `\` before it or not (20.2.2).
+  /// A name of one segment, `\` before it or not (20.2.2).
   private static func name(_ path: String) -> [UInt8] {
-    var bytes: [UInt8] = []
-    var segment = Array(path.utf8)
-    if segment.first == UInt8(ascii: "\\") { bytes.append(segment.removeFirst()) }
-    precondition((1...4).contains(segment.count), "\(path) isn't a name of one segment")
-    while segment.count < 4 { segment.append(UInt8(ascii: "_")) }
-    return bytes + segment
+    let bytes = Array(path.utf8)
+    guard bytes.first == UInt8(ascii: "\\") else { return segment(bytes) }
+    return [bytes[0]] + segment(Array(bytes[1...]))
+  }
+
+  /// One to four characters, filled up with `_`.
+  private static func segment(_ name: [UInt8]) -> [UInt8] {
+    precondition((1...4).contains(name.count), "a name has 1 to 4 characters")
+    return name + [UInt8](repeating: UInt8(ascii: "_"), count: 4 - name.count)
   }
 }
 
@@ -101,7 +118,7 @@ extension AML {
     var id: UInt32 = 0
     for letter in characters[..<3] { id = id << 5 | UInt32(letter & 0x1F) }
     for digit in characters[3...] {
-      id = id << 4 | UInt32(Character(UnicodeScalar(digit)).hexDigitValue ?? 0)
+      id = id << 4 | UInt32(digit <= UInt8(ascii: "9") ? digit & 0xF : (digit & 0xF) + 9)
     }
     return integer(UInt64(id.byteSwapped))
   }

@@ -21,26 +21,20 @@ enum DSDT {
     return .name("_S5", .package([type, type, .integer(0), .integer(0)]))
   }
 
-  /// Processor devices, whose UIDs are those of MADT (8.4).
+  /// Processor devices, `C000` to `C3FF`, whose UIDs are those of MADT (8.4).
   private static func processors(_ count: Int) -> [AML] {
     (0..<min(count, mostProcessorDevices)).map { uid in
       .device(
-        processorName(uid),
+        "C", uid, digits: 3,
         [.name("_HID", .string("ACPI0007")), .name("_UID", .integer(UInt64(uid)))])
     }
-  }
-
-  /// `C000` to `CFFF`.
-  private static func processorName(_ uid: Int) -> String {
-    let digits = String(uid, radix: 16, uppercase: true)
-    return "C" + String(repeating: "0", count: 3 - digits.count) + digits
   }
 
   private static func serialPorts(_ ports: [PlatformDescription.SerialPort]) -> [AML] {
     ports.enumerated().map { index, port in
       let resources = ResourceTemplate().ports(port.port, count: 8).interrupt(port.interrupt)
       return .device(
-        "COM\(index + 1)",
+        "COM", index + 1, digits: 1,
         [
           .name("_HID", .eisaID("PNP0501")), .name("_UID", .integer(UInt64(index + 1))),
           .name("_CRS", resources.term),

@@ -4,8 +4,9 @@ extension BootPlan {
   /// Plans the start of `firmware`, a PC's BIOS or the like, in a guest with `ramSize` bytes of RAM.
   ///
   /// The ROM ends at 4 GiB, where a processor looks for its first instruction after a reset (Intel
-  /// SDM vol 3, 10.1.4); `roms` has it. A copy of its last 128 KiB is below 1 MiB, as a PC's chip set
-  /// shows it, in RAM: firmware writes there what operating systems look for.
+  /// SDM vol 3, 10.1.4); `roms` has it. A copy of its end is below 1 MiB, in RAM: firmware writes there
+  /// what operating systems look for. A PC's chip set shows 128 KiB, and copies more when told to;
+  /// there being none to tell, firmware of 256 KiB such as SeaBIOS's finds all of it in place.
   public init(firmware: BootFile, ramSize: UInt64) throws(BootError) {
     let image = Image(bytes: firmware.bytes, name: firmware.name)
     try Self.requireROM(image)
@@ -14,7 +15,7 @@ extension BootPlan {
       throw image.error(
         .memory, "is firmware, which needs RAM below 1 MiB: give it --memory 1M or more")
     }
-    let shadow = min(image.bytes.count, Int(least - MemoryMap.firmware.lowerBound))
+    let shadow = min(image.bytes.count, Self.largestShadow)
     let copy = Piece(
       what: "the firmware's copy", start: GuestAddress(least - UInt64(shadow)),
       size: UInt64(shadow), contents: image.bytes.suffix(shadow))
@@ -22,6 +23,8 @@ extension BootPlan {
     self.init(
       format: .firmware, pieces: [copy], roms: [(start, image.bytes)], entry: .reset)
   }
+
+  private static let largestShadow = 256 << 10
 
   private static func requireROM(_ image: Image) throws(BootError) {
     let unit: UInt64 = 64 << 10

@@ -52,6 +52,11 @@ public final class FirmwareConfiguration: Device {
       self.name = name
       self.bytes = bytes
     }
+
+    /// A file that holds a little-endian number.
+    public init<T: FixedWidthInteger>(name: String, number: T) {
+      self.init(name: name, bytes: littleEndianBytes(number))
+    }
   }
 
   /// The keys that every machine answers (QEMU, include/standard-headers/linux/qemu_fw_cfg.h).

@@ -34,8 +34,11 @@ struct Wiring {
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
+    // SeaBIOS takes this port for its console; there is no screen.
+    let serialConsole = FirmwareConfiguration.File(
+      name: "etc/sercon-port", number: UInt64(Layout.serial.start))
     let firmware = FirmwareConfiguration(
-      ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount)
+      ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
     lines = [serialLine, sciLine]
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)

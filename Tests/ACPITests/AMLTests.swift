@@ -15,6 +15,7 @@ import Testing
   @Test func `an EISA ID is packed into 32 bits, most significant byte first`() {
     // The example of PNP0A03 is in every DSDT: 0x030AD041.
     #expect(AML.eisaID("PNP0A03").bytes == [0x0C, 0x41, 0xD0, 0x0A, 0x03])
+    #expect(AML.eisaID("ABC09AF").bytes == [0x0C, 0x04, 0x43, 0x09, 0xAF])
     #expect(AML.eisaID("PNP0B00").bytes == [0x0C, 0x41, 0xD0, 0x0B, 0x00])
   }
 
@@ -32,6 +33,7 @@ import Testing
     #expect(AML.name("_S5", .integer(0)).bytes == [0x08] + "_S5_".utf8 + [0x00])
     #expect(AML.scope("\\_SB", []).bytes == [0x10, 0x06] + "\\_SB_".utf8)
     #expect(AML.device("RTC", []).bytes == [0x5B, 0x82, 0x05] + "RTC_".utf8)
+    #expect(AML.device("C", 0x3AF, digits: 3, []).bytes == [0x5B, 0x82, 0x05] + "C3AF".utf8)
   }
 
   @Test func `resources end in an end tag`() {

@@ -26,7 +26,7 @@ struct FirmwareImageTests {
     #expect(plan.roms.count == 1 && plan.roms[0].contents == rom)
     #expect(plan.roms[0].start.value == (1 << 32) - UInt64(rom.count))
     let copy = try plan.piece("the firmware's copy")
-    let size = min(rom.count, 128 << 10)
+    let size = min(rom.count, 256 << 10)
     #expect(copy.range == 0x10_0000 - UInt64(size)..<0x10_0000)
     #expect(Array(copy.contents) == rom.suffix(size))
   }

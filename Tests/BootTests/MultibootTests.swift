@@ -73,9 +73,11 @@ struct MultibootTests {
   @Test func biosDataAreaSaysHowMuchLowMemoryThereIs() throws {
     let elf = ELFBuilder.multiboot()
     let area = try plan(elf.bytes).piece("the BIOS data area")
-    #expect(area.range == 0x400..<0x500)
-    let bytes = Array(area.contents)
-    #expect(bytes.load(0x0E, 2) == 0x9FC0 && bytes.load(0x13, 2) == 639)
+    #expect(area.range == 0x40..<0x500)
+    let bytes = [UInt8](repeating: 0, count: 0x40) + area.contents
+    #expect(bytes.load(0x40E, 2) == 0x9FC0 && bytes.load(0x413, 2) == 639)
+    // INT 15h leads to an instruction, the last of which is IRET.
+    #expect(bytes.load(0x15 * 4, 4) == 0x4F0 && bytes[0x4F8] == 0xCF && bytes.load(8, 4) == 0)
     // A kernel that has something of its own there keeps it.
     var low = elf
     low.segments.append(.init(physical: 0x4FF))

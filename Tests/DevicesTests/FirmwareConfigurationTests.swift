@@ -5,7 +5,7 @@ import Testing
   private let device = FirmwareConfiguration(
     ramSize: 6 << 30, cpuCount: 300, items: [.init(key: 0x8001, bytes: [1, 2, 3])],
     files: [
-      .init(name: "etc/a", bytes: [0xAA, 0xBB]),
+      .init(name: "etc/a", number: 0xBBAA as UInt16),
       .init(name: String(repeating: "x", count: 100), bytes: []),
     ])
 

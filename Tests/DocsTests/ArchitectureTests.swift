@@ -97,8 +97,6 @@ struct ArchitectureTests {
       (Layout.mpTables.value, Layout.firmwareEnd.value - Layout.mpTables.value),
       (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
-      (Layout.acpiTables.value, Layout.firmwareEnd.value - Layout.acpiTables.value),
-      (Layout.testMemory.value, TestMemory.size),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
       (Layout.testMemory.value, TestMemory.size),
       (GuestMemory.holeEnd, nil),

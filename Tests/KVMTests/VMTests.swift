@@ -16,6 +16,11 @@ struct VMTests {
     0xF4,  //                         0e: hlt
   ]
 
+  // The page of the code. KVM promises that its log misses no page written, not that it has no
+  // other: with nested paging (kvm_amd) a page that is only read is mapped as writable, where the
+  // host has it so, and counts as written from then on. kvm_pvm logs the writes alone.
+  private static let codePage: UInt64 = 1 << (Bench.code / 4096)
+
   @Test("shares its memory with us, both ways")
   func memory() throws {
     let bench = try Bench(Self.writesTwoPages)
@@ -31,7 +36,9 @@ struct VMTests {
     let bench = try Bench(Self.writesTwoPages, logsDirtyPages: true)
     _ = try bench.runToPortIO()
     let pages = 256
-    #expect(try bench.vm.dirtyLog(slot: 0, pages: pages) == [1 << 3, 0, 0, 0])
+    var first = try bench.vm.dirtyLog(slot: 0, pages: pages)
+    first[0] &= ~Self.codePage
+    #expect(first == [1 << 3, 0, 0, 0])
     #expect(try bench.vm.dirtyLog(slot: 0, pages: pages) == [0, 0, 0, 0])
     _ = try bench.runToPortIO()
     #expect(try bench.vm.dirtyLog(slot: 0, pages: pages) == [1 << 5, 0, 0, 0])
@@ -44,11 +51,11 @@ struct VMTests {
     }
     _ = try bench.runToPortIO()
     _ = try bench.runToPortIO()
-    let both: UInt64 = 1 << 3 | 1 << 5
-    #expect(try bench.vm.dirtyLog(slot: 0, pages: 256)[0] == both)
-    #expect(try bench.vm.dirtyLog(slot: 0, pages: 256)[0] == both)
+    let all = try bench.vm.dirtyLog(slot: 0, pages: 256)[0]
+    #expect(all & ~Self.codePage == 1 << 3 | 1 << 5)
+    #expect(try bench.vm.dirtyLog(slot: 0, pages: 256)[0] == all)
     try bench.vm.clearDirtyLog(slot: 0, firstPage: 0, pages: 64, bitmap: [1 << 3])
-    #expect(try bench.vm.dirtyLog(slot: 0, pages: 256)[0] == 1 << 5)
+    #expect(try bench.vm.dirtyLog(slot: 0, pages: 256)[0] == all & ~(1 << 3))
     #expect(throws: KVMError.self) {
       try bench.vm.clearDirtyLog(slot: 0, firstPage: 0, pages: 128, bitmap: [0])
     }

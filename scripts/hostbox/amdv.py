@@ -7,7 +7,7 @@ import subprocess
 
 from . import cache, session
 
-# What is loaded at once, and what a command may load with modprobe... see init-amd-v.
+# What is loaded, and what a command may want to: see init-amd-v.
 MODULES = [
     "kvm-amd", "virtio-pci", "virtio-console", "9pnet-virtio", "9p",
     "vfio-pci", "vfio-iommu-type1", "tun", "vhost-net", "vhost-vsock", "nvme", "loop",
@@ -33,19 +33,15 @@ def run(root, options, command):
     image, archive = prepare(root, options)
     channels = {name: socket.socketpair() for name in ("console", "control", "out", "err", "in")}
     theirs = {name: pair[1].fileno() for name, pair in channels.items()}
-    memory_disk = None
-    if options.sriov:
-        memory_disk = os.memfd_create("nvme")
-        os.ftruncate(memory_disk, 64 << 20)
-    files = [*theirs.values()] + ([] if memory_disk is None else [memory_disk])
+    disk = memory_disk() if options.sriov else []
     process = subprocess.Popen(
-        qemu(root, options, image, archive, theirs, memory_disk),
+        qemu(root, options, image, archive, theirs, disk),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs["console"],
-        pass_fds=files, start_new_session=True, preexec_fn=session.die_with_parent())
+        pass_fds=[*theirs.values(), *disk], start_new_session=True, preexec_fn=session.die_with_parent())
     for pair in channels.values():
         pair[1].close()
-    if memory_disk is not None:
-        os.close(memory_disk)
+    for descriptor in disk:
+        os.close(descriptor)
     ours = {name: pair[0] for name, pair in channels.items()}
     try:
         text = os.fsencode(setup(root, options, command))
@@ -58,7 +54,14 @@ def run(root, options, command):
         on_ready=lambda: session.feed(0, ours["in"]))
 
 
-def qemu(root, options, image, archive, channels, memory_disk):
+def memory_disk():
+    """A disk of 64 MiB without a file: descriptors to read it, and to read and write it."""
+    writable = os.memfd_create("nvme")
+    os.ftruncate(writable, 64 << 20)
+    return [os.open(f"/proc/self/fd/{writable}", os.O_RDONLY), writable]
+
+
+def qemu(root, options, image, archive, channels, disk):
     """QEMU's command line."""
     has_iommu = options.iommu or options.sriov
     share = "security_model=none,multidevs=remap"
@@ -84,12 +87,13 @@ def qemu(root, options, image, archive, channels, memory_disk):
     if options.iommu:
         arguments += ["-device", "edu"]
     if options.sriov:
+        for descriptor in disk:
+            arguments += ["-add-fd", f"fd={descriptor},set=1"]
         arguments += [
-            "-add-fd", f"fd={memory_disk},set=1",
             "-drive", "if=none,id=disk,format=raw,file.locking=off,file=/dev/fdset/1",
-            "-device", "pcie-root-port,id=port,chassis=1",
+            "-device", "pcie-root-port,id=rootport,chassis=1",
             "-device", "nvme-subsys,id=subsystem",
-            "-device", "nvme,serial=kvmlite,id=nvme,subsys=subsystem,bus=port,sriov_max_vfs=4,"
+            "-device", "nvme,serial=kvmlite,id=nvme,subsys=subsystem,bus=rootport,sriov_max_vfs=4,"
             "sriov_vq_flexible=8,sriov_vi_flexible=4",
             "-device", "nvme-ns,drive=disk,bus=nvme,nsid=1,shared=true"]
     return arguments + ["-kernel", image, "-initrd", archive, "-append", kernel_options]
