@@ -93,7 +93,7 @@ struct SeeingTests {
     #expect(scratch.names == ["bad.elf", "empty.bin"])
   }
 
-  @Test("a trace on a disk that fills up: 71, and leaves nothing behind", .needsRoot)
+  @Test("a trace on a disk that fills up: 71, and leaves nothing behind", .needsMounts)
   func fullDisk() throws {
     // In a mount namespace of its own: 64 KiB of disk, of which the trace needs more.
     let script = """

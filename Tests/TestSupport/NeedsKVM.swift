@@ -17,6 +17,12 @@ public enum HostKVM {
   public static let isRequired =
     ProcessInfo.processInfo.environment["KVMLITE_REQUIRE_KVM"] != nil
 
+  /// Whether mounts in a namespace of one's own are allowed, which not all containers do.
+  static let canMount: Bool = {
+    let mount = try? ChildProcess("unshare", ["-m", "mount", "-t", "tmpfs", "none", "/mnt"])
+    return (try? mount?.waitForEnd()) == .exited(0)
+  }()
+
   /// Whether the back end is kvm_pvm, which emulates ring 0 and lacks some instructions.
   public static let isPVM = FileManager.default.fileExists(atPath: "/sys/module/kvm_pvm")
 }
@@ -31,6 +37,11 @@ extension Trait where Self == ConditionTrait {
 
   /// Skips a test where this process is not root, which it needs to take rights away from others.
   public static var needsRoot: Self {
-    .enabled(if: geteuid() == 0, "needs root, to drop its rights or to mount")
+    .enabled(if: geteuid() == 0, "needs root, to drop its rights")
+  }
+
+  /// Skips a test where this process can't mount what only it and its children see.
+  public static var needsMounts: Self {
+    .enabled(if: HostKVM.canMount, "needs root that may mount in a namespace of its own")
   }
 }
