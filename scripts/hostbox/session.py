@@ -131,6 +131,18 @@ class Session:
             return TIMED_OUT
         raise HostFailure(self._account(f"the {self.name} host died"))
 
+    @staticmethod
+    def drain(terminal):
+        """Reads what nobody wants, so that its writer isn't kept waiting."""
+        def pump():
+            try:
+                while os.read(terminal, 1 << 16):
+                    pass
+            except OSError:
+                pass
+
+        threading.Thread(target=pump, daemon=True).start()
+
     def _take_console(self, data):
         self.console.extend(data)
         if self.shows_console:
