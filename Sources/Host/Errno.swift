@@ -57,6 +57,8 @@ extension Errno {
   public static let invalidArgument = Errno(EINVAL)
   /// The path leads to a directory.
   public static let isDirectory = Errno(EISDIR)
+  /// The file system can only be read.
+  public static let readOnlyFileSystem = Errno(EROFS)
   /// The reading end of the pipe is closed.
   public static let brokenPipe = Errno(EPIPE)
   /// The file is too large.

@@ -28,7 +28,9 @@ public enum KVMTrouble: Sendable, Equatable {
       self = .noDriver(HostFacts.read())
     case .accessDenied where isOpen, .notPermitted where isOpen:
       self = .forbidden(DeviceFile.read())
-    case .isDirectory where isOpen, .noSuchRequest where error.operation == "KVM_GET_API_VERSION":
+    // A file of a read-only file system can't be written, but a device there could be.
+    case .isDirectory where isOpen, .readOnlyFileSystem where isOpen,
+      .noSuchRequest where error.operation == "KVM_GET_API_VERSION":
       self = .impostor
     // EBUSY, or EIO from newer kernels: the processor would not start its virtualization.
     case .busy where isOpen || makesVM, .inputOutput where makesVM:

@@ -1,11 +1,18 @@
+import Foundation
 import Host
 
 /// A point in time that only bounds a hang: no test passes or fails by how long something takes.
 public struct Deadline: Sendable {
   private let end: UInt64
 
-  /// `seconds` from now.
-  public init(seconds: Double = 90) { end = Clock.monotonicNanoseconds + UInt64(seconds * 1e9) }
+  /// How many times as long as usual is waited: KVMLITE_PATIENCE, for hosts made of software.
+  private static let patience =
+    ProcessInfo.processInfo.environment["KVMLITE_PATIENCE"].flatMap(Double.init) ?? 1
+
+  /// `seconds` from now, or more where KVMLITE_PATIENCE says so.
+  public init(seconds: Double = 90) {
+    end = Clock.monotonicNanoseconds + UInt64(seconds * Self.patience * 1e9)
+  }
 
   /// Whether the time is up.
   public var isOver: Bool { Clock.monotonicNanoseconds >= end }
