@@ -28,7 +28,9 @@ enum Promotion {
     _ old: VCPU, to new: VCPU, msrs: [UInt32], xsaveSize: Int
   ) throws(KVMError) {
     try new.setSpecialRegisters(old.specialRegisters())
-    try new.setExtendedControlRegisters(old.extendedControlRegisters())
+    // A host without XSAVE has none, and refuses to set none.
+    let extended = try old.extendedControlRegisters()
+    if extended.nr_xcrs > 0 { try new.setExtendedControlRegisters(extended) }
     try new.setXSAVE(old.xsave(size: xsaveSize))
     try new.setRegisters(old.registers())
     try new.setDebugRegisters(old.debugRegisters())

@@ -76,12 +76,15 @@ class Session:
         self.failure = None
         self._control = b""
 
-    def run(self, process, console, output, errors, control, on_ready=lambda: None):
+    def run(
+            self, process, console, output, errors, control, on_ready=lambda: None, others=None):
         """Until `process`, the emulator, has ended; returns COMMAND's status.
 
-        The channels are objects with a fileno() that read to their end when the host is gone.
+        The channels are descriptors or sockets that read to their end when the host is gone.
+        `others` are more of them, each with what takes its data.
         """
         handlers = {
+            **(others or {}),
             console: self._take_console,
             output: lambda data: write_all(1, data),
             errors: lambda data: write_all(2, data),
@@ -97,8 +100,8 @@ class Session:
                 for key, _ in selector.select(min(3600, max(0, deadline - time.monotonic()))):
                     try:
                         data = os.read(key.fd, 1 << 16)
-                    except ConnectionResetError:
-                        # The emulator ended with something of ours unread.
+                    except OSError:
+                        # A socket whose other side left something unread, or a closed terminal.
                         data = b""
                     if data:
                         key.data(data)
@@ -130,18 +133,6 @@ class Session:
             say(f"the command took longer than {self.timeout} s on {self.name}; the host is gone")
             return TIMED_OUT
         raise HostFailure(self._account(f"the {self.name} host died"))
-
-    @staticmethod
-    def drain(terminal):
-        """Reads what nobody wants, so that its writer isn't kept waiting."""
-        def pump():
-            try:
-                while os.read(terminal, 1 << 16):
-                    pass
-            except OSError:
-                pass
-
-        threading.Thread(target=pump, daemon=True).start()
 
     def _take_console(self, data):
         self.console.extend(data)

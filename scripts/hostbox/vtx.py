@@ -6,6 +6,7 @@ and what it says leaves by four serial ports, which Bochs writes into pipes.
 
 import os
 import pty
+import re
 import shutil
 import subprocess
 import tempfile
@@ -69,8 +70,18 @@ def start(folder, disc, options):
         os.close(pair[1])
     ours = [channels[name][0] for name in CHANNELS]
     run = session.Session("vt-x", START_LIMIT, options.timeout, options.console)
-    run.drain(terminal)
-    return run.run(process, *ours)
+    shown = bytearray()
+
+    def watch(data):
+        # Its debugger asks for more when something went wrong, and would wait for ever.
+        shown.extend(data)
+        del shown[:-4000]
+        prompt = shown.rfind(b"<bochs:2>")
+        if prompt >= 0 and run.status is None and not run.failure:
+            text = re.sub(rb"\x1b[^A-Za-z]*[A-Za-z]|[^\n\x20-\x7e]", b"", bytes(shown[:prompt]))
+            run.failure = "Bochs stopped: " + text[-600:].decode("ascii").strip()
+
+    return run.run(process, *ours, others={terminal: watch})
 
 
 def bochsrc(folder, disc, options, serial):
