@@ -77,6 +77,8 @@ let package = Package(
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set
     .testTarget(
+      name: "KernelTests", dependencies: ["kvmlite", "TestSupport"], swiftSettings: settings),
+    .testTarget(
       name: "KVMTests", dependencies: ["KVM", "CKVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
     .testTarget(

@@ -47,8 +47,10 @@ public final class PowerManagement: Device {
     static let timer = Self(rawValue: 1 << 0)
     static let global = Self(rawValue: 1 << 5)
     static let powerButton = Self(rawValue: 1 << 8)
-    // No sleep button, no alarm of the clock's, no wake-up.
-    static let all: Self = [.timer, .global, .powerButton]
+    static let realTimeClock = Self(rawValue: 1 << 10)
+    // No sleep button, no wake-up. The clock's alarm never comes, but Linux complains if it can't be
+    // enabled.
+    static let all: Self = [.timer, .global, .powerButton, .realTimeClock]
   }
 
   /// PM1_CNT (4.8.3.2).

@@ -125,9 +125,11 @@ public final class ChildProcess {
   /// Sends it a signal.
   public func send(_ signal: Int32) { kill(identifier, signal) }
 
-  /// Waits until its output contains `text`.
-  public func waitForOutput(_ text: String) throws {
-    try pump("the output \(text.debugDescription)") { $0.outputText.contains(text) }
+  /// Waits until its output contains `text`, that many times.
+  public func waitForOutput(_ text: String, times: Int = 1) throws {
+    try pump("the output \(text.debugDescription)") {
+      $0.outputText.components(separatedBy: text).count > times
+    }
   }
 
   /// Waits until its standard error contains `text`.

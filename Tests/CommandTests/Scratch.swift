@@ -1,49 +1,4 @@
 import Foundation
-import TestSupport
-
-/// The built program, as a user runs it.
-enum Kvmlite {
-  /// It is built beside the tests.
-  static let path: String = {
-    let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-    return URL(filePath: tests ?? CommandLine.arguments[0])
-      .deletingLastPathComponent().appending(path: "kvmlite").path
-  }()
-
-  /// What became of a run.
-  struct Result {
-    let end: ChildProcess.End
-    let output: String
-    let outputBytes: [UInt8]
-    let errors: String
-    let leftProcesses: Bool
-  }
-
-  /// Starts it.
-  static func start(
-    _ arguments: [String], input: ChildProcess.Input = .null
-  ) throws -> ChildProcess {
-    try ChildProcess(path, arguments, input: input)
-  }
-
-  /// Runs it to its end.
-  static func run(_ arguments: String..., input: ChildProcess.Input = .null) throws -> Result {
-    try end(of: start(arguments, input: input))
-  }
-
-  /// Runs it to its end, started by `wrapper`, a command that takes another.
-  static func run(_ arguments: [String], by wrapper: [String]) throws -> Result {
-    try end(of: ChildProcess(wrapper[0], wrapper.dropFirst() + [path] + arguments))
-  }
-
-  /// Waits for the end of `process`.
-  static func end(of process: ChildProcess) throws -> Result {
-    let end = try process.waitForEnd()
-    return Result(
-      end: end, output: process.outputText, outputBytes: process.output,
-      errors: process.errorText, leftProcesses: process.hasLeftProcesses)
-  }
-}
 
 /// A directory for one test, which is removed after it.
 final class Scratch {
