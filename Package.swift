@@ -22,7 +22,7 @@ let package = Package(
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(
       name: "KVMLite",
-      targets: ["Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host"]),
+      targets: ["Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -32,20 +32,23 @@ let package = Package(
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
 
-    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices, Boot, ACPI} -> Memory -> Host
+    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices -> Storage, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
-    .target(name: "Devices", dependencies: ["Memory"], swiftSettings: settings),
+    .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
+    .target(
+      name: "Devices", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Boot", dependencies: ["Memory"], swiftSettings: settings),
     .target(name: "ACPI", dependencies: ["Memory"], swiftSettings: settings),
     .target(
-      name: "Machine", dependencies: ["KVM", "Devices", "Boot", "ACPI", "Memory", "Host"],
+      name: "Machine",
+      dependencies: ["KVM", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -82,7 +85,10 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DevicesTests", dependencies: ["Devices", "Host"], swiftSettings: settings),
+      name: "StorageTests", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
+    .testTarget(
+      name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host"],
+      swiftSettings: settings),
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set
     .testTarget(

@@ -1,6 +1,7 @@
 import Boot
 import Devices
 import Memory
+import Storage
 
 /// What a machine is made of and what it runs.
 public struct Configuration: Sendable {
@@ -20,6 +21,8 @@ public struct Configuration: Sendable {
   public var unreadInput: [UInt8] = []
   /// Which of the devices there are that not every machine has.
   public var devices: Set<OptionalDevice> = []
+  /// The disks, in the order the guest finds them on each bus.
+  public var disks: [Disk] = []
   /// How long the run may take, in seconds; nil for as long as it likes.
   public var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.
@@ -31,6 +34,33 @@ public struct Configuration: Sendable {
 
   /// A machine for `image`, with everything else at its default.
   public init(image: Image) { self.image = image }
+
+  /// A disk of the machine's.
+  public struct Disk: Sendable {
+    /// What the guest reaches it by.
+    public enum Bus: String, CaseIterable, Sendable {
+      /// virtio-blk on PCI.
+      case virtio
+      /// virtio-blk on the MMIO transport, for small guests.
+      case mmio
+      /// ATA on a PIIX IDE controller.
+      case ide
+    }
+
+    /// Its contents.
+    public var store: any BlockStore
+    /// What the guest reaches it by.
+    public var bus: Bus
+    /// Its serial number, of up to 20 ASCII characters.
+    public var serial: String
+
+    /// A disk with these contents.
+    public init(_ store: any BlockStore, bus: Bus = .virtio, serial: String = "") {
+      self.store = store
+      self.bus = bus
+      self.serial = serial
+    }
+  }
 
   /// A guest image.
   public struct Image: Sendable {
