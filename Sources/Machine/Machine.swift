@@ -12,6 +12,8 @@ public final class Machine {
   public let memory: GuestMemory
   /// What was found in the image.
   public let format: ImageFormat
+  /// Whether that is an operating system's kernel.
+  public var isKernel: Bool { format.isKernel && format != .firmware }
   /// What the kernel is told, if it is told anything.
   public let commandLine: String?
   /// What was counted; there once a run with an observation is over.

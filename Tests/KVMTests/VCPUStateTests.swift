@@ -112,7 +112,7 @@ struct VCPUStateTests {
     #expect(throws: KVMError.self) { try bench.vcpu.setXSAVE([0]) }
   }
 
-  @Test("keeps XCR0")
+  @Test("keeps XCR0", .needsXSAVE)
   func extendedControlRegisters() throws {
     let bench = try Bench()
     var registers = try bench.vcpu.extendedControlRegisters()
@@ -143,12 +143,14 @@ struct VCPUStateTests {
     var debug = kvm_guest_debug()
     debug.control = UInt32(KVM_GUESTDBG_ENABLE) | UInt32(KVM_GUESTDBG_SINGLESTEP)
     try bench.vcpu.setGuestDebug(debug)
-    for step in UInt64(1)...2 {
+    // A processor stops behind each instruction; Bochs 2.7 also before the first.
+    for stop in UInt64(HostKVM.isBochs ? 0 : 1)...2 {
       let exit = try bench.run()
       guard case .debug = exit else {
         throw UnexpectedExit(exit: exit, wanted: "DEBUG", #_sourceLocation)
       }
-      #expect(try bench.vcpu.registers().rip == Bench.code + step)
+      let rip = try bench.vcpu.registers().rip
+      #expect(rip == Bench.code + stop)
     }
     try bench.vcpu.setGuestDebug(kvm_guest_debug())
     try bench.runToHalt()
