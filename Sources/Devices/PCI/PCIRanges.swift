@@ -99,20 +99,6 @@ final class PCIRanges: Sendable {
     }
   }
 
-  func read(_ address: UInt64, into bytes: inout MutableSpan<UInt8>) {
-    let (index, offset) = find(address)
-    if index >= 0 {
-      ranges[index].device.read(offset: offset, into: &bytes)
-    } else {
-      for index in bytes.indices { bytes[index] = 0xFF }
-    }
-  }
-
-  func write(_ address: UInt64, bytes: Span<UInt8>) {
-    let (index, offset) = find(address)
-    if index >= 0 { ranges[index].device.write(offset: offset, bytes: bytes) }
-  }
-
   private func takesWhole(_ index: Int, _ offset: UInt64, _ width: Int) -> Bool {
     width <= ranges[index].widestAccess && UInt64(width) <= ranges[index].size &- offset
   }
@@ -140,13 +126,5 @@ final class PCIWindowDevice: Device {
 
   func write(offset: UInt64, width: Int, value: UInt64) {
     ranges.write(window.start &+ offset, width: width, value: value)
-  }
-
-  func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>) {
-    ranges.read(window.start &+ offset, into: &bytes)
-  }
-
-  func write(offset: UInt64, bytes: Span<UInt8>) {
-    ranges.write(window.start &+ offset, bytes: bytes)
   }
 }
