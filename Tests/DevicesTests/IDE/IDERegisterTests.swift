@@ -7,8 +7,7 @@ struct IDERegisterTests {
   func powerOn() throws {
     let rig = try IDERig(sectors: 128)
     #expect(rig.alternateStatus == IDEStatus.idle)
-    #expect([IDERig.error, IDERig.count, IDERig.low, IDERig.mid, IDERig.high].map { rig.read($0) }
-      == [1, 1, 1, 0, 0])
+    #expect(rig.signature == [1, 1, 1, 0, 0])
     #expect(rig.line.levels == [])
   }
 
@@ -106,8 +105,8 @@ struct IDERegisterTests {
     rig.write(IDERig.count, 0x77)
     rig.write(IDERig.control, 0)
     #expect(rig.settle() == IDEStatus.idle)
-    #expect([IDERig.error, IDERig.count, IDERig.low, IDERig.mid, IDERig.high, IDERig.device]
-      .map { rig.read($0) } == [1, 1, 1, 0, 0, 0])
+    #expect(rig.signature == [1, 1, 1, 0, 0])
+    #expect(rig.read(IDERig.device) == 0)
     // What SET MULTIPLE MODE had set is gone.
     #expect(rig.identify(drive: 1)[59] == 0)
   }
@@ -133,9 +132,9 @@ struct IDERegisterTests {
     rig.start(0x20, lba: 5)
     rig.write(IDERig.low, 0x66)
     rig.write(IDERig.command, 0xEC)
-    #expect(rig.read(IDERig.low) & 0x80 != 0)
+    #expect(rig.read(IDERig.low) >= 0x80)
     rig.store.hold(false)
-    #expect(rig.settle() == IDEStatus.idle | IDEStatus.request)
+    #expect(rig.settle() == IDEStatus.data)
     #expect(rig.take(512) == rig.store.sector(5))
     #expect(rig.read(IDERig.low) == 5)
   }
@@ -158,7 +157,8 @@ struct IDERegisterTests {
     let words = rig.identify()
     rig.run(0xEC)
     #expect(rig.read(IDERig.data, 1) == UInt64(words[0] & 0xFF))
-    #expect(rig.read(IDERig.data, 4) == UInt64(words[1]) | UInt64(words[2]) << 16)
+    let double = UInt64(words[1]) | UInt64(words[2]) << 16
+    #expect(rig.read(IDERig.data, 4) == double)
     #expect(rig.read(IDERig.data, 2) == UInt64(words[3]))
   }
 

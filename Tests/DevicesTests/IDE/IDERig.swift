@@ -2,6 +2,7 @@ import Devices
 import Glibc
 import Host
 import Memory
+import Storage
 import Testing
 
 /// Lets other threads run while one waits for them.
@@ -112,6 +113,21 @@ final class IDERig {
     return settle()
   }
 
+  /// The same; whether it ends with an error.
+  func fails(
+    _ code: UInt64, lba: UInt64 = 0, count: UInt64 = 1, features: UInt64 = 0, isExt: Bool = false,
+    drive: UInt64 = 0
+  ) -> Bool {
+    let status = run(
+      code, lba: lba, count: count, features: features, isExt: isExt, drive: drive)
+    return status & IDEStatus.error != 0
+  }
+
+  /// The registers that tell what a drive is: Error, Sector Count, and the address.
+  var signature: [UInt64] {
+    [Self.error, Self.count, Self.low, Self.mid, Self.high].map { read($0) }
+  }
+
   /// Reads `count` bytes from the data port by accesses of `width`.
   func take(_ count: Int, width: Int = 2) -> [UInt8] {
     (0..<count / width).flatMap { _ in
@@ -173,6 +189,8 @@ final class IDERig {
 
   /// Its status register.
   var masterStatus: UInt64 { read(Self.busMaster + 2) }
+  /// Of it active, error and interrupt.
+  var masterFlags: UInt64 { masterStatus & 7 }
 }
 
 /// Bits of Status.
@@ -181,4 +199,31 @@ enum IDEStatus {
   static let request: UInt64 = 0x08
   static let idle: UInt64 = 0x50
   static let busy: UInt64 = 0x80
+  /// A block is to be moved.
+  static let data: UInt64 = 0x58
+  /// The command ended with an error.
+  static let failed: UInt64 = 0x51
+}
+
+extension IDERig {
+  /// A controller with `store` alone, for which no memory of a guest's is needed.
+  static func controller(_ store: any BlockStore) throws -> IDEController {
+    try IDEController(
+      [.init(store, serial: "")], lines: (RecordingLine(), RecordingLine()),
+      memory: GuestMemory(ramSize: 4096), mayMaster: { false })
+  }
+}
+
+/// A disk of any size without contents.
+final class HugeStore: BlockStore {
+  let size: UInt64
+  var isReadOnly: Bool { true }
+
+  init(sectors: UInt64) { size = sectors * 512 }
+
+  func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+  func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+  func flush() throws(StorageError) {}
+  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
+  func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
 }

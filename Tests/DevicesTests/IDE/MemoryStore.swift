@@ -26,13 +26,11 @@ final class MemoryStore: BlockStore {
     contents = Mutex(Contents(bytes: bytes))
   }
 
-  /// Looks at the contents, or changes them.
-  func with<Result>(_ body: (inout sending Contents) -> Result) -> Result {
-    contents.withLock { contents in body(&contents) }
-  }
-
   var bytes: [UInt8] { contents.withLock { $0.bytes } }
   func sector(_ number: Int) -> [UInt8] { Array(bytes[number * 512..<number * 512 + 512]) }
+  func sectors(_ range: Range<Int>) -> [UInt8] {
+    Array(bytes[range.lowerBound * 512..<range.upperBound * 512])
+  }
   var flushes: Int { contents.withLock { $0.flushes } }
   var discarded: [Range<UInt64>] { contents.withLock { $0.discarded } }
   func spoil(_ sectors: UInt64...) { contents.withLock { $0.badSectors = Set(sectors) } }
