@@ -97,7 +97,7 @@ let package = Package(
     .testTarget(
       name: "MachineTests",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(
