@@ -76,7 +76,8 @@ let package = Package(
     .testTarget(
       name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DocsTests", dependencies: ["Machine", "Boot", "Devices", "KVM", "Memory", "Host"],
+      name: "DocsTests",
+      dependencies: ["Machine", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
