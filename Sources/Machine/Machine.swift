@@ -181,6 +181,7 @@ public final class Machine {
     statistics.elapsed = elapsed
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
+    statistics.ideDrives = wiring.ide?.statistics ?? []
     statistics.touchedMemory = memory.touchedBytes()
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
