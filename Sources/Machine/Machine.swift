@@ -105,6 +105,7 @@ public final class Machine {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     Signal.unblock(signals)
+    wiring.ide?.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
@@ -182,6 +183,7 @@ public final class Machine {
     statistics.elapsed = elapsed
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
+    statistics.ideDrives = wiring.ide?.statistics ?? []
     statistics.touchedMemory = memory.touchedBytes()
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
@@ -220,6 +222,7 @@ public final class Machine {
     guard configuration.vcpuCount >= 1 else {
       throw .configuration("a machine needs at least 1 VCPU, not \(configuration.vcpuCount)")
     }
+    try IDEWiring.check(configuration)
     if let limit = configuration.timeLimit, !(limit > 0 && limit <= 1e9) {
       throw .configuration("a time limit of \(limit) s is impossible: give more than 0")
     }

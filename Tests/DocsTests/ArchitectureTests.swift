@@ -2,10 +2,22 @@ import Devices
 import Foundation
 import KVM
 import Memory
+import Storage
 import Testing
 
 @testable import Boot
 @testable import Machine
+
+/// A disk of nothing, for the devices that are there only with a disk.
+private final class NoStore: BlockStore {
+  var size: UInt64 { 0 }
+  var isReadOnly: Bool { true }
+  func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+  func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+  func flush() throws(StorageError) {}
+  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
+  func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
+}
 
 @Suite("docs/architecture.md agrees with the code")
 struct ArchitectureTests {
@@ -38,6 +50,7 @@ struct ArchitectureTests {
       let control = try RunControl()
       var configuration = Configuration(image: .init([0xF4]))
       configuration.devices = devices
+      configuration.disks = devices.isEmpty ? [] : [.init(NoStore(), bus: .ide)]
       let wiring = try Wiring(
         configuration, control, try InputPump(.none, unread: [], control), nil,
         try GuestMemory(ramSize: GuestMemory.pageSize), addressBits: 39)
@@ -63,6 +76,7 @@ struct ArchitectureTests {
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
     #expect(
       interrupts.map { "\($0[0]) \($0[2])" } == [
+        "`ide0` \(Layout.ideInterrupts.primary)", "`ide1` \(Layout.ideInterrupts.secondary)",
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
         "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
         "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
