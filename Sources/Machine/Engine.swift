@@ -32,6 +32,7 @@ final class Engine {
     for id in 0..<vcpuCount {
       let vcpu = try vm.makeVCPU(id: id)
       try vcpu.setCPUID(cpu.cpuid(host, id: id, count: vcpuCount))
+      try vcpu.setUpModelSpecificRegisters()
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
         VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))
@@ -52,6 +53,7 @@ final class Engine {
     if hasControllers {
       try vm.makeIRQChip()
       try vm.makePIT()
+      try vm.setRouting(InterruptRouting.inputs)
     } else {
       // What no local APIC answers is to be seen: see VCPURunner.
       try vm.enable(.userSpaceMSR, MSRExit.mask)

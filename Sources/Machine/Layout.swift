@@ -86,7 +86,10 @@ public enum Layout {
   public static let serialInterrupt: UInt32 = 4
   /// The SCI, ACPI's interrupt: level-triggered, active high.
   public static let systemControlInterrupt: UInt32 = 9
-  /// How many inputs the IOAPIC has. KVM's default routing takes GSI n to input n, 0 too: unlike a
-  /// PC's, its 8254 is at input 0.
+  /// The 8254's interrupt, counted as ISA and the 8259s do.
+  public static let timerInterrupt: UInt32 = 0
+  /// The IOAPIC's input that it is at; the others are at those of their own number.
+  public static let timerInput: UInt32 = 2
+  /// How many inputs the IOAPIC has.
   public static let ioapicInputs = 24
 }

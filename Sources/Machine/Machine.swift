@@ -76,6 +76,12 @@ public final class Machine {
         hasControllers: configuration.vcpuCount > 1 || plan.format.isKernel
           || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
+      if plan.format.isKernel && plan.format != .firmware {
+        let addressBits = UInt64(host.cpuid.entry(0x8000_0008)?.eax ?? 36) & 0xFF
+        for runner in engine.runners {
+          try runner.vcpu.setUpMemoryTypes(addressBits: addressBits)
+        }
+      }
     } catch { throw .kvm(KVMTrouble(error)) }
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }

@@ -1,0 +1,80 @@
+import Boot
+import Machine
+import Memory
+import TestSupport
+import Testing
+
+@Suite("A processor", .needsKVM)
+struct ProcessorTests {
+  @Test("is handed to a kernel as firmware leaves it: caches on, memory types set")
+  func firmwareState() throws {
+    let run = try run(Self.multiboot(Self.readsState), mode: nil)
+    #expect(run.machine.format == .multiboot)
+    #expect(run.outcome.kind == "halted")
+    // MTRRdefType: enabled, write-back. The hole's own: enabled, uncached from 3 GiB on.
+    #expect(try run.word(0x20000, UInt32.self) == 0x806)
+    #expect(try run.word(0x20004, UInt32.self) == 0xC000_0000)
+    #expect(try run.word(0x20008, UInt32.self) & 0x800 != 0)
+    // CR0: PE and ET; neither CD nor NW.
+    #expect(try run.word(0x2000C, UInt32.self) == 0x11)
+    // MISC_ENABLE: fast strings.
+    #expect(try run.word(0x20010, UInt32.self) & 1 == 1)
+  }
+
+  @Test("says how many cores there are by leaf 0xB, on hosts whose KVM does not")
+  func cores() throws {
+    let run = try run(Self.readsTopology, mode: .protected) { $0.vcpuCount = 4 }
+    #expect(run.outcome.kind == "halted")
+    // Hosts without that leaf, which are older than x2APIC, answer zeros.
+    let hasLeaf = try run.word(0x20000, UInt32.self) >= 0xB
+    // ECX: level 1, of type 2, cores; EBX: 4 of them; EAX: two bits number them.
+    #expect(try run.word(0x20004, UInt32.self) == (hasLeaf ? 0x201 : 0))
+    #expect(try run.word(0x20008, UInt32.self) == (hasLeaf ? 4 : 0))
+    #expect(try run.word(0x2000C, UInt32.self) == (hasLeaf ? 2 : 0))
+  }
+
+  /// `code` at 1 MiB behind a Multiboot header that says so itself (Multiboot 0.6.96, 3.1.3).
+  private static func multiboot(_ code: [UInt8]) -> [UInt8] {
+    let flags: UInt32 = 1 << 16
+    let (load, size): (UInt32, UInt32) = (0x10_0000, 32)
+    let words = [
+      0x1BAD_B002, flags, 0 &- 0x1BAD_B002 &- flags, load, load, load + size + UInt32(code.count),
+      0, load + size,
+    ]
+    return words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
+      + code
+  }
+
+  private static let readsState: [UInt8] = [
+    0xB9, 0xFF, 0x02, 0x00, 0x00,  // 00: mov ecx,0x2ff
+    0x0F, 0x32,  //                   05: rdmsr
+    0xA3, 0x00, 0x00, 0x02, 0x00,  // 07: mov ds:0x20000,eax
+    0xB9, 0x00, 0x02, 0x00, 0x00,  // 0c: mov ecx,0x200
+    0x0F, 0x32,  //                   11: rdmsr
+    0xA3, 0x04, 0x00, 0x02, 0x00,  // 13: mov ds:0x20004,eax
+    0x41,  //                         18: inc ecx
+    0x0F, 0x32,  //                   19: rdmsr
+    0xA3, 0x08, 0x00, 0x02, 0x00,  // 1b: mov ds:0x20008,eax
+    0x0F, 0x20, 0xC0,  //             20: mov eax,cr0
+    0xA3, 0x0C, 0x00, 0x02, 0x00,  // 23: mov ds:0x2000c,eax
+    0xB9, 0xA0, 0x01, 0x00, 0x00,  // 28: mov ecx,0x1a0
+    0x0F, 0x32,  //                   2d: rdmsr
+    0xA3, 0x10, 0x00, 0x02, 0x00,  // 2f: mov ds:0x20010,eax
+    0xFA,  //                         34: cli
+    0xF4,  //                         35: hlt
+  ]
+
+  private static let readsTopology: [UInt8] = [
+    0x31, 0xC0,  //                         00: xor eax,eax
+    0x0F, 0xA2,  //                         02: cpuid
+    0xA3, 0x00, 0x00, 0x02, 0x00,  //       04: mov ds:0x20000,eax
+    0xB8, 0x0B, 0x00, 0x00, 0x00,  //       09: mov eax,0xb
+    0xB9, 0x01, 0x00, 0x00, 0x00,  //       0e: mov ecx,0x1
+    0x0F, 0xA2,  //                         13: cpuid
+    0x89, 0x0D, 0x04, 0x00, 0x02, 0x00,  // 15: mov ds:0x20004,ecx
+    0x89, 0x1D, 0x08, 0x00, 0x02, 0x00,  // 1b: mov ds:0x20008,ebx
+    0xA3, 0x0C, 0x00, 0x02, 0x00,  //       21: mov ds:0x2000c,eax
+    0xFA,  //                               26: cli
+    0xF4,  //                               27: hlt
+  ]
+}
