@@ -33,6 +33,17 @@ struct ProcessorTests {
     #expect(try run.word(0x2000C, UInt32.self) == (hasLeaf ? 2 : 0))
   }
 
+  @Test("that runs a hypervisor is not taken to halt for good: guests of its own wake otherwise")
+  func haltedHypervisor() throws {
+    let run = try run(Self.haltsAsHypervisor, mode: .protected) {
+      $0.vcpuCount = 2
+      $0.timeLimit = 3
+    }
+    // Only with AMD-V in the guest does it get that far; everywhere else it is a halt like others.
+    let isHypervisor = try run.word(0x20000, UInt32.self) == 1
+    #expect(run.outcome.kind == (isHypervisor ? "timedOut" : "halted"))
+  }
+
   /// `code` at 1 MiB behind a Multiboot header that says so itself (Multiboot 0.6.96, 3.1.3).
   private static func multiboot(_ code: [UInt8]) -> [UInt8] {
     let flags: UInt32 = 1 << 16
@@ -76,5 +87,21 @@ struct ProcessorTests {
     0xA3, 0x0C, 0x00, 0x02, 0x00,  //       21: mov ds:0x2000c,eax
     0xFA,  //                               26: cli
     0xF4,  //                               27: hlt
+  ]
+
+  /// Sets EFER.SVME, leaves 1 at 0x20000, and halts with interrupts off; without AMD-V (CPUID
+  /// 0x80000001, ECX bit 2) it only halts.
+  private static let haltsAsHypervisor: [UInt8] = [
+    0xB8, 0x01, 0x00, 0x00, 0x80,  //       00: mov eax,0x80000001
+    0x0F, 0xA2,  //                         05: cpuid
+    0xF6, 0xC1, 0x04,  //                   07: test cl,0x4
+    0x74, 0x16,  //                         0a: je 0x22
+    0xB9, 0x80, 0x00, 0x00, 0xC0,  //       0c: mov ecx,0xc0000080
+    0x0F, 0x32,  //                         11: rdmsr
+    0x80, 0xCC, 0x10,  //                   13: or ah,0x10
+    0x0F, 0x30,  //                         16: wrmsr
+    0xC7, 0x05, 0x00, 0x00, 0x02, 0x00, 0x01, 0x00, 0x00, 0x00,  // 18: mov ds:0x20000,0x1
+    0xFA,  //                               22: cli
+    0xF4,  //                               23: hlt
   ]
 }
