@@ -22,6 +22,9 @@ public enum Layout {
   public static let firmwareEnd: GuestAddress = 0x10_0000
   /// 64 KiB of the test device's.
   public static let testMemory: GuestAddress = 0xFF00_0000
+  /// A PC's video memory. It is RAM here but for machines with the test device: kvm-unit-tests count
+  /// on its accesses to leave the guest.
+  public static let videoMemory: Range<UInt64> = 0xA_0000..<0xC_0000
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.

@@ -9,6 +9,8 @@ struct Wiring {
   private(set) var mmio = Bus()
   /// The interrupt inputs that devices drive.
   private(set) var lines: [KVMInterruptLine]
+  /// Addresses where the guest finds no RAM though there is some: for the test device.
+  private(set) var memoryHole: Range<UInt64> = 0..<0
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
 
@@ -68,6 +70,7 @@ struct Wiring {
       at: Layout.testDevice)
     ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
+    memoryHole = Layout.videoMemory
   }
 
   /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they

@@ -66,6 +66,39 @@ struct PlatformTests {
     #expect(try run.word(0x20008, UInt32.self) == 0xABCD_EF01)
   }
 
+  @Test("has no memory where a PC's video memory is, with the test device alone")
+  func videoMemory() throws {
+    let code: [UInt8] = [
+      0xB8, 0x44, 0x33, 0x22, 0x11,  // 00: mov eax,0x11223344
+      0xA3, 0xFC, 0xFF, 0x09, 0x00,  // 05: mov ds:0x9fffc,eax
+      0xA3, 0x00, 0x00, 0x0A, 0x00,  // 0a: mov ds:0xa0000,eax
+      0xA3, 0xFC, 0xFF, 0x0B, 0x00,  // 0f: mov ds:0xbfffc,eax
+      0xA3, 0x00, 0x00, 0x0C, 0x00,  // 14: mov ds:0xc0000,eax
+      0xA1, 0xFC, 0xFF, 0x09, 0x00,  // 19: mov eax,ds:0x9fffc
+      0xA3, 0x00, 0x00, 0x02, 0x00,  // 1e: mov ds:0x20000,eax
+      0xA1, 0x00, 0x00, 0x0A, 0x00,  // 23: mov eax,ds:0xa0000
+      0xA3, 0x04, 0x00, 0x02, 0x00,  // 28: mov ds:0x20004,eax
+      0xA1, 0xFC, 0xFF, 0x0B, 0x00,  // 2d: mov eax,ds:0xbfffc
+      0xA3, 0x08, 0x00, 0x02, 0x00,  // 32: mov ds:0x20008,eax
+      0xA1, 0x00, 0x00, 0x0C, 0x00,  // 37: mov eax,ds:0xc0000
+      0xA3, 0x0C, 0x00, 0x02, 0x00,  // 3c: mov ds:0x2000c,eax
+      0xFA,  //                         41: cli
+      0xF4,  //                         42: hlt
+    ]
+    for (devices, seen) in [([.testDevice], 0xFFFF_FFFF), ([], 0x1122_3344)]
+      as [(Set<OptionalDevice>, UInt32)]
+    {
+      // RAM above 4 GiB is a region of its own.
+      let run = try run(code, mode: .protected) {
+        $0.devices = devices
+        $0.memorySize = 4 << 30
+      }
+      #expect(run.outcome.kind == "halted")
+      let words = try (0..<4).map { try run.word(GuestAddress(0x20000 + $0 * 4), UInt32.self) }
+      #expect(words == [0x1122_3344, seen, seen, 0x1122_3344])
+    }
+  }
+
   /// Selects item 5 and reads 2 bytes to offset 0x100, then item 0 and 4 bytes by REP INSB.
   private static let readsFirmwareConfiguration: [UInt8] = [
     0xBA, 0x10, 0x05,  // 00: mov dx,0x510
