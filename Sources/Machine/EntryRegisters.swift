@@ -36,6 +36,17 @@ extension VCPU {
     (general.rsi, general.rdi, general.rbp) = (entry.rsi, entry.rdi, entry.rbp)
     try setRegisters(general)
   }
+
+  /// Sets the VCPU up to start in real mode at `address`, below 1 MiB, as after a reset otherwise.
+  func enterRealMode(at address: UInt32) throws(KVMError) {
+    var special = try specialRegisters()
+    special.cs.selector = UInt16(truncatingIfNeeded: address >> 4)
+    special.cs.base = UInt64(special.cs.selector) << 4
+    try setSpecialRegisters(special)
+    var general = Registers()
+    (general.rip, general.rflags) = (UInt64(address & 0xF), 2)
+    try setRegisters(general)
+  }
 }
 
 /// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1; AMD APM vol 2, 3.1.7).

@@ -14,6 +14,51 @@ struct PlatformTests {
     #expect(run.outputText == "Switching off.\n")
   }
 
+  @Test("sleeps by ACPI's S3 until the clock wakes it, or its time is up", arguments: [1, 4])
+  func suspend(vcpus: Int) throws {
+    let guest = try #require(Guest.named("suspend")).image
+    let woken = try run(guest, mode: nil) {
+      $0.vcpuCount = vcpus
+      $0.observation = Observation()
+    }
+    #expect(woken.outcome.kind == "exited")
+    #expect(woken.outputText == "Going to sleep.\nAwake.\n")
+    // Nothing wakes this one.
+    let asleep = try run([
+      0xBA, 0x04, 0x06,  // 00: mov dx,0x604
+      0xB8, 0x00, 0x24,  // 03: mov ax,0x2400
+      0xEF,  //             06: out dx,ax
+      0xF4,  //             07: hlt
+    ]) {
+      $0.vcpuCount = vcpus
+      $0.timeLimit = 0.2
+    }
+    #expect(asleep.outcome.kind == "timedOut")
+  }
+
+  @Test("is reset by waking up where no kernel has said how to go on")
+  func wakeWithoutVector() throws {
+    let run = try run([
+      0xBA, 0x02, 0x06,  // 00: mov dx,0x602
+      0xB8, 0x00, 0x04,  // 03: mov ax,0x400
+      0xEF,  //             06: out dx,ax
+      0xBE, 0x1D, 0x00,  // 07: mov si,0x1d
+      0xB9, 0x04, 0x00,  // 0a: mov cx,0x4
+      0xAD,  //             0d: lods ax,WORD PTR ds:[si]
+      0xE6, 0x70,  //       0e: out 0x70,al
+      0x88, 0xE0,  //       10: mov al,ah
+      0xE6, 0x71,  //       12: out 0x71,al
+      0xE2, 0xF7,  //       14: loop 0xd
+      0x42,  //             16: inc dx
+      0x42,  //             17: inc dx
+      0xB8, 0x00, 0x24,  // 18: mov ax,0x2400
+      0xEF,  //             1b: out dx,ax
+      0xF4,  //             1c: hlt
+      0x01, 0xC0, 0x03, 0xC0, 0x05, 0xC0, 0x0B, 0x22,  // the clock's registers and their values
+    ])
+    #expect(run.outcome.kind == "reset")
+  }
+
   @Test("tells a kernel of itself by ACPI and MP tables", arguments: [1, 4])
   func tables(vcpus: Int) throws {
     let run = try run(try #require(Guest.named("hello-elf32")).image, mode: nil) {
