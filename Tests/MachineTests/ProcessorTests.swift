@@ -1,4 +1,5 @@
 import Boot
+import Foundation
 import Machine
 import Memory
 import TestSupport
@@ -31,6 +32,18 @@ struct ProcessorTests {
     #expect(try run.word(0x20004, UInt32.self) == (hasLeaf ? 0x201 : 0))
     #expect(try run.word(0x20008, UInt32.self) == (hasLeaf ? 4 : 0))
     #expect(try run.word(0x2000C, UInt32.self) == (hasLeaf ? 2 : 0))
+  }
+
+  @Test("has its host's name with --cpu host, whether or not KVM passes it on")
+  func name() throws {
+    let text = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
+    let line = text.split(separator: "\n").first { $0.hasPrefix("model name") } ?? ""
+    let name = line.split(separator: ": ", maxSplits: 1).last.map(String.init) ?? ""
+    let run = try run(Self.readsName, mode: .protected)
+    #expect(run.outcome.kind == "halted")
+    let bytes = try run.machine.memory.read(48, at: 0x20000)
+    let seen = String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    #expect(seen.split(separator: " ") == name.split(separator: " "))
   }
 
   @Test("that runs a hypervisor is not taken to halt for good: guests of its own wake otherwise")
@@ -87,6 +100,23 @@ struct ProcessorTests {
     0xA3, 0x0C, 0x00, 0x02, 0x00,  //       21: mov ds:0x2000c,eax
     0xFA,  //                               26: cli
     0xF4,  //                               27: hlt
+  ]
+
+  private static let readsName: [UInt8] = [
+    0xBF, 0x00, 0x00, 0x02, 0x00,  // 00: mov edi,0x20000
+    0xBE, 0x02, 0x00, 0x00, 0x80,  // 05: mov esi,0x80000002
+    0x89, 0xF0,  //                   0a: mov eax,esi
+    0x0F, 0xA2,  //                   0c: cpuid
+    0x89, 0x07,  //                   0e: mov DWORD PTR [edi],eax
+    0x89, 0x5F, 0x04,  //             10: mov DWORD PTR [edi+0x4],ebx
+    0x89, 0x4F, 0x08,  //             13: mov DWORD PTR [edi+0x8],ecx
+    0x89, 0x57, 0x0C,  //             16: mov DWORD PTR [edi+0xc],edx
+    0x83, 0xC7, 0x10,  //             19: add edi,0x10
+    0x46,  //                         1c: inc esi
+    0x81, 0xFE, 0x05, 0x00, 0x00, 0x80,  // 1d: cmp esi,0x80000005
+    0x72, 0xE5,  //                   23: jb 0xa
+    0xFA,  //                         25: cli
+    0xF4,  //                         26: hlt
   ]
 
   /// Sets EFER.SVME, leaves 1 at 0x20000, and halts with interrupts off; without AMD-V (CPUID
