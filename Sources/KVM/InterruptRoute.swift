@@ -13,11 +13,23 @@ extension kvm_irq_routing_entry {
     return controller(gsi, UInt32(chip), interrupt & 7)
   }
 
+  /// A message-signalled interrupt.
+  public static func message(gsi: UInt32, address: UInt64, data: UInt32) -> Self {
+    var entry = Self()
+    entry.gsi = gsi
+    entry.type = UInt32(KVM_IRQ_ROUTING_MSI)
+    // The union's member of that type, all of whose bits mean something.
+    unsafe entry.u.msi.address_lo = UInt32(truncatingIfNeeded: address)
+    unsafe entry.u.msi.address_hi = UInt32(truncatingIfNeeded: address >> 32)
+    unsafe entry.u.msi.data = data
+    return entry
+  }
+
   private static func controller(_ gsi: UInt32, _ chip: UInt32, _ pin: UInt32) -> Self {
     var entry = Self()
     entry.gsi = gsi
     entry.type = UInt32(KVM_IRQ_ROUTING_IRQCHIP)
-    // The kernel reads that member of the union which `type` says.
+    // As above.
     unsafe entry.u.irqchip.irqchip = chip
     unsafe entry.u.irqchip.pin = pin
     return entry

@@ -61,14 +61,15 @@ public final class Machine {
     }
     do {
       try plan.load(into: memory)
-      try FirmwareTables.write(for: plan, configuration, host.cpuid, to: memory)
+      try FirmwareTables.write(for: plan, configuration, host, to: memory)
     } catch { throw .host("\(error)") }
 
     self.configuration = configuration
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace, memory)
+    wiring = try Wiring(
+      configuration, control, input, trace, memory, addressBits: host.addressBits)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
@@ -147,9 +148,8 @@ public final class Machine {
     _ engine: Engine, _ host: KVMHost, for format: ImageFormat
   ) throws(KVMError) {
     guard format.isKernel && format != .firmware else { return }
-    let addressBits = UInt64(host.cpuid.entry(0x8000_0008)?.eax ?? 36) & 0xFF
     for runner in engine.runners {
-      try runner.vcpu.setUpMemoryTypes(addressBits: addressBits)
+      try runner.vcpu.setUpMemoryTypes(addressBits: UInt64(host.addressBits))
     }
   }
 
@@ -190,6 +190,8 @@ public final class Machine {
     }
     return places(wiring.ports.slots, .ports) + places(wiring.mmio.slots, .memory)
   }
+
+  var pciBus: PCIBus { wiring.pci }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
