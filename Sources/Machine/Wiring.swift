@@ -16,8 +16,12 @@ struct Wiring {
   let doorbells = KVMDoorbells()
   /// The IDE controller, where a disk is on it.
   let ide: IDEController?
+  /// Addresses where the guest finds no RAM though there is some: for the test device.
+  private(set) var memoryHole: Range<UInt64> = 0..<0
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
+  /// The clock, whose alarm wakes a suspended machine.
+  let realTimeClock: RealTimeClock
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
@@ -38,6 +42,7 @@ struct Wiring {
     let sizes = RealTimeClock.MachineSizes(
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
+    realTimeClock = RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds })
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
@@ -58,8 +63,7 @@ struct Wiring {
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
-    ports.add(
-      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
+    ports.add(realTimeClock, at: Layout.realTimeClock)
     ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
@@ -123,6 +127,7 @@ struct Wiring {
       at: Layout.testDevice)
     ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
+    memoryHole = Layout.videoMemory
   }
 
   /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they

@@ -49,6 +49,17 @@ struct VCPUStateTests {
     #expect(error?.description == "KVM_SET_SREGS: Invalid argument (EINVAL)")
   }
 
+  @Test("has as many machine-check banks as it is given")
+  func machineChecks() throws {
+    let bench = try Bench()
+    try bench.vcpu.setUpMachineChecks(banks: 10)
+    // IA32_MCG_CAP: the banks' number and MCG_CTL_P; bank 9's and bank 10's control.
+    #expect(try bench.vcpu.msrs([0x179]).first?.data == 0x10A)
+    #expect(try bench.vcpu.msrs([0x400 + 9 * 4]).first?.data == .max)
+    let error = #expect(throws: KVMError.self) { try bench.vcpu.setUpMachineChecks(banks: 255) }
+    #expect(error?.description == "KVM_X86_SETUP_MCE: Invalid argument (EINVAL)")
+  }
+
   @Test("keeps MSRs, and says where KVM stops")
   func msrs() throws {
     let bench = try Bench()
