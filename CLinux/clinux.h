@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/timerfd.h>
 
 // Declared by the C library only under _GNU_SOURCE, which a module's importer can't set.
@@ -21,6 +22,10 @@ const char *sigabbrev_np(int number);
 
 static inline int clinux_set_thread_name(const char *name) {
   return prctl(PR_SET_NAME, name, 0, 0, 0);
+}
+
+static inline ssize_t clinux_getrandom(void *bytes, size_t count) {
+  return getrandom(bytes, count, 0);
 }
 
 // struct epoll_event is packed and ends in a union: hand its number out by value.
