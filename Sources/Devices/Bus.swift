@@ -91,10 +91,10 @@ public struct Bus: Sendable {
     }
   }
 
-  /// The name of the device at `address`; nil where nobody answers.
+  /// The name of the device that answers at `address`; nil where nobody answers.
   public func deviceName(at address: UInt64) -> StaticString? {
     let index = index(of: address)
-    return index >= 0 ? slots[index].device.name : nil
+    return index >= 0 ? slots[index].device.name(at: address &- slots[index].start) : nil
   }
 
   private func takesWhole(_ index: Int, _ address: UInt64, _ width: Int) -> Bool {

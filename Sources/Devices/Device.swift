@@ -7,6 +7,10 @@ public protocol Device: AnyObject, Sendable {
   /// The name that traces and tables show, such as `uart`.
   var name: StaticString { get }
 
+  /// The name of who answers at `offset`, for traces; nil if nobody does. Other than `name` only where
+  /// a device stands for others, as a window does.
+  func name(at offset: UInt64) -> StaticString?
+
   /// The widest access the device takes in one piece, in bytes: 1, 2, 4 or 8. The bus cuts wider
   /// ones into pieces, as an ISA bridge does.
   var widestAccess: Int { get }
@@ -25,6 +29,9 @@ public protocol Device: AnyObject, Sendable {
 }
 
 extension Device {
+  /// The device itself.
+  public func name(at offset: UInt64) -> StaticString? { name }
+
   /// Byte-wide, as ISA devices are.
   public var widestAccess: Int { 1 }
 

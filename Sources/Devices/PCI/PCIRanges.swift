@@ -1,0 +1,152 @@
+import Synchronization
+
+/// A stretch of addresses in which functions can have ranges.
+public struct PCIWindow: Hashable, Sendable {
+  /// The first address.
+  public let start: UInt64
+  /// How many there are.
+  public let count: UInt64
+
+  /// A window on `count` addresses from `start` on.
+  public init(start: UInt64, count: UInt64) {
+    self.start = start
+    self.count = count
+  }
+
+  /// Whether all `size` addresses from `address` on are inside.
+  func holds(_ address: UInt64, _ size: UInt64) -> Bool {
+    address >= start && size <= count && address &- start <= count &- size
+  }
+}
+
+/// The ranges of all functions in one space, ports or memory, to be looked up by address.
+///
+/// Ranges move while VCPUs look them up. Each start is one atomic number, so a look-up takes no lock;
+/// what it finds was there at some time during it. Where ranges overlap, the one answers whose
+/// function comes first.
+final class PCIRanges: Sendable {
+  /// How many ranges there can be: more than 32 devices have.
+  static let capacity = 256
+  private static let nowhere = UInt64.max
+
+  struct Range: Sendable {
+    let size: UInt64
+    let device: any Device
+    let widestAccess: Int
+    /// The function's name.
+    let name: StaticString
+  }
+
+  let windows: [PCIWindow]
+  private let ranges: [Range]
+  private let starts: InlineArray<256, Atomic<UInt64>>
+
+  init(windows: [PCIWindow], _ ranges: [Range]) {
+    precondition(ranges.count <= Self.capacity)
+    self.windows = windows
+    self.ranges = ranges
+    starts = InlineArray { _ in Atomic(Self.nowhere) }
+  }
+
+  /// Range `index` is at `place` now.
+  func move(_ index: Int, to place: BusAddress?) {
+    let start: UInt64 =
+      switch place {
+      case .port(let port): UInt64(port)
+      case .memory(let address): address
+      case nil: Self.nowhere
+      }
+    starts[index].store(start, ordering: .releasing)
+  }
+
+  /// The range at `address` with the offset in it, or -1.
+  private func find(_ address: UInt64) -> (index: Int, offset: UInt64) {
+    for index in ranges.indices {
+      let start = starts[index].load(ordering: .acquiring)
+      if start <= address && address &- start < ranges[index].size {
+        return (index, address &- start)
+      }
+    }
+    return (-1, 0)
+  }
+
+  func name(at address: UInt64) -> StaticString? {
+    let (index, _) = find(address)
+    return index >= 0 ? ranges[index].name : nil
+  }
+
+  // As on a bus, accesses are cut until a device takes the pieces whole.
+
+  func read(_ address: UInt64, width: Int) -> UInt64 {
+    let (index, offset) = find(address)
+    if index >= 0 && takesWhole(index, offset, width) {
+      return ranges[index].device.read(offset: offset, width: width)
+    }
+    guard width > 1 else { return 0xFF }
+    let half = width / 2
+    let low = read(address, width: half)
+    return low | read(address &+ UInt64(half), width: half) << UInt64(half * 8)
+  }
+
+  func write(_ address: UInt64, width: Int, value: UInt64) {
+    let (index, offset) = find(address)
+    if index >= 0 && takesWhole(index, offset, width) {
+      ranges[index].device.write(offset: offset, width: width, value: value)
+    } else if width > 1 {
+      let half = width / 2
+      write(address, width: half, value: value & (1 << UInt64(half * 8) - 1))
+      write(address &+ UInt64(half), width: half, value: value >> UInt64(half * 8))
+    }
+  }
+
+  func read(_ address: UInt64, into bytes: inout MutableSpan<UInt8>) {
+    let (index, offset) = find(address)
+    if index >= 0 {
+      ranges[index].device.read(offset: offset, into: &bytes)
+    } else {
+      for index in bytes.indices { bytes[index] = 0xFF }
+    }
+  }
+
+  func write(_ address: UInt64, bytes: Span<UInt8>) {
+    let (index, offset) = find(address)
+    if index >= 0 { ranges[index].device.write(offset: offset, bytes: bytes) }
+  }
+
+  private func takesWhole(_ index: Int, _ offset: UInt64, _ width: Int) -> Bool {
+    width <= ranges[index].widestAccess && UInt64(width) <= ranges[index].size &- offset
+  }
+}
+
+/// A window's place on the port or the MMIO bus: passes accesses on to whichever range is there.
+final class PCIWindowDevice: Device {
+  let name: StaticString
+  let widestAccess: Int
+  let window: PCIWindow
+  private let ranges: PCIRanges
+
+  init(_ name: StaticString, _ window: PCIWindow, _ ranges: PCIRanges, widestAccess: Int) {
+    self.name = name
+    self.window = window
+    self.ranges = ranges
+    self.widestAccess = widestAccess
+  }
+
+  func name(at offset: UInt64) -> StaticString? { ranges.name(at: window.start &+ offset) }
+
+  func read(offset: UInt64, width: Int) -> UInt64 {
+    ranges.read(window.start &+ offset, width: width)
+  }
+
+  func write(offset: UInt64, width: Int, value: UInt64) {
+    ranges.write(window.start &+ offset, width: width, value: value)
+  }
+
+  func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>) {
+    ranges.read(window.start &+ offset, into: &bytes)
+  }
+
+  func write(offset: UInt64, bytes: Span<UInt8>) {
+    ranges.write(window.start &+ offset, bytes: bytes)
+  }
+}
