@@ -53,6 +53,14 @@ struct RunCommand: ParsableCommand {
       "Add a device: testdev, that of kvm-unit-tests. May be repeated.", valueName: "name"))
   var device: [OptionalDevice] = []
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Add a disk: PATH[,format=raw|qcow2][,readonly][,snapshot][,bus=virtio|mmio|ide][,serial=TEXT]. \
+      May be repeated; a comma in the path is doubled.
+      """, valueName: "path,..."))
+  var disk: [DiskOption] = []
+
   @Option(help: "The processors' features: host for all there are, baseline for x86-64-v2.")
   var cpu = CPUModel.host
 
@@ -88,8 +96,9 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      initrd: initrd, firmware: firmware, devices: device, commandLine: append, cpu: cpu,
-      console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
+      initrd: initrd, firmware: firmware, devices: device, disks: disk, commandLine: append,
+      cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
+      timeLimit: timeout,
       reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())
   }

@@ -31,6 +31,7 @@ struct Session {
       configuration.image.options.initrd = BootFile(bytes, name: path)
     }
     configuration.devices = Set(options.devices)
+    for disk in options.disks { configuration.disks.append(try disk.disk()) }
     configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize
     configuration.vcpuCount = options.vcpuCount

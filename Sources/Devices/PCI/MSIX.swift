@@ -152,5 +152,7 @@ public final class MSIX: Device {
 
 extension UInt64 {
   /// The least power of two that isn't below a number up to 2 to the 62nd.
-  fileprivate var nextPowerOfTwo: UInt64 { self <= 1 ? 1 : 1 << UInt64(64 - (self - 1).leadingZeroBitCount) }
+  fileprivate var nextPowerOfTwo: UInt64 {
+    self <= 1 ? 1 : 1 << UInt64(64 - (self - 1).leadingZeroBitCount)
+  }
 }

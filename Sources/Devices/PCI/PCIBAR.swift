@@ -26,7 +26,8 @@ public struct PCIBAR: Sendable {
   public init(
     _ index: Int, _ kind: Kind, size: UInt64, isPrefetchable: Bool = false, _ device: any Device
   ) {
-    let sizes: ClosedRange<UInt64> = kind == .port ? 4...256 : 16...(kind == .memory32 ? 1 << 31 : 1 << 62)
+    let sizes: ClosedRange<UInt64> =
+      kind == .port ? 4...256 : 16...(kind == .memory32 ? 1 << 31 : 1 << 62)
     precondition((0..<(kind == .memory64 ? 5 : 6)).contains(index), "no such register")
     precondition(sizes.contains(size) && size & (size - 1) == 0, "an impossible size")
     self.index = index

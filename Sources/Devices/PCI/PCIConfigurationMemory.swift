@@ -25,5 +25,7 @@ public final class PCIConfigurationMemory: Device {
     bus.writeConfiguration(Self.function(offset), offset & 0xFFF, width: width, value: value)
   }
 
-  private static func function(_ offset: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: offset >> 12) }
+  private static func function(_ offset: UInt64) -> UInt8 {
+    UInt8(truncatingIfNeeded: offset >> 12)
+  }
 }

@@ -156,7 +156,8 @@ public final class PCIFunction: Sendable {
       for shift in [0, 8, 16, 24] { body.append(UInt8(truncatingIfNeeded: word >> UInt32(shift))) }
     }
     return PCICapability(
-      id: PCICapability.msixID, body: body, writable: [0, MessageControl.enable | MessageControl.mask])
+      id: PCICapability.msixID, body: body,
+      writable: [0, MessageControl.enable | MessageControl.mask])
   }
 
   // The upper byte of Message Control.
@@ -176,7 +177,9 @@ public final class PCIFunction: Sendable {
     let value = state.withLock { $0.space.read(offset, width: width) }
     // Interrupt Status is the pin's, not ours to keep.
     let status = UInt64(Offset.status)
-    guard slot.pin.isRaised, offset <= status, status &- offset < UInt64(width) else { return value }
+    guard slot.pin.isRaised, offset <= status, status &- offset < UInt64(width) else {
+      return value
+    }
     return value | UInt64(PCIConfigurationSpace.Status.interrupt) << ((status &- offset) * 8)
   }
 

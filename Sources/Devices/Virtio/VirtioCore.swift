@@ -73,25 +73,48 @@ public final class VirtioCore: Sendable {
   private let report: @Sendable (String) -> Void
   private let state: Mutex<State>
 
-  /// Puts `device` between `memory` and a transport that has `interrupts`; its work is done by
-  /// threads of its own or by `shared`. `report` gets a sentence when the driver broke the device.
-  public init(
-    _ device: any VirtioDevice, memory: GuestMemory, interrupts: any VirtioInterrupts,
-    shared: WorkLoop, takesTimes: Bool = false, report: @escaping @Sendable (String) -> Void
+  /// What the machine gives to a virtio device.
+  public struct Surroundings: Sendable {
+    /// Guest memory.
+    public var memory: GuestMemory
+    /// Does the work of devices without threads of their own.
+    public var loop: WorkLoop
+    /// Whether requests are timed.
+    public var takesTimes: Bool
+    /// Gets a sentence when a driver broke a device.
+    public var report: @Sendable (String) -> Void
+
+    /// Takes all as they are.
+    public init(
+      memory: GuestMemory, loop: WorkLoop, takesTimes: Bool = false,
+      report: @escaping @Sendable (String) -> Void
+    ) {
+      self.memory = memory
+      self.loop = loop
+      self.takesTimes = takesTimes
+      self.report = report
+    }
+  }
+
+  /// Puts `device` between the machine and a transport that has `interrupts` and one of `doorbells`
+  /// for each queue.
+  init(
+    _ device: any VirtioDevice, _ surroundings: Surroundings, doorbells: [Doorbell],
+    interrupts: any VirtioInterrupts
   ) throws(Errno) {
     self.device = device
-    self.memory = memory
-    self.report = report
+    memory = surroundings.memory
+    report = surroundings.report
     let sizes = device.queueSizes
     offered = device.features.union(.common)
-    signals = try VirtioSignals(queueCount: sizes.count, interrupts: interrupts)
+    signals = VirtioSignals(doorbells: doorbells, interrupts: interrupts)
     var own: [WorkLoop] = []
     if device.hasOwnThreads {
       for index in sizes.indices { try own.append(WorkLoop(name: "\(device.name).\(index)")) }
     }
     ownLoops = own
-    loops = own.isEmpty ? sizes.map { _ in shared } : own
-    counters = sizes.map { _ in QueueCounters(takesTimes: takesTimes) }
+    loops = own.isEmpty ? sizes.map { _ in surroundings.loop } : own
+    counters = sizes.map { _ in QueueCounters(takesTimes: surroundings.takesTimes) }
     state = Mutex(State(queues: sizes.map(Queue.init)))
     device.connect(to: signals)
   }

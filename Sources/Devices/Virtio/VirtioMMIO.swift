@@ -6,8 +6,6 @@ import Synchronization
 public final class VirtioMMIO: Device {
   /// How many bytes of the address space it takes.
   public static let size: UInt64 = 0x200
-  /// Where the driver rings: a queue's number, in 4 bytes.
-  public static let doorbellOffset: UInt64 = 0x050
 
   /// "virt", and ours.
   private static let magic: UInt64 = 0x7472_6976
@@ -26,7 +24,7 @@ public final class VirtioMMIO: Device {
     static let queueSizeMax: UInt64 = 0x034
     static let queueSize: UInt64 = 0x038
     static let queueReady: UInt64 = 0x044
-    static let queueNotify: UInt64 = doorbellOffset
+    static let queueNotify: UInt64 = 0x050
     static let interruptStatus: UInt64 = 0x060
     static let interruptACK: UInt64 = 0x064
     static let status: UInt64 = 0x070
@@ -50,10 +48,23 @@ public final class VirtioMMIO: Device {
     var queue: UInt32 = 0
   }
 
-  /// Puts the registers of `core` on a bus; `interrupts` are those that it was made with.
-  public init(_ core: VirtioCore, _ interrupts: VirtioMMIOInterrupts) {
-    self.core = core
-    self.interrupts = interrupts
+  /// Puts `device` behind registers; `line` is its interrupt.
+  public init(
+    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, line: any InterruptLine
+  ) throws(Errno) {
+    interrupts = VirtioMMIOInterrupts(line: line)
+    var doorbells: [Doorbell] = []
+    for index in device.queueSizes.indices {
+      try doorbells.append(Doorbell(width: 4, value: UInt64(index)))
+    }
+    core = try VirtioCore(device, surroundings, doorbells: doorbells, interrupts: interrupts)
+  }
+
+  /// Lets writes to the doorbell register of a device at `start` wake its queues without an exit.
+  public func connectDoorbells(at start: UInt64, _ host: any DoorbellHost) {
+    for doorbell in core.signals.doorbells {
+      host.connect(doorbell, at: .memory(start + Register.queueNotify))
+    }
   }
 
   /// The device's own name.
@@ -149,20 +160,20 @@ extension UInt64 {
 }
 
 /// The interrupt status register of the MMIO transport and the line that follows it.
-public final class VirtioMMIOInterrupts: VirtioInterrupts {
+final class VirtioMMIOInterrupts: VirtioInterrupts {
   private let line: any InterruptLine
   private let bits = Mutex<UInt32>(0)
 
   /// None so far. `line` is set under the register's lock, so that levels arrive in order.
-  public init(line: any InterruptLine) { self.line = line }
+  init(line: any InterruptLine) { self.line = line }
 
   /// Bit 0: requests are done; bit 1: the configuration changed (virtio 1.2, 4.2.2).
-  public func signal(queue: Int) { add(1) }
+  func signal(queue: Int) { add(1) }
   /// Raises the line for a change of the configuration.
-  public func signalConfiguration() { add(2) }
+  func signalConfiguration() { add(2) }
 
   /// Lowers the line.
-  public func reset() { acknowledge(.max) }
+  func reset() { acknowledge(.max) }
 
   var status: UInt32 { bits.withLock { $0 } }
 

@@ -1,4 +1,3 @@
-import Host
 import Synchronization
 
 /// How a transport tells the driver of something.
@@ -14,22 +13,13 @@ public protocol VirtioInterrupts: AnyObject, Sendable {
 
 /// What a device can ask of those around it, from any thread.
 public final class VirtioSignals: Sendable {
-  /// A doorbell of the guest's, which may be wired to one in KVM.
-  public final class Doorbell: Sendable {
-    /// Raised by the driver's write.
-    public let event: Event
-    init() throws(Errno) { event = try Event() }
-  }
-
   /// One for each queue.
   public let doorbells: [Doorbell]
   private let interrupts: any VirtioInterrupts
   private let generationValue = Atomic<UInt32>(0)
   private let isDriverReady = Atomic<Bool>(false)
 
-  init(queueCount: Int, interrupts: any VirtioInterrupts) throws(Errno) {
-    var doorbells: [Doorbell] = []
-    for _ in 0..<queueCount { try doorbells.append(Doorbell()) }
+  init(doorbells: [Doorbell], interrupts: any VirtioInterrupts) {
     self.doorbells = doorbells
     self.interrupts = interrupts
   }
