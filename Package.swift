@@ -64,7 +64,7 @@ let package = Package(
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
     .target(
-      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"],
+      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Memory", "Host"],
       path: "Tests/TestSupport",
       swiftSettings: settings),
 
@@ -87,7 +87,7 @@ let package = Package(
     .testTarget(
       name: "StorageTests", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host"],
+      name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set

@@ -22,6 +22,9 @@ public struct ACPITables: Sendable {
       Self.place(FADT.table(platform, facs: facs, dsdt: dsdt), at: 8, base, in: &bytes)
     ]
     listed.append(Self.place(MADT.table(platform), at: 8, base, in: &bytes))
+    if let pci = platform.pci {
+      listed.append(Self.place(MCFG.table(pci), at: 8, base, in: &bytes))
+    }
     let rsdt = Self.place(RootTables.rsdt(listed), at: 8, base, in: &bytes)
     let xsdt = Self.place(RootTables.xsdt(listed), at: 8, base, in: &bytes)
     bytes.replaceSubrange(0..<RSDP.size, with: RSDP.bytes(rsdt: rsdt, xsdt: xsdt))

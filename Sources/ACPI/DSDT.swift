@@ -7,10 +7,10 @@ enum DSDT {
 
   /// The table, of revision 2: integers have 64 bits.
   static func table(_ platform: PlatformDescription) -> [UInt8] {
-    // A device of the system's own is a line here, and a PCI host bridge with its _PRT will be.
+    // A device of the system's own is a line here.
     let devices =
       processors(platform.processors.count) + serialPorts(platform.serialPorts)
-      + [realTimeClock(platform.realTimeClock)]
+      + [realTimeClock(platform.realTimeClock)] + (platform.pci.map(PCIDevices.terms) ?? [])
     let terms = [powerOff(platform.powerManagement), AML.scope("_SB", devices)]
     return SystemTable.make("DSDT", revision: 2, AML.joined(terms))
   }

@@ -36,7 +36,13 @@ final class Engine {
       runners.append(
         VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))
     }
-    if hasControllers { for line in wiring.lines { line.connect(to: vm) } }
+    wiring.doorbells.connect(to: vm)
+    if hasControllers {
+      // Firmware would have done it before a kernel starts.
+      if wiring.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
+      for line in wiring.lines { line.connect(to: vm) }
+      try wiring.messages.connect(to: vm)
+    }
     self.vm = vm
     self.runners = runners
     self.parking = parking

@@ -61,14 +61,15 @@ public final class Machine {
     }
     do {
       try plan.load(into: memory)
-      try FirmwareTables.write(for: plan, configuration, host.cpuid, to: memory)
+      try FirmwareTables.write(for: plan, configuration, host, to: memory)
     } catch { throw .host("\(error)") }
 
     self.configuration = configuration
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = Wiring(configuration, control, input, trace, memory)
+    wiring = try Wiring(
+      configuration, control, input, trace, memory, addressBits: host.addressBits)
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
@@ -166,6 +167,8 @@ public final class Machine {
     }
     return places(wiring.ports.slots, .ports) + places(wiring.mmio.slots, .memory)
   }
+
+  var pciBus: PCIBus { wiring.pci }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }

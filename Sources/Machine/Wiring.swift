@@ -9,13 +9,18 @@ struct Wiring {
   private(set) var mmio = Bus()
   /// The interrupt inputs that devices drive.
   private(set) var lines: [KVMInterruptLine]
+  /// The PCI bus.
+  let pci: PCIBus
+  /// The ways of its functions' messages, and of what guests ring.
+  let messages = KVMMessageRouter()
+  let doorbells = KVMDoorbells()
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
-    _ trace: TraceSinks?, _ memory: GuestMemory
-  ) {
+    _ trace: TraceSinks?, _ memory: GuestMemory, addressBits: Int
+  ) throws(MachineError) {
     let console: any ByteSink =
       switch configuration.consoleOutput {
       case .none: NullSink()
@@ -39,7 +44,10 @@ struct Wiring {
       name: "etc/sercon-port", number: UInt64(Layout.serial.start))
     let firmware = FirmwareConfiguration(
       ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
-    lines = [serialLine, sciLine]
+    let platform = PCIPlatform(memory: memory, doorbells: doorbells, messages: messages)
+    let pciLines: [KVMInterruptLine]
+    (pci, pciLines) = try Self.makePCI(configuration, platform, trace, addressBits: addressBits)
+    lines = [serialLine, sciLine] + pciLines
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
@@ -48,13 +56,48 @@ struct Wiring {
     ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
-    ports.add(ResetControl(machine: control), at: Layout.resetControl)
     ports.add(powerManagement, at: Layout.powerManagement)
+    addPCI(ResetControl(machine: control))
     ports.add(firmware, at: Layout.firmwareConfiguration)
     if configuration.devices.contains(.testDevice) {
       addTestDevice(memory, trace)
     } else {
       ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
+    }
+  }
+
+  /// The functions that `configuration` asks for on the bus that they make.
+  private static func makePCI(
+    _ configuration: Configuration, _ platform: PCIPlatform, _ trace: TraceSinks?, addressBits: Int
+  ) throws(MachineError) -> (bus: PCIBus, lines: [KVMInterruptLine]) {
+    var pci: PCIWiring
+    do throws(Errno) { pci = try PCIWiring(platform, trace) } catch {
+      throw .host("can't make the PCI bus: \(error)")
+    }
+    for make in configuration.pciDevices {
+      let function: PCIFunction
+      do throws(Errno) { function = try make(platform) } catch {
+        throw .host("can't make a PCI device: \(error)")
+      }
+      try pci.add(function)
+    }
+    let bus = pci.makeBus(ramSize: configuration.memorySize, addressBits: addressBits)
+    // Firmware does it itself.
+    if !configuration.image.isFirmware { bus.assign(interrupt: PCIWiring.isaInterrupt) }
+    return (bus, pci.lines)
+  }
+
+  private mutating func addPCI(_ reset: ResetControl) {
+    ports.add(PCIConfigurationPorts(pci, reset: reset), at: Layout.pciConfiguration)
+    let window = pci.windows.ports
+    ports.add(
+      pci.makePortWindow(),
+      at: Layout.Ports(start: UInt16(window.start), count: UInt16(window.count)))
+    mmio.add(
+      PCIConfigurationMemory(pci), at: Layout.pciConfigurationMemory,
+      count: PCIConfigurationMemory.size)
+    for (window, device) in pci.makeMemoryWindows() {
+      mmio.add(device, at: GuestAddress(window.start), count: window.count)
     }
   }
 

@@ -38,9 +38,9 @@ struct ArchitectureTests {
       let control = try RunControl()
       var configuration = Configuration(image: .init([0xF4]))
       configuration.devices = devices
-      let wiring = Wiring(
+      let wiring = try Wiring(
         configuration, control, try InputPump(.none, unread: [], control), nil,
-        try GuestMemory(ramSize: GuestMemory.pageSize))
+        try GuestMemory(ramSize: GuestMemory.pageSize), addressBits: 39)
       return wiring.ports.slots + wiring.mmio.slots
     }
   }
@@ -58,10 +58,13 @@ struct ArchitectureTests {
     }
     #expect(Set(told) == Set(real))
     #expect(Set(told).count == told.count)
+    let pci = "10, 11, 16-23"
+    #expect(Layout.pciISAInterrupts == [10, 11] && Layout.pciInterrupts == 16..<24)
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
     #expect(
       interrupts.map { "\($0[0]) \($0[2])" } == [
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
+        "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
         "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
       ])
   }
@@ -87,6 +90,7 @@ struct ArchitectureTests {
     }
     let boot = Layout.boot
     let page = GuestMemory.pageSize
+    let windows = Layout.pciWindows(ramSize: page, addressBits: 39)
     let real: [(start: UInt64, count: UInt64?)] = [
       (0, GuestMemory.holeStart),
       (boot.descriptorTable.value, UInt64(FlatSegments.tableSize)),
@@ -99,6 +103,8 @@ struct ArchitectureTests {
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
       (Layout.testMemory.value, TestMemory.size),
+      (Layout.pciConfigurationMemory.value, PCIConfigurationMemory.size),
+      (windows.memory32.start, windows.memory32.count),
       (GuestMemory.holeEnd, nil),
     ]
     let expected = real.map { stretch in

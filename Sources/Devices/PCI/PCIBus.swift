@@ -65,6 +65,9 @@ public final class PCIBus: Sendable {
     attach(lines)
   }
 
+  /// Whether any function has an interrupt pin.
+  public var hasPins: Bool { functions.contains { $0.function.hasPin } }
+
   private func attach(_ lines: PCIInterruptLines) {
     var port = 0
     var memory = 0
