@@ -76,7 +76,8 @@ let package = Package(
     .testTarget(
       name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DocsTests", dependencies: ["Machine", "Boot", "Devices", "KVM", "Memory", "Host"],
+      name: "DocsTests",
+      dependencies: ["Machine", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
@@ -97,7 +98,7 @@ let package = Package(
     .testTarget(
       name: "MachineTests",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(

@@ -22,6 +22,12 @@ public enum Layout {
   public static let firmwareEnd: GuestAddress = 0x10_0000
   /// 64 KiB of the test device's.
   public static let testMemory: GuestAddress = 0xFF00_0000
+  /// Virtio devices on the MMIO transport, a page each.
+  public static let virtioMMIO: GuestAddress = 0xFEA0_0000
+  /// The page of virtio device `index`.
+  static func virtioMMIO(_ index: Int) -> GuestAddress {
+    GuestAddress(virtioMMIO.value + UInt64(index) * GuestMemory.pageSize)
+  }
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.
@@ -110,6 +116,8 @@ public enum Layout {
   public static let pciInterrupts: Range<UInt32> = 16..<24
   /// The ISA interrupts that they go to for kernels that use the 8259s.
   public static let pciISAInterrupts: [UInt8] = [10, 11]
+  /// The interrupts of virtio devices on the MMIO transport, in order: as many there can be.
+  public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
   /// The first GSI of those that stand for messages.
   public static let firstMessageInterrupt: UInt32 = 24
   /// How many inputs the IOAPIC has. KVM's default routing takes GSI n to input n, 0 too: unlike a

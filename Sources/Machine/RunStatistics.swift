@@ -86,6 +86,8 @@ public struct RunStatistics: Sendable {
   public var touchedMemory = 0
   /// RAM that the guest has, in bytes.
   public var memorySize: UInt64 = 0
+  /// Devices with queues.
+  public var devices: [DeviceStatistics] = []
   /// KVM's own counters that aren't zero, all VCPUs and the VM added up.
   public var kernel: [(name: String, value: UInt64)] = []
 

@@ -14,6 +14,8 @@ struct Wiring {
   /// The ways of its functions' messages, and of what guests ring.
   let messages = KVMMessageRouter()
   let doorbells = KVMDoorbells()
+  /// The virtio devices, some of them on the PCI bus.
+  let virtio: VirtioDevices
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
 
@@ -45,9 +47,11 @@ struct Wiring {
     let firmware = FirmwareConfiguration(
       ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
     let platform = PCIPlatform(memory: memory, doorbells: doorbells, messages: messages)
+    virtio = try VirtioDevices(configuration, platform, console: console, trace)
     let pciLines: [KVMInterruptLine]
-    (pci, pciLines) = try Self.makePCI(configuration, platform, trace, addressBits: addressBits)
-    lines = [serialLine, sciLine] + pciLines
+    (pci, pciLines) = try Self.makePCI(
+      configuration, virtio, platform, trace, addressBits: addressBits)
+    lines = [serialLine, sciLine] + pciLines + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
@@ -58,6 +62,7 @@ struct Wiring {
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
     ports.add(powerManagement, at: Layout.powerManagement)
     addPCI(ResetControl(machine: control))
+    for place in virtio.mmio { mmio.add(place.device, at: place.start, count: VirtioMMIO.size) }
     ports.add(firmware, at: Layout.firmwareConfiguration)
     if configuration.devices.contains(.testDevice) {
       addTestDevice(memory, trace)
@@ -68,12 +73,14 @@ struct Wiring {
 
   /// The functions that `configuration` asks for on the bus that they make.
   private static func makePCI(
-    _ configuration: Configuration, _ platform: PCIPlatform, _ trace: TraceSinks?, addressBits: Int
+    _ configuration: Configuration, _ virtio: VirtioDevices, _ platform: PCIPlatform,
+    _ trace: TraceSinks?, addressBits: Int
   ) throws(MachineError) -> (bus: PCIBus, lines: [KVMInterruptLine]) {
     var pci: PCIWiring
     do throws(Errno) { pci = try PCIWiring(platform, trace) } catch {
       throw .host("can't make the PCI bus: \(error)")
     }
+    for device in virtio.pci { try pci.add(device.function) }
     for make in configuration.pciDevices {
       let function: PCIFunction
       do throws(Errno) { function = try make(platform) } catch {

@@ -40,6 +40,7 @@ struct StatisticsReport {
           + "(\(statistics.touchedMemory >> 12) pages)"
       ),
     ])
+    if !statistics.devices.isEmpty { lines += [""] + DeviceTable(statistics.devices).lines() }
     if !statistics.kernel.isEmpty {
       lines += ["", "KVM's own counters, VM and \(statistics.vcpuCount) VCPU(s):"]
       lines += rows(statistics.kernel.map { ($0.name, "\($0.value)") })
@@ -76,6 +77,7 @@ struct StatisticsReport {
       "\"vcpus\":\(statistics.vcpuCount)",
       "\"memory_bytes\":\(statistics.memorySize)",
       "\"touched_bytes\":\(statistics.touchedMemory)",
+      "\"devices\":[\(DeviceTable(statistics.devices).json())]",
       "\"kvm\":{\(kernel.joined(separator: ","))}",
     ]
     return "{" + fields.joined(separator: ",") + "}"

@@ -71,6 +71,7 @@ public final class VirtioCore: Sendable {
   private let ownLoops: [WorkLoop]
   private let counters: [QueueCounters]
   private let report: @Sendable (String) -> Void
+  private let mayUseMemory: Atomic<Bool>
   private let state: Mutex<State>
 
   /// What the machine gives to a virtio device.
@@ -100,11 +101,12 @@ public final class VirtioCore: Sendable {
   /// for each queue.
   init(
     _ device: any VirtioDevice, _ surroundings: Surroundings, doorbells: [Doorbell],
-    interrupts: any VirtioInterrupts
+    interrupts: any VirtioInterrupts, mayUseMemory: Bool = true
   ) throws(Errno) {
     self.device = device
     memory = surroundings.memory
     report = surroundings.report
+    self.mayUseMemory = Atomic(mayUseMemory)
     let sizes = device.queueSizes
     offered = device.features.union(.common)
     signals = VirtioSignals(doorbells: doorbells, interrupts: interrupts)
@@ -117,6 +119,12 @@ public final class VirtioCore: Sendable {
     counters = sizes.map { _ in QueueCounters(takesTimes: surroundings.takesTimes) }
     state = Mutex(State(queues: sizes.map(Queue.init)))
     device.connect(to: signals)
+  }
+
+  /// Allows or forbids the device to use guest memory. What waits is done once it may.
+  func setMayUseMemory(_ mayUse: Bool) {
+    mayUseMemory.store(mayUse, ordering: .sequentiallyConsistent)
+    if mayUse { for index in 0..<queueCount { signals.wake(queue: index) } }
   }
 
   /// Ends the device's own threads. The shared loop is its owner's to end.
@@ -255,6 +263,7 @@ public final class VirtioCore: Sendable {
 
   /// A turn of queue `index`, on its thread.
   private func serve(_ index: Int) {
+    guard mayUseMemory.load(ordering: .sequentiallyConsistent) else { return }
     let queue = state.withLock { state in
       state.status.contains(.needsReset) ? nil : state.queues[index].active
     }

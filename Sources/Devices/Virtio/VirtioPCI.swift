@@ -46,7 +46,8 @@ public final class VirtioPCI: Device {
         doorbell, bar: Region.bar, offset: Region.notify + UInt64(index) * Region.notifyStep)
       doorbells.append(doorbell)
     }
-    core = try VirtioCore(device, surroundings, doorbells: doorbells, interrupts: interrupts)
+    core = try VirtioCore(
+      device, surroundings, doorbells: doorbells, interrupts: interrupts, mayUseMemory: false)
     common = VirtioPCICommon(core, interrupts)
     let function = PCIFunction(
       name: device.name,
@@ -56,7 +57,7 @@ public final class VirtioPCI: Device {
         subsystem: Self.firstDeviceID + device.type),
       slot, bars: [PCIBAR(Region.bar, .memory64, size: Region.size, self)],
       capabilities: VirtioPCICapabilities.all(window: VirtioPCIWindow(self)), hasPin: true,
-      msixBAR: Self.msixBAR)
+      msixBAR: Self.msixBAR, observer: self)
     functionBox.withLock { $0 = function }
   }
 
@@ -97,6 +98,14 @@ public final class VirtioPCI: Device {
     default: break
     }
   }
+}
+
+extension VirtioPCI: PCIFunctionObserver {
+  /// Doorbells follow their range by themselves.
+  public func rangeDidMove(bar: Int, to place: BusAddress?) {}
+
+  /// Without bus mastering a function must leave memory alone.
+  public func busMasteringDidChange(_ isOn: Bool) { core.setMayUseMemory(isOn) }
 }
 
 /// ISR status, the pin, and which vector is for what.
