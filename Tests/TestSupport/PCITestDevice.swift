@@ -45,6 +45,7 @@ public final class PCITestDevice: Device {
     return (device, function)
   }
 
+  /// Answers from the register at `offset`.
   public func read(offset: UInt64, width: Int) -> UInt64 {
     let word: UInt32 =
       switch offset & ~3 {
@@ -55,6 +56,7 @@ public final class PCITestDevice: Device {
     return UInt64(word) >> ((offset & 3) * 8) & UInt64.max >> UInt64(clamping: 64 - width * 8)
   }
 
+  /// Does what the register at `offset` says.
   public func write(offset: UInt64, width: Int, value: UInt64) {
     switch offset {
     case 0: scratch.store(UInt32(truncatingIfNeeded: value), ordering: .relaxed)

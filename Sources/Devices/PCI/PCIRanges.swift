@@ -59,40 +59,43 @@ final class PCIRanges: Sendable {
     starts[index].store(start, ordering: .releasing)
   }
 
-  /// The range at `address` with the offset in it, or -1.
-  private func find(_ address: UInt64) -> (index: Int, offset: UInt64) {
+  /// The first range that any of `width` bytes at `address` is in, with its start; -1 if there is none.
+  private func find(_ address: UInt64, width: Int) -> (index: Int, start: UInt64) {
     for index in ranges.indices {
       let start = starts[index].load(ordering: .acquiring)
-      if start <= address && address &- start < ranges[index].size {
-        return (index, address &- start)
-      }
+      let isHit =
+        start <= address
+        ? address &- start < ranges[index].size : start &- address < UInt64(width)
+      if isHit { return (index, start) }
     }
     return (-1, 0)
   }
 
   func name(at address: UInt64) -> StaticString? {
-    let (index, _) = find(address)
+    let (index, _) = find(address, width: 1)
     return index >= 0 ? ranges[index].name : nil
   }
 
-  // As on a bus, accesses are cut until a device takes the pieces whole.
+  // As on a bus, accesses are cut until a device takes the pieces whole. One that hits nothing isn't:
+  // else a range that comes meanwhile would answer to a part of it.
 
   func read(_ address: UInt64, width: Int) -> UInt64 {
-    let (index, offset) = find(address)
-    if index >= 0 && takesWhole(index, offset, width) {
-      return ranges[index].device.read(offset: offset, width: width)
+    let (index, start) = find(address, width: width)
+    guard index >= 0 else { return UInt64.max >> UInt64(64 - width * 8) }
+    if takesWhole(index, start, address, width) {
+      return ranges[index].device.read(offset: address &- start, width: width)
     }
-    guard width > 1 else { return 0xFF }
     let half = width / 2
     let low = read(address, width: half)
     return low | read(address &+ UInt64(half), width: half) << UInt64(half * 8)
   }
 
   func write(_ address: UInt64, width: Int, value: UInt64) {
-    let (index, offset) = find(address)
-    if index >= 0 && takesWhole(index, offset, width) {
-      ranges[index].device.write(offset: offset, width: width, value: value)
-    } else if width > 1 {
+    let (index, start) = find(address, width: width)
+    guard index >= 0 else { return }
+    if takesWhole(index, start, address, width) {
+      ranges[index].device.write(offset: address &- start, width: width, value: value)
+    } else {
       let half = width / 2
       write(address, width: half, value: value & (1 << UInt64(half * 8) - 1))
       write(address &+ UInt64(half), width: half, value: value >> UInt64(half * 8))
@@ -100,21 +103,24 @@ final class PCIRanges: Sendable {
   }
 
   func read(_ address: UInt64, into bytes: inout MutableSpan<UInt8>) {
-    let (index, offset) = find(address)
+    let (index, start) = find(address, width: 1)
     if index >= 0 {
-      ranges[index].device.read(offset: offset, into: &bytes)
+      ranges[index].device.read(offset: address &- start, into: &bytes)
     } else {
       for index in bytes.indices { bytes[index] = 0xFF }
     }
   }
 
   func write(_ address: UInt64, bytes: Span<UInt8>) {
-    let (index, offset) = find(address)
-    if index >= 0 { ranges[index].device.write(offset: offset, bytes: bytes) }
+    let (index, start) = find(address, width: 1)
+    if index >= 0 { ranges[index].device.write(offset: address &- start, bytes: bytes) }
   }
 
-  private func takesWhole(_ index: Int, _ offset: UInt64, _ width: Int) -> Bool {
-    width <= ranges[index].widestAccess && UInt64(width) <= ranges[index].size &- offset
+  // A byte is always taken whole: devices take at least one, and it was found there.
+  private func takesWhole(_ index: Int, _ start: UInt64, _ address: UInt64, _ width: Int) -> Bool {
+    let offset = address &- start
+    return start <= address && width <= ranges[index].widestAccess
+      && UInt64(width) <= ranges[index].size &- offset
   }
 }
 
