@@ -19,6 +19,10 @@ public final class ActiveQueue: @unchecked Sendable {
   /// At most so many requests are done before the driver is told.
   private static let batch = 32
 
+  /// At most so many requests are done in a turn: a guest can write its disks so that reading them
+  /// makes the ring go on for ever.
+  private static let mostInTurn = 1024
+
   /// The queue's number.
   public let index: Int
   /// What the driver and the device agreed on.
@@ -30,6 +34,7 @@ public final class ActiveQueue: @unchecked Sendable {
   private let state = Atomic<State>(.idle)
   private var chain = DescriptorChain()
   private var batchStart: UInt64 = 0
+  private var takenInTurn = 0
 
   init(
     _ ring: VirtQueue, features: VirtioFeatures, signals: VirtioSignals, counters: QueueCounters
@@ -47,7 +52,9 @@ public final class ActiveQueue: @unchecked Sendable {
   func takeTurn(_ body: () -> Void) -> Bool {
     guard state.compareExchange(expected: .idle, desired: .serving, ordering: .acquiring).exchanged
     else { return false }
+    takenInTurn = 0
     body()
+    if takenInTurn >= Self.mostInTurn { signals.wake(queue: index) }
     if state.compareExchange(expected: .serving, desired: .idle, ordering: .releasing).exchanged {
       return false
     }
@@ -69,8 +76,10 @@ public final class ActiveQueue: @unchecked Sendable {
     }
   }
 
-  /// Whether a reset waits for the turn to end.
-  public var shouldStop: Bool { state.load(ordering: .relaxed) == .stopping }
+  /// Whether the turn is to end: a reset waits for it, or it had its share.
+  public var shouldStop: Bool {
+    takenInTurn >= Self.mostInTurn || state.load(ordering: .relaxed) == .stopping
+  }
 
   func countDoorbell() { counters.value.doorbells &+= 1 }
 
@@ -98,9 +107,10 @@ public final class ActiveQueue: @unchecked Sendable {
     }
   }
 
-  /// Takes the next request; false if there is none or the queue is to stop.
+  /// Takes the next request; false if there is none or the turn is to end.
   public func take(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
     guard !shouldStop, try ring.next(&chain) else { return false }
+    takenInTurn += 1
     counters.value.deepest = max(counters.value.deepest, ring.depth)
     if counters.takesTimes && batchStart == 0 { batchStart = Clock.monotonicNanoseconds }
     return true

@@ -127,8 +127,14 @@ public final class VirtioCore: Sendable {
     if mayUse { for index in 0..<queueCount { signals.wake(queue: index) } }
   }
 
-  /// Ends the device's own threads. The shared loop is its owner's to end.
-  public func stop() { for loop in ownLoops { loop.stop() } }
+  /// Ends all work, after the requests that it is at, and the device's own threads. The shared loop
+  /// is its owner's to end.
+  public func stop() {
+    state.withLock { state in
+      for queue in state.queues { _ = queue.active?.stop() }
+    }
+    for loop in ownLoops { loop.stop() }
+  }
 
   /// What each queue did; known once all threads ended.
   public var statistics: [QueueStatistics] { counters.map(\.value) }
