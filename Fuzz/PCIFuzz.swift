@@ -24,7 +24,7 @@ public func pciFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   let ports = PCIConfigurationPorts(bus, reset: ResetControl(machine: Control()))
   let ecam = PCIConfigurationMemory(bus)
   let portWindow = bus.makePortWindow()
-  let memoryWindow = bus.makeMemoryWindows()[0].device
+  let memoryWindow = bus.makeMemoryWindow()
   for access in stride(from: 0, to: input.count - 11, by: 12) {
     let kind = input[access]
     let offset = number(input[(access + 1)..<(access + 4)])

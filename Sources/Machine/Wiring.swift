@@ -103,8 +103,10 @@ struct Wiring {
     mmio.add(
       PCIConfigurationMemory(pci), at: Layout.pciConfigurationMemory,
       count: PCIConfigurationMemory.size)
-    for (window, device) in pci.makeMemoryWindows() {
-      mmio.add(device, at: GuestAddress(window.start), count: window.count)
+    let low = pci.windows.memory32
+    mmio.add(pci.makeMemoryWindow(), at: GuestAddress(low.start), count: low.count)
+    if let high = pci.windows.memory64, let device = pci.makeHighMemoryWindow() {
+      mmio.add(device, at: GuestAddress(high.start), count: high.count)
     }
   }
 

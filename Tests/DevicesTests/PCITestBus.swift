@@ -97,8 +97,10 @@ struct PCITestBus {
     try ports.add(pci.makePortWindow(), at: 0xC000, count: 0x4000)
     try mmio.add(
       PCIConfigurationMemory(pci), at: Self.ecam, count: PCIConfigurationMemory.size)
-    for (window, device) in pci.makeMemoryWindows() {
-      try mmio.add(device, at: window.start, count: window.count)
+    let low = Self.windows.memory32
+    try mmio.add(pci.makeMemoryWindow(), at: low.start, count: low.count)
+    if let high = Self.windows.memory64, let device = pci.makeHighMemoryWindow() {
+      try mmio.add(device, at: high.start, count: high.count)
     }
   }
 

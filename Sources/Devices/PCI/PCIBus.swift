@@ -117,13 +117,13 @@ public final class PCIBus: Sendable {
     PCIWindowDevice("pci-ports", windows.ports, ports, widestAccess: 4)
   }
 
-  /// What stands at the memory windows, each with its window.
-  public func makeMemoryWindows() -> [(window: PCIWindow, device: any Device)] {
-    let low = PCIWindowDevice("pci-memory", windows.memory32, memory, widestAccess: 8)
-    guard let high = windows.memory64 else { return [(windows.memory32, low)] }
-    return [
-      (windows.memory32, low),
-      (high, PCIWindowDevice("pci-memory64", high, memory, widestAccess: 8)),
-    ]
+  /// What stands at the memory window below 4 GiB.
+  public func makeMemoryWindow() -> any Device {
+    PCIWindowDevice("pci-memory", windows.memory32, memory, widestAccess: 8)
+  }
+
+  /// What stands at the one above, if there is one.
+  public func makeHighMemoryWindow() -> (any Device)? {
+    windows.memory64.map { PCIWindowDevice("pci-memory64", $0, memory, widestAccess: 8) }
   }
 }
