@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 
@@ -38,6 +39,10 @@ static inline struct clinux_cpuid clinux_cpuid(uint32_t leaf) {
 
 static inline int clinux_set_thread_name(const char *name) {
   return prctl(PR_SET_NAME, name, 0, 0, 0);
+}
+
+static inline ssize_t clinux_getrandom(void *bytes, size_t count) {
+  return getrandom(bytes, count, 0);
 }
 
 // struct epoll_event is packed and ends in a union: hand its number out by value.

@@ -20,6 +20,8 @@ public struct PlatformDescription: Sendable {
   public var serialPorts: [SerialPort] = []
   /// The first port of the real-time clock.
   public var realTimeClock: UInt16
+  /// Virtio devices on the MMIO transport.
+  public var virtioDevices: [VirtioDevice] = []
   /// The PCI bus, if there is one.
   public var pci: PCI?
 
@@ -149,6 +151,23 @@ public struct PlatformDescription: Sendable {
     public init(port: UInt16, value: UInt8) {
       self.port = port
       self.value = value
+    }
+  }
+
+  /// A virtio device on the MMIO transport.
+  public struct VirtioDevice: Sendable {
+    /// Where its registers are.
+    public var start: UInt32
+    /// How many bytes they have.
+    public var count: UInt32
+    /// Its global interrupt, level-triggered and active high.
+    public var interrupt: UInt32
+
+    /// Takes the three as they are.
+    public init(start: UInt32, count: UInt32, interrupt: UInt32) {
+      self.start = start
+      self.count = count
+      self.interrupt = interrupt
     }
   }
 

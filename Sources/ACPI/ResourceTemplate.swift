@@ -26,6 +26,15 @@ struct ResourceTemplate {
     return template
   }
 
+  /// `Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { interrupt }`: a global interrupt
+  /// (6.4.3.6).
+  func globalInterrupt(_ interrupt: UInt32) -> Self {
+    var template = self
+    template.bytes += [0x89, 6, 0, 0b0001, 1]
+    template.bytes.append(littleEndian: interrupt)
+    return template
+  }
+
   // Address Space Resource Descriptors: what a bridge passes on. All are fixed in place and length.
 
   private enum Space: UInt8 {

@@ -25,6 +25,12 @@ public enum Layout {
   /// A PC's video memory. It is RAM here but for machines with the test device: kvm-unit-tests count
   /// on its accesses to leave the guest.
   public static let videoMemory: Range<UInt64> = 0xA_0000..<0xC_0000
+  /// Virtio devices on the MMIO transport, a page each.
+  public static let virtioMMIO: GuestAddress = 0xFEA0_0000
+  /// The page of virtio device `index`.
+  static func virtioMMIO(_ index: Int) -> GuestAddress {
+    GuestAddress(virtioMMIO.value + UInt64(index) * GuestMemory.pageSize)
+  }
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.
@@ -124,6 +130,8 @@ public enum Layout {
   public static let pciInterrupts: Range<UInt32> = 16..<24
   /// The ISA interrupts that they go to for kernels that use the 8259s.
   public static let pciISAInterrupts: [UInt8] = [10, 11]
+  /// The interrupts of virtio devices on the MMIO transport, in order: as many there can be.
+  public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
   /// The first GSI of those that stand for messages.
   public static let firstMessageInterrupt: UInt32 = 24
   /// The 8254's interrupt, counted as ISA and the 8259s do.

@@ -108,6 +108,7 @@ public final class Machine {
     }
     Signal.unblock(signals)
     wiring.ide?.stop()
+    wiring.virtio.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
@@ -186,6 +187,9 @@ public final class Machine {
     public let last: UInt64
   }
 
+  /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
+  public var balloon: VirtioBalloon? { wiring.virtio.balloon }
+
   /// All devices with their places, by bus and address.
   public var devices: [DevicePlace] {
     func places(_ slots: [Devices.Bus.Slot], _ bus: DevicePlace.Bus) -> [DevicePlace] {
@@ -208,6 +212,7 @@ public final class Machine {
     statistics.memorySize = memory.ramSize
     statistics.ideDrives = wiring.ide?.statistics ?? []
     statistics.touchedMemory = memory.touchedBytes()
+    statistics.devices = wiring.virtio.statistics
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
     return statistics

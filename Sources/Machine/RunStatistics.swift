@@ -89,6 +89,8 @@ public struct RunStatistics: Sendable {
   public var memorySize: UInt64 = 0
   /// What the IDE disks did, in their order.
   public var ideDrives: [IDEDriveStatistics] = []
+  /// Devices with queues.
+  public var devices: [DeviceStatistics] = []
   /// KVM's own counters that aren't zero, all VCPUs and the VM added up.
   public var kernel: [(name: String, value: UInt64)] = []
 

@@ -18,6 +18,8 @@ struct Wiring {
   let ide: IDEController?
   /// Addresses where the guest finds no RAM though there is some: for the test device.
   private(set) var memoryHole: Range<UInt64> = 0..<0
+  /// The virtio devices, some of them on the PCI bus.
+  let virtio: VirtioDevices
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
   /// The clock, whose alarm wakes a suspended machine.
@@ -58,8 +60,11 @@ struct Wiring {
     }
     let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
     ide = ideWiring?.controller
+    virtio = try VirtioDevices(configuration, platform, console: console, trace)
+    for device in virtio.pci { try pciWiring.add(device.function) }
     pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
-    lines = [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? [])
+    lines =
+      [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
@@ -69,6 +74,7 @@ struct Wiring {
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
     ports.add(powerManagement, at: Layout.powerManagement)
     addPCI(ResetControl(machine: control))
+    for place in virtio.mmio { mmio.add(place.device, at: place.start, count: VirtioMMIO.size) }
     ports.add(firmware, at: Layout.firmwareConfiguration)
     if let ide { addIDE(ide) }
     if configuration.devices.contains(.testDevice) {

@@ -51,8 +51,15 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Add a device: testdev, that of kvm-unit-tests. May be repeated.", valueName: "name"))
+      "Add a device: rng, balloon, virtio-console, or testdev, that of kvm-unit-tests. May be "
+        + "repeated.", valueName: "name"))
   var device: [OptionalDevice] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Ask the guest for so much of its memory back; adds the balloon that this takes.",
+      valueName: "size"))
+  var balloon: MemorySize?
 
   @Option(
     help: ArgumentHelp(
@@ -97,7 +104,8 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      initrds: initrd, firmware: firmware, devices: device, disks: disk, commandLine: append,
+      initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
+      disks: disk, commandLine: append,
       cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
       timeLimit: timeout,
       reboots: !noReboot, isVerbose: verbose)

@@ -12,6 +12,7 @@ struct RunOptions {
   var initrds: [String] = []
   var firmware: String?
   var devices: [OptionalDevice] = []
+  var balloonTarget: UInt64?
   var disks: [DiskOption] = []
   var commandLine: String?
   var cpu = CPUModel.host

@@ -31,6 +31,11 @@ struct Session {
       configuration.image.options.initrds.append(BootFile(bytes, name: path))
     }
     configuration.devices = Set(options.devices)
+    if let target = options.balloonTarget {
+      configuration.devices.insert(.balloon)
+      configuration.balloonTarget = target
+    }
+    configuration.deviceTrouble = { Message.note($0) }
     for disk in options.disks { configuration.disks.append(try disk.disk()) }
     configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize

@@ -45,6 +45,7 @@ struct StatisticsReport {
       lines += ["", "IDE drive \(index):"]
       lines += rows(Self.counters(of: drive).map { ($0.name, "\($0.value)") })
     }
+    if !statistics.devices.isEmpty { lines += [""] + DeviceTable(statistics.devices).lines() }
     if !statistics.kernel.isEmpty {
       lines += ["", "KVM's own counters, VM and \(statistics.vcpuCount) VCPU(s):"]
       lines += rows(statistics.kernel.map { ($0.name, "\($0.value)") })
@@ -95,6 +96,7 @@ struct StatisticsReport {
       "\"memory_bytes\":\(statistics.memorySize)",
       "\"touched_bytes\":\(statistics.touchedMemory)",
       "\"ide\":[\(drives.joined(separator: ","))]",
+      "\"devices\":[\(DeviceTable(statistics.devices).json())]",
       "\"kvm\":{\(kernel.joined(separator: ","))}",
     ]
     return "{" + fields.joined(separator: ",") + "}"

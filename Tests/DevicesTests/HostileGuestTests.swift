@@ -2,7 +2,7 @@ import Devices
 import Testing
 
 /// A seeded generator (SplitMix64), so that a failure can be had again.
-private struct SeededGenerator: RandomNumberGenerator {
+struct SeededGenerator: RandomNumberGenerator {
   var state: UInt64
 
   mutating func next() -> UInt64 {

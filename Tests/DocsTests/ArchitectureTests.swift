@@ -9,15 +9,6 @@ import Testing
 @testable import Machine
 
 /// A disk of nothing, for the devices that are there only with a disk.
-private final class NoStore: BlockStore {
-  var size: UInt64 { 0 }
-  var isReadOnly: Bool { true }
-  func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
-  func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
-  func flush() throws(StorageError) {}
-  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
-  func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
-}
 
 @Suite("docs/architecture.md agrees with the code")
 struct ArchitectureTests {
@@ -44,13 +35,25 @@ struct ArchitectureTests {
       word.hasPrefix("0x") ? UInt64(word.dropFirst(2), radix: 16) : nil, "'\(word)' is no address")
   }
 
+  private final class EmptyDisk: BlockStore {
+    let size: UInt64 = 0
+    let isReadOnly = true
+    func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+    func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+    func flush() throws(StorageError) {}
+    func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
+    func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
+  }
+
   // Without and with what is only there when asked for.
   private func slots() throws -> [Bus.Slot] {
     try [[], Set(OptionalDevice.allCases)].flatMap { devices in
       let control = try RunControl()
       var configuration = Configuration(image: .init([0xF4]))
       configuration.devices = devices
-      configuration.disks = devices.isEmpty ? [] : [.init(NoStore(), bus: .ide)]
+      if !devices.isEmpty {
+        configuration.disks = [.init(EmptyDisk(), bus: .ide), .init(EmptyDisk(), bus: .mmio)]
+      }
       let wiring = try Wiring(
         configuration, control, try InputPump(.none, unread: [], control), nil,
         try GuestMemory(ramSize: GuestMemory.pageSize), addressBits: 39)
@@ -79,6 +82,7 @@ struct ArchitectureTests {
         "`ide0` \(Layout.ideInterrupts.primary)", "`ide1` \(Layout.ideInterrupts.secondary)",
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
         "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
+        "`virtio-block` \(Layout.virtioInterrupts[0])",
         "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
       ])
   }
@@ -117,6 +121,7 @@ struct ArchitectureTests {
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
       (Layout.testMemory.value, TestMemory.size),
+      (Layout.virtioMMIO.value, UInt64(Layout.virtioInterrupts.count) * page),
       (Layout.pciConfigurationMemory.value, PCIConfigurationMemory.size),
       (windows.memory32.start, windows.memory32.count),
       (GuestMemory.holeEnd, nil),
