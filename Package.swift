@@ -89,8 +89,13 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "StorageTests", dependencies: ["Storage", "Memory", "Host", "TestSupport"],
+      name: "StorageTests",
+      dependencies: ["Storage", "Memory", "Host", "TestSupport", "storage-writer"],
       swiftSettings: settings),
+    // What StorageTests kills while it writes
+    .executableTarget(
+      name: "storage-writer", dependencies: ["Storage", "Memory", "Host"],
+      path: "Tests/storage-writer", swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host"],
       swiftSettings: settings),

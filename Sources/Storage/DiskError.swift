@@ -61,3 +61,11 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   /// What happened to what.
   public var description: String { "\(path): \(message)" }
 }
+
+extension DiskError {
+  /// What was asked for makes no sense.
+  public init(usage path: String, _ message: String) { self.init(.usage, path, message) }
+
+  /// The image couldn't be read to its end.
+  public init(reading path: String, _ error: StorageError) { self.init(path, error) }
+}
