@@ -124,10 +124,12 @@ struct Qcow2Check {
   private mutating func compare() throws(StorageError) {
     var cluster: UInt64 = 0
     let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
-    while cluster < fileClusters {
+    // Blocks count what is beyond the file's end too: given out, and never written.
+    let all = max(fileClusters, UInt64(tables.refcountTable.count) * perBlock)
+    while cluster < all {
       let block = Int(cluster / perBlock)
       let hasBlock = block < tables.refcountTable.count && tables.refcountTable[block] != 0
-      let end = min(fileClusters, (UInt64(block) + 1) * perBlock)
+      let end = (UInt64(block) + 1) * perBlock
       if !hasBlock && !counts.hasAny(in: cluster..<end) {
         cluster = end
         continue
@@ -252,8 +254,7 @@ struct Qcow2Check {
     let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
     for (index, entry) in tables.refcountTable.enumerated() where entry != 0 {
       let start = UInt64(index) * perBlock
-      guard start < fileClusters else { continue }
-      for cluster in start..<min(start + perBlock, fileClusters) {
+      for cluster in start..<start + perBlock {
         if isWrong(try tables.refcount(cluster), counts[cluster]) {
           try tables.setRefcount(cluster, counts[cluster])
         }
