@@ -198,6 +198,7 @@ struct Qcow2Check {
   /// as it is.
   mutating func repair() throws(StorageError) {
     guard !ignoresLeaks else { return }
+    try checkMaximum()
     let hasBlocks = needsNewRefcounts ? false : try hasAllBlocks()
     if hasBlocks {
       // First up, so that nothing is ever counted too low.
@@ -231,18 +232,23 @@ struct Qcow2Check {
     if report.lost == 0 { try clearMarks() }
   }
 
-  private mutating func hasAllBlocks() throws(StorageError) -> Bool {
-    let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
+  private func checkMaximum() throws(StorageError) {
     let maximum: UInt64 =
       header.refcountOrder == 6 ? .max : (1 << (1 << UInt64(header.refcountOrder))) - 1
+    for chunk in counts.chunks {
+      for cluster in chunk where counts[cluster] > maximum {
+        throw .unsupported("a cluster with more references than a refcount here can count")
+      }
+    }
+  }
+
+  private mutating func hasAllBlocks() throws(StorageError) -> Bool {
+    let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
     for chunk in counts.chunks {
       for cluster in chunk where counts[cluster] > 0 {
         let block = cluster / perBlock
         guard block < UInt64(tables.refcountTable.count), tables.refcountTable[Int(block)] != 0
         else { return false }
-        guard counts[cluster] <= maximum else {
-          throw .unsupported("a cluster with more references than a refcount here can count")
-        }
       }
     }
     return true
