@@ -40,6 +40,10 @@ public enum Layout {
 
   // MARK: PCI
 
+  /// The chip set's ISA bridge, and the IDE controller beside it.
+  public static let isaBridge = PCIAddress(device: 1, function: 0)
+  /// The IDE controller.
+  public static let ideFunction = PCIAddress(device: 1, function: 1)
   /// PCI's configuration space as memory (ECAM), for bus 0 alone.
   public static let pciConfigurationMemory: GuestAddress = 0xFEB0_0000
 
@@ -106,10 +110,17 @@ public enum Layout {
     Ports(start: 0xA0, count: 2), Ports(start: 0x4D0, count: 2),
   ]
 
+  /// The registers of the IDE channels, the primary and the secondary one: the Command Blocks.
+  public static let ideCommand = [Ports(start: 0x1F0, count: 8), Ports(start: 0x170, count: 8)]
+  /// The one port of their Control Blocks that isn't a floppy controller's.
+  public static let ideControl = [Ports(start: 0x3F6, count: 1), Ports(start: 0x376, count: 1)]
+
   // MARK: Interrupts
 
   /// The first serial port's interrupt.
   public static let serialInterrupt: UInt32 = 4
+  /// The IDE channels' interrupts, the primary's and the secondary's.
+  public static let ideInterrupts: (primary: UInt32, secondary: UInt32) = (14, 15)
   /// The SCI, ACPI's interrupt: level-triggered, active high.
   public static let systemControlInterrupt: UInt32 = 9
   /// The IOAPIC's inputs that pins of PCI functions go to, level-triggered.

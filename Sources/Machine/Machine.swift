@@ -104,6 +104,7 @@ public final class Machine {
     }
     Signal.unblock(signals)
     wiring.virtio.stop()
+    wiring.ide?.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
@@ -223,6 +224,7 @@ public final class Machine {
     guard configuration.vcpuCount >= 1 else {
       throw .configuration("a machine needs at least 1 VCPU, not \(configuration.vcpuCount)")
     }
+    try IDEWiring.check(configuration)
     if let limit = configuration.timeLimit, !(limit > 0 && limit <= 1e9) {
       throw .configuration("a time limit of \(limit) s is impossible: give more than 0")
     }

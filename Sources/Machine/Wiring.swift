@@ -16,6 +16,8 @@ struct Wiring {
   let doorbells = KVMDoorbells()
   /// The virtio devices, some of them on the PCI bus.
   let virtio: VirtioDevices
+  /// The IDE controller, where a disk is on it.
+  let ide: IDEController?
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
 
@@ -48,10 +50,15 @@ struct Wiring {
       ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
     let platform = PCIPlatform(memory: memory, doorbells: doorbells, messages: messages)
     virtio = try VirtioDevices(configuration, platform, console: console, trace)
-    let pciLines: [KVMInterruptLine]
-    (pci, pciLines) = try Self.makePCI(
-      configuration, virtio, platform, trace, addressBits: addressBits)
-    lines = [serialLine, sciLine] + pciLines + virtio.mmio.map(\.line)
+    var pciWiring: PCIWiring
+    do throws(Errno) { pciWiring = try PCIWiring(platform, trace) } catch {
+      throw .host("can't make the PCI bus: \(error)")
+    }
+    let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
+    ide = ideWiring?.controller
+    pci = try Self.makePCI(configuration, virtio, pciWiring, addressBits: addressBits)
+    lines =
+      [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
@@ -64,6 +71,7 @@ struct Wiring {
     addPCI(ResetControl(machine: control))
     for place in virtio.mmio { mmio.add(place.device, at: place.start, count: VirtioMMIO.size) }
     ports.add(firmware, at: Layout.firmwareConfiguration)
+    if let ide { addIDE(ide) }
     if configuration.devices.contains(.testDevice) {
       addTestDevice(memory, trace)
     } else {
@@ -71,19 +79,15 @@ struct Wiring {
     }
   }
 
-  /// The functions that `configuration` asks for on the bus that they make.
+  /// The bus with `pci`'s functions and those that `configuration` asks for besides.
   private static func makePCI(
-    _ configuration: Configuration, _ virtio: VirtioDevices, _ platform: PCIPlatform,
-    _ trace: TraceSinks?, addressBits: Int
-  ) throws(MachineError) -> (bus: PCIBus, lines: [KVMInterruptLine]) {
-    var pci: PCIWiring
-    do throws(Errno) { pci = try PCIWiring(platform, trace) } catch {
-      throw .host("can't make the PCI bus: \(error)")
-    }
+    _ configuration: Configuration, _ virtio: VirtioDevices, _ pci: PCIWiring, addressBits: Int
+  ) throws(MachineError) -> PCIBus {
+    var pci = pci
     for device in virtio.pci { try pci.add(device.function) }
     for make in configuration.pciDevices {
       let function: PCIFunction
-      do throws(Errno) { function = try make(platform) } catch {
+      do throws(Errno) { function = try make(pci.platform) } catch {
         throw .host("can't make a PCI device: \(error)")
       }
       try pci.add(function)
@@ -91,7 +95,12 @@ struct Wiring {
     let bus = pci.makeBus(ramSize: configuration.memorySize, addressBits: addressBits)
     // Firmware does it itself.
     if !configuration.image.isFirmware { bus.assign(interrupt: PCIWiring.isaInterrupt) }
-    return (bus, pci.lines)
+    return bus
+  }
+
+  private mutating func addIDE(_ ide: IDEController) {
+    for (block, place) in zip(ide.commandBlocks, Layout.ideCommand) { ports.add(block, at: place) }
+    for (block, place) in zip(ide.controlBlocks, Layout.ideControl) { ports.add(block, at: place) }
   }
 
   private mutating func addPCI(_ reset: ResetControl) {

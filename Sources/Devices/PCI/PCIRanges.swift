@@ -108,20 +108,6 @@ final class PCIRanges: Sendable {
     }
   }
 
-  func read(_ address: UInt64, into bytes: inout MutableSpan<UInt8>) {
-    let (index, start) = find(address, width: 1)
-    if index >= 0 {
-      ranges[index].device.read(offset: address &- start, into: &bytes)
-    } else {
-      for index in bytes.indices { bytes[index] = 0xFF }
-    }
-  }
-
-  func write(_ address: UInt64, bytes: Span<UInt8>) {
-    let (index, start) = find(address, width: 1)
-    if index >= 0 { ranges[index].device.write(offset: address &- start, bytes: bytes) }
-  }
-
   // A byte is always taken whole: devices take at least one, and it was found there.
   private func takesWhole(_ index: Int, _ start: UInt64, _ address: UInt64, _ width: Int) -> Bool {
     let offset = address &- start
@@ -152,13 +138,5 @@ final class PCIWindowDevice: Device {
 
   func write(offset: UInt64, width: Int, value: UInt64) {
     ranges.write(window.start &+ offset, width: width, value: value)
-  }
-
-  func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>) {
-    ranges.read(window.start &+ offset, into: &bytes)
-  }
-
-  func write(offset: UInt64, bytes: Span<UInt8>) {
-    ranges.write(window.start &+ offset, bytes: bytes)
   }
 }
