@@ -22,6 +22,13 @@ public struct FileDescriptor: ~Copyable, Sendable {
     if isOwned { close(number) }
   }
 
+  /// The same open file by another number. Corresponds to `F_DUPFD_CLOEXEC` of `fcntl(2)`.
+  public borrowing func duplicate() throws(Errno) -> FileDescriptor {
+    let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+    guard copy >= 0 else { throw Errno.current }
+    return FileDescriptor(owning: copy)
+  }
+
   /// How to open a file. Corresponds to the flags of `open(2)`.
   public struct OpenFlags: OptionSet, Sendable {
     /// The flags as `open(2)` takes them.
