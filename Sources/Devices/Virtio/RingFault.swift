@@ -29,6 +29,7 @@ public struct RingFault: Error, Equatable, Sendable, CustomStringConvertible {
     /// A request without the parts that the device's section asks for.
     case request(StaticString)
 
+    /// By what they say.
     public static func == (left: Cause, right: Cause) -> Bool {
       left.sentence == right.sentence
     }

@@ -39,12 +39,19 @@ public protocol VirtioDevice: AnyObject, Sendable {
 }
 
 extension VirtioDevice {
+  /// One thread with all others.
   public var hasOwnThreads: Bool { false }
+  /// Nobody does.
   public var remote: (any VirtioRemote)? { nil }
+  /// Asks for nothing.
   public func connect(to signals: VirtioSignals) {}
+  /// No configuration space: zeros.
   public func readConfiguration(offset: UInt64, width: Int) -> UInt64 { 0 }
+  /// Nothing can be written.
   public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {}
+  /// Keeps nothing of a queue.
   public func stopped(queue index: Int) {}
+  /// Has nothing to forget.
   public func reset() {}
 }
 

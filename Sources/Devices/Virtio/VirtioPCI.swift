@@ -23,7 +23,10 @@ public final class VirtioPCI: Device {
   /// The device behind it.
   public let core: VirtioCore
   /// What stands on the bus.
-  public var function: PCIFunction { functionBox.withLock { $0! } }
+  public var function: PCIFunction {
+    guard let function = functionBox.withLock({ $0 }) else { preconditionFailure("not made yet") }
+    return function
+  }
 
   private let interrupts: VirtioPCIInterrupts
   private let common: VirtioPCICommon

@@ -1,3 +1,6 @@
+// swift-format-ignore-file: NeverUseForceTry
+// Memory that isn't there is the test's own mistake.
+
 import Devices
 import Memory
 import Synchronization
