@@ -87,6 +87,8 @@ public protocol ByteSink: AnyObject, Sendable {
 public protocol MachineControl: AnyObject, Sendable {
   /// Ends the run as if the power were switched off.
   func requestPowerOff()
+  /// Suspends the machine to RAM: all but memory, and what wakes it, loses its state.
+  func requestSuspend()
   /// Resets the machine, as its reset line would.
   func requestReset()
   /// Ends the run with `(value << 1) | 1` as the exit status, of which 8 bits are kept.

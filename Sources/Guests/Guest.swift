@@ -44,7 +44,8 @@ public struct Guest: Sendable, CustomStringConvertible {
 
   init(
     name: String, summary: String, mode: CPUMode, format: Format, cpus: Int, options: [String],
-    diskSize: Int?, inputText: String, expectedOutput: OutputPattern, expectedStatus: Int, operations: Int?,
+    diskSize: Int?, inputText: String, expectedOutput: OutputPattern, expectedStatus: Int,
+    operations: Int?,
     hex: String
   ) {
     self.name = name

@@ -22,6 +22,9 @@ public enum Layout {
   public static let firmwareEnd: GuestAddress = 0x10_0000
   /// 64 KiB of the test device's.
   public static let testMemory: GuestAddress = 0xFF00_0000
+  /// A PC's video memory. It is RAM here but for machines with the test device: kvm-unit-tests count
+  /// on its accesses to leave the guest.
+  public static let videoMemory: Range<UInt64> = 0xA_0000..<0xC_0000
   /// Virtio devices on the MMIO transport, a page each.
   public static let virtioMMIO: GuestAddress = 0xFEA0_0000
   /// The page of virtio device `index`.
@@ -131,7 +134,10 @@ public enum Layout {
   public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
   /// The first GSI of those that stand for messages.
   public static let firstMessageInterrupt: UInt32 = 24
-  /// How many inputs the IOAPIC has. KVM's default routing takes GSI n to input n, 0 too: unlike a
-  /// PC's, its 8254 is at input 0.
+  /// The 8254's interrupt, counted as ISA and the 8259s do.
+  public static let timerInterrupt: UInt32 = 0
+  /// The IOAPIC's input that it is at; the others are at those of their own number.
+  public static let timerInput: UInt32 = 2
+  /// How many inputs the IOAPIC has.
   public static let ioapicInputs = 24
 }

@@ -14,12 +14,16 @@ struct Wiring {
   /// The ways of its functions' messages, and of what guests ring.
   let messages = KVMMessageRouter()
   let doorbells = KVMDoorbells()
-  /// The virtio devices, some of them on the PCI bus.
-  let virtio: VirtioDevices
   /// The IDE controller, where a disk is on it.
   let ide: IDEController?
+  /// Addresses where the guest finds no RAM though there is some: for the test device.
+  private(set) var memoryHole: Range<UInt64> = 0..<0
+  /// The virtio devices, some of them on the PCI bus.
+  let virtio: VirtioDevices
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
+  /// The clock, whose alarm wakes a suspended machine.
+  let realTimeClock: RealTimeClock
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
@@ -40,6 +44,7 @@ struct Wiring {
     let sizes = RealTimeClock.MachineSizes(
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
+    realTimeClock = RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds })
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
@@ -49,21 +54,21 @@ struct Wiring {
     let firmware = FirmwareConfiguration(
       ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
     let platform = PCIPlatform(memory: memory, doorbells: doorbells, messages: messages)
-    virtio = try VirtioDevices(configuration, platform, console: console, trace)
     var pciWiring: PCIWiring
     do throws(Errno) { pciWiring = try PCIWiring(platform, trace) } catch {
       throw .host("can't make the PCI bus: \(error)")
     }
     let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
     ide = ideWiring?.controller
-    pci = try Self.makePCI(configuration, virtio, pciWiring, addressBits: addressBits)
+    virtio = try VirtioDevices(configuration, platform, console: console, trace)
+    for device in virtio.pci { try pciWiring.add(device.function) }
+    pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
     lines =
       [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
-    ports.add(
-      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
+    ports.add(realTimeClock, at: Layout.realTimeClock)
     ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
@@ -81,10 +86,9 @@ struct Wiring {
 
   /// The bus with `pci`'s functions and those that `configuration` asks for besides.
   private static func makePCI(
-    _ configuration: Configuration, _ virtio: VirtioDevices, _ pci: PCIWiring, addressBits: Int
+    _ configuration: Configuration, _ pci: PCIWiring, addressBits: Int
   ) throws(MachineError) -> PCIBus {
     var pci = pci
-    for device in virtio.pci { try pci.add(device.function) }
     for make in configuration.pciDevices {
       let function: PCIFunction
       do throws(Errno) { function = try make(pci.platform) } catch {
@@ -129,6 +133,7 @@ struct Wiring {
       at: Layout.testDevice)
     ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
+    memoryHole = Layout.videoMemory
   }
 
   /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they

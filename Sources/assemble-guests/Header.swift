@@ -36,7 +36,9 @@ struct Header {
 
   /// Reads the header of the guest called `name` from its source's text.
   init(name: String, source: String) throws(Malformed) {
-    let known = ["mode", "format", "cpus", "options", "disk", "input", "expect", "status", "operations"]
+    let known = [
+      "mode", "format", "cpus", "options", "disk", "input", "expect", "status", "operations",
+    ]
     var summary: String?
     var values: [String: (text: String, line: Int)] = [:]
     var number = 0

@@ -9,7 +9,7 @@ struct RunOptions {
   var vcpuCount = 1
   var mode: CPUMode?
   var loadAddress: GuestAddress?
-  var initrd: String?
+  var initrds: [String] = []
   var firmware: String?
   var devices: [OptionalDevice] = []
   var balloonTarget: UInt64?

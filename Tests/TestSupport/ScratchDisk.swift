@@ -7,7 +7,8 @@ public final class ScratchDisk: Sendable {
 
   /// Makes one of `size` bytes.
   public init(size: Int) throws {
-    path = FileManager.default.temporaryDirectory
+    path =
+      FileManager.default.temporaryDirectory
       .appending(path: "kvmlite-disk-\(UUID().uuidString)").path
     guard FileManager.default.createFile(atPath: path, contents: Data(count: size)) else {
       throw Overdue("\(path) can't be made")

@@ -85,9 +85,11 @@ struct IDEBusMasterTests {
     #expect(try rig.memory.read(512, at: 0xA000) == rig.store.sector(3))
   }
 
-  @Test("a region, or the table, where no memory is: error, not active, no interrupt", arguments: [
-    0x10_0000, 0xF_FF00, 0xFFFF_FFFE, 0xFFFF_0000,
-  ] as [UInt32])
+  @Test(
+    "a region, or the table, where no memory is: error, not active, no interrupt",
+    arguments: [
+      0x10_0000, 0xF_FF00, 0xFFFF_FFFE, 0xFFFF_0000,
+    ] as [UInt32])
   func outside(base: UInt32) throws {
     let rig = try IDERig(sectors: 128)
     try rig.table([(0x8000, 512), (base, 512)])
@@ -122,7 +124,8 @@ struct IDEBusMasterTests {
   func runaway() throws {
     let rig = try IDERig(sectors: 70_000)
     // 8192 regions of 2 bytes, up to the boundary: 16 KiB of 32 MiB.
-    try rig.table([(UInt32, UInt32)](repeating: (0x8000, 2), count: 8192), at: 0x2_0000, hasEnd: false)
+    try rig.table(
+      [(UInt32, UInt32)](repeating: (0x8000, 2), count: 8192), at: 0x2_0000, hasEnd: false)
     rig.start(0x25, lba: 0, count: 0, isExt: true)
     rig.master(toMemory: true)
     settle(rig)

@@ -39,9 +39,11 @@ struct IDECommandTests {
     #expect(words[100...103] == [0, 0, 2, 0])
   }
 
-  @Test("unknown commands, packets, SMART and NOP are aborted", arguments: [
-    0xA1, 0xA0, 0xB0, 0x00, 0x08, 0xF9, 0x60, 0xFF, 0x87,
-  ] as [UInt64])
+  @Test(
+    "unknown commands, packets, SMART and NOP are aborted",
+    arguments: [
+      0xA1, 0xA0, 0xB0, 0x00, 0x08, 0xF9, 0x60, 0xFF, 0x87,
+    ] as [UInt64])
   func abort(code: UInt64) throws {
     let rig = try IDERig(sectors: 128)
     #expect(rig.run(code) == IDEStatus.failed)
@@ -142,7 +144,8 @@ struct IDECommandTests {
     #expect(rig.fails(0xC4))
   }
 
-  @Test("beyond the end: IDNF with the first sector that isn't there, and nothing is moved",
+  @Test(
+    "beyond the end: IDNF with the first sector that isn't there, and nothing is moved",
     arguments: [0x20, 0x30, 0xC8, 0xCA, 0x40, 0x70] as [UInt64])
   func beyond(code: UInt64) throws {
     let rig = try IDERig(sectors: 128)
@@ -224,9 +227,11 @@ struct IDECommandTests {
     #expect(rig.store.sector(12)[0] == 13)
   }
 
-  @Test("a read-only disk refuses writes with WP, and tells of no TRIM", arguments: [
-    0x30, 0x34, 0x35, 0xCA,
-  ] as [UInt64])
+  @Test(
+    "a read-only disk refuses writes with WP, and tells of no TRIM",
+    arguments: [
+      0x30, 0x34, 0x35, 0xCA,
+    ] as [UInt64])
   func writeProtected(code: UInt64) throws {
     let rig = try IDERig(sectors: 128, isReadOnly: true)
     #expect(rig.run(code) == IDEStatus.failed)

@@ -3,7 +3,8 @@ import Testing
 
 @Suite("IDE under a hostile guest")
 struct IDEHostileTests {
-  @Test("random accesses to all registers, with tables anywhere, never trap nor hang",
+  @Test(
+    "random accesses to all registers, with tables anywhere, never trap nor hang",
     arguments: [1, 2, 3, 4] as [UInt64])
   func random(seed: UInt64) throws {
     let rig = try IDERig([MemoryStore(sectors: 300), MemoryStore(sectors: 40)])
@@ -54,7 +55,10 @@ private struct IDEFuzzer {
     case 10:
       let bytes = [UInt8](repeating: UInt8(value & 0xFF), count: 512)
       rig.ports.write(IDERig.data, width: 1 << Int(value % 3), bytes: bytes.span)
-    default: rig.settle()
+    default:
+      // A reset lasts until the guest ends it.
+      rig.write(IDERig.control, 0)
+      rig.settle()
     }
   }
 }
