@@ -100,6 +100,10 @@ let package = Package(
     .executableTarget(
       name: "storage-writer", dependencies: ["Storage", "Memory", "Host"],
       path: "Tests/storage-writer", swiftSettings: settings),
+    // What scripts/bench-disk holds against qemu-img bench
+    .executableTarget(
+      name: "storage-bench", dependencies: ["Storage", "Memory", "Host"],
+      path: "Tests/storage-bench", swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),

@@ -124,10 +124,12 @@ struct Qcow2Check {
   private mutating func compare() throws(StorageError) {
     var cluster: UInt64 = 0
     let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
-    while cluster < fileClusters {
+    // Blocks count what is beyond the file's end too: given out, and never written.
+    let all = max(fileClusters, UInt64(tables.refcountTable.count) * perBlock)
+    while cluster < all {
       let block = Int(cluster / perBlock)
       let hasBlock = block < tables.refcountTable.count && tables.refcountTable[block] != 0
-      let end = min(fileClusters, (UInt64(block) + 1) * perBlock)
+      let end = (UInt64(block) + 1) * perBlock
       if !hasBlock && !counts.hasAny(in: cluster..<end) {
         cluster = end
         continue
@@ -196,6 +198,7 @@ struct Qcow2Check {
   /// as it is.
   mutating func repair() throws(StorageError) {
     guard !ignoresLeaks else { return }
+    try checkMaximum()
     let hasBlocks = needsNewRefcounts ? false : try hasAllBlocks()
     if hasBlocks {
       // First up, so that nothing is ever counted too low.
@@ -229,18 +232,23 @@ struct Qcow2Check {
     if report.lost == 0 { try clearMarks() }
   }
 
-  private mutating func hasAllBlocks() throws(StorageError) -> Bool {
-    let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
+  private func checkMaximum() throws(StorageError) {
     let maximum: UInt64 =
       header.refcountOrder == 6 ? .max : (1 << (1 << UInt64(header.refcountOrder))) - 1
+    for chunk in counts.chunks {
+      for cluster in chunk where counts[cluster] > maximum {
+        throw .unsupported("a cluster with more references than a refcount here can count")
+      }
+    }
+  }
+
+  private mutating func hasAllBlocks() throws(StorageError) -> Bool {
+    let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
     for chunk in counts.chunks {
       for cluster in chunk where counts[cluster] > 0 {
         let block = cluster / perBlock
         guard block < UInt64(tables.refcountTable.count), tables.refcountTable[Int(block)] != 0
         else { return false }
-        guard counts[cluster] <= maximum else {
-          throw .unsupported("a cluster with more references than a refcount here can count")
-        }
       }
     }
     return true
@@ -252,8 +260,7 @@ struct Qcow2Check {
     let perBlock = UInt64(1) << UInt64(header.refcountBlockBits)
     for (index, entry) in tables.refcountTable.enumerated() where entry != 0 {
       let start = UInt64(index) * perBlock
-      guard start < fileClusters else { continue }
-      for cluster in start..<min(start + perBlock, fileClusters) {
+      for cluster in start..<start + perBlock {
         if isWrong(try tables.refcount(cluster), counts[cluster]) {
           try tables.setRefcount(cluster, counts[cluster])
         }
