@@ -191,6 +191,13 @@ extension FileDescriptor {
     return (kind, Int(status.st_size))
   }
 
+  /// Waits until something is there to be read, or nothing will ever be. Returns early after a signal.
+  /// Corresponds to `poll(2)`.
+  public func waitUntilReadable() {
+    var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
+    unsafe poll(&request, 1, -1)
+  }
+
   /// Waits until writing would not block. Returns early after a signal. Corresponds to `poll(2)`.
   public func waitUntilWritable() {
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)

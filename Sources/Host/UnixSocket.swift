@@ -89,12 +89,6 @@ public struct UnixSocket: ~Copyable, Sendable {
     throw error
   }
 
-  /// Waits until something has come or the other side has closed; returns early after a signal.
-  public borrowing func waitUntilReadable() {
-    var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
-    unsafe poll(&request, 1, -1)
-  }
-
   /// Says that nothing more will be sent. Corresponds to `shutdown(2)`.
   public borrowing func endSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
 }

@@ -81,7 +81,7 @@ final class VirtioDevices {
       do throws(VhostUserError) {
         return try VhostUserBlock(socket: path, memory: memory, mostQueues: queueCount)
       } catch {
-        throw .configuration("\(path): no disk is served there by vhost-user: \(error)")
+        throw .disk("\(path): no disk is served there by vhost-user: \(error)")
       }
     }
   }

@@ -12,17 +12,19 @@ public struct BackEndServer: ~Copyable {
 
   private let listener: UnixListener
   private let store: any BlockStore
+  private let name: String
   private let device: VirtioBlock
   private let report: @Sendable (String) -> Void
 
-  /// Listens at `path` for who wants `store`. `report` gets a sentence when a front end comes or goes,
-  /// and when something is wrong, from any thread.
+  /// Listens at `path` for who wants `store`, which is called `name`. `report` gets a sentence when all
+  /// is ready, when a front end comes or goes, and when something is wrong, from any thread.
   public init(
-    _ store: any BlockStore, serial: String, queueCount: Int, at path: String,
+    _ store: any BlockStore, name: String, serial: String, queueCount: Int, at path: String,
     report: @escaping @Sendable (String) -> Void
   ) throws(Errno) {
     listener = try UnixListener(at: path)
     self.store = store
+    self.name = name
     self.report = report
     device = VirtioBlock(store, serial: serial, queueCount: queueCount)
   }
@@ -32,6 +34,8 @@ public struct BackEndServer: ~Copyable {
   public borrowing func run(until signals: [Signal]) throws(Errno) -> Signal {
     let signalSource = try Signal.makeDescriptor(for: signals)
     let poller = try Poller()
+    // A signal finds its way from here on.
+    report("serves \(name)")
     _ = try poller.add(signalSource, tag: Tag.signal)
     while true {
       _ = try poller.add(listener.descriptor, tag: Tag.listener)

@@ -26,7 +26,8 @@ struct FrontEndLink: ~Copyable {
     _ socket: consuming UnixSocket, unless shouldStop: @escaping @Sendable () -> Bool
   ) throws(VhostUserError) {
     var channel = MessageChannel(socket)
-    let all = VirtioFeatures(rawValue: try Self.number(Self.ask(.init(.getFeatures), &channel, shouldStop)))
+    let all = VirtioFeatures(
+      rawValue: try Self.number(Self.ask(.init(.getFeatures), &channel, shouldStop)))
     guard all.contains(.version1) else {
       throw .unsupported("the back end knows only virtio 0.9")
     }

@@ -57,7 +57,7 @@ struct MessageChannel: ~Copyable, Sendable {
     while true {
       if let message = try next() { return message }
       if shouldStop() { throw .ended }
-      socket.waitUntilReadable()
+      socket.descriptor.waitUntilReadable()
     }
   }
 

@@ -115,7 +115,8 @@ extension VhostUserBlock: VirtioRemote {
       do throws(Errno) {
         try loop.watch(changed.event) { [weak self] in self?.follow() }
         for (index, event) in completions.enumerated() {
-          try loop.watch(event.event) { [weak self] in self?.owner?.remoteDidComplete(queue: index) }
+          try loop.watch(event.event) { [weak self] in self?.owner?.remoteDidComplete(queue: index)
+          }
         }
       } catch { throw .host(error) }
       try present.withLock { (present) throws(VhostUserError) in try watch(&present) }

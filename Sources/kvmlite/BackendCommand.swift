@@ -50,9 +50,8 @@ struct BackendCommand: ParsableCommand {
       }
       do throws(Errno) {
         let server = try BackEndServer(
-          store, serial: image.serial, queueCount: queues, at: socket
+          store, name: image.path, serial: image.serial, queueCount: queues, at: socket
         ) { Message.note("\(socket): \($0)") }
-        Message.note("\(socket): serves \(image.path)")
         _ = try server.run(until: [.interrupt, .terminate, .hangUp])
       } catch { throw Failure(status: 71, message: "\(socket): can't be served: \(error)") }
     }
