@@ -22,7 +22,9 @@ let package = Package(
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(
       name: "KVMLite",
-      targets: ["Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage", "KVM", "Memory", "Host"]),
+      targets: [
+        "Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage", "KVM", "Memory", "Host",
+      ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")

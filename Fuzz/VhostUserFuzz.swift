@@ -56,12 +56,10 @@ private func attackFrontEnd(
   } catch {}
 }
 
-/// Up to eight files: of memory that is sound, that can shrink, or events.
+/// As many files as the lower half says: memory, events, or a device file, as the upper half says.
 private func files(_ choice: UInt8) -> [Int32] {
   let kinds = [memory.fileNumber ?? 0, event.descriptor.number, unsealed.number]
-  return (0..<Int(choice & 15)).map {
-    kinds[(Int(choice >> 4) + $0) % 3 == 2 ? 2 : Int(choice >> 4) % 2]
-  }
+  return [Int32](repeating: kinds[Int(choice >> 4) % 3], count: Int(choice & 15))
 }
 
 private let device = VirtioBlock(Disk(), serial: "fuzz", queueCount: 2)

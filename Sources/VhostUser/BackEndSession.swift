@@ -11,6 +11,7 @@ struct BackEndSession: ~Copyable {
   /// In a message with an event: the ring's number, and whether there is no event.
   private static let ringMask: UInt64 = 0xFF
   private static let noFile: UInt64 = 0x100
+  private static let mostInTurn = 64
 
   private let device: any VirtioDevice
   private let offered: VirtioFeatures
@@ -41,9 +42,11 @@ struct BackEndSession: ~Copyable {
     try body(channel.socket.descriptor)
   }
 
-  /// Answers all messages that have come. Never waits for one.
+  /// Answers the messages that have come, up to so many that others get their turn too. Never waits
+  /// for one.
   mutating func serve() throws(VhostUserError) {
-    while let message = try channel.next() {
+    for _ in 0..<Self.mostInTurn {
+      guard let message = try channel.next() else { return }
       var answer = try handle(message)
       if answer == nil, message.flags.contains(.needsReply), agreed.contains(.acknowledge) {
         answer = .numbers(UInt64(0))

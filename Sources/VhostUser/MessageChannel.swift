@@ -40,7 +40,7 @@ struct MessageChannel: ~Copyable, Sendable {
     let length: Int?
     do throws(Errno) {
       length = try socket.receive(into: &span, files: &files)
-    } catch { throw .host(error) }
+    } catch { throw VhostUserError(error) }
     guard files.count <= UnixSocket.mostDescriptors else {
       throw .malformed("a message with \(files.count) open files")
     }
@@ -66,9 +66,8 @@ struct MessageChannel: ~Copyable, Sendable {
     do throws(Errno) {
       try socket.send(message.bytes.span, descriptors: descriptors)
     } catch {
-      if error == .brokenPipe || error == .connectionReset { throw .closed }
       if error == .tryAgain { throw .malformed("it reads no messages") }
-      throw .host(error)
+      throw VhostUserError(error)
     }
   }
 }

@@ -46,10 +46,15 @@ public final class VhostUserBlock: VirtioDevice {
     }
   }
 
+  /// Another's, so that tables tell the two apart.
   public var name: StaticString { "vhost-user-block" }
+  /// A block device (5.2).
   public var type: UInt16 { 2 }
+  /// What the other side has, of what is known here.
   public let features: VirtioFeatures
+  /// As many queues as were asked for and the other side has.
   public let queueSizes: [UInt16]
+  /// The device itself.
   public var remote: (any VirtioRemote)? { self }
 
   private let path: String
@@ -69,7 +74,10 @@ public final class VhostUserBlock: VirtioDevice {
   {
     self.path = path
     self.memory = memory
-    var link = try Self.connect(path) { false }
+    let loop: WorkLoop
+    do throws(Errno) { loop = try WorkLoop(name: "vhost-user") } catch { throw .host(error) }
+    self.loop = loop
+    var link = try Self.connect(path) { loop.isStopping }
     try link.check()
     var features = link.features.intersection(Self.known)
     let count = features.contains(Self.multiqueue) ? max(1, min(mostQueues, link.queueCount)) : 1
@@ -82,7 +90,6 @@ public final class VhostUserBlock: VirtioDevice {
     configuration = bytes
     capacity = bytes.read(0, 8)
     do throws(Errno) {
-      loop = try WorkLoop(name: "vhost-user")
       changed = try SharedEvent()
       var events: [SharedEvent] = []
       for _ in 0..<count { try events.append(SharedEvent()) }
@@ -100,6 +107,7 @@ public final class VhostUserBlock: VirtioDevice {
     return try FrontEndLink(socket, unless: shouldStop)
   }
 
+  /// Answers with what the other side told at the start.
   public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     configuration.read(offset, width)
   }
@@ -109,6 +117,7 @@ public final class VhostUserBlock: VirtioDevice {
 }
 
 extension VhostUserBlock: VirtioRemote {
+  /// Starts the thread.
   public func connect(to owner: any VirtioRemoteOwner) {
     wish.withLock { $0.owner = owner }
     do throws(VhostUserError) {
@@ -125,18 +134,23 @@ extension VhostUserBlock: VirtioRemote {
 
   private var owner: (any VirtioRemoteOwner)? { wish.withLock { $0.owner } }
 
+  /// Notes the wish, for the thread.
   public func start(queue index: Int, _ setup: RemoteQueueSetup) {
     change { $0.queues[index] = Wanted(setup: setup, interrupt: setup.interrupt) }
   }
 
+  /// The same.
   public func stop(queue index: Int) { change { $0.queues[index]?.isToStop = true } }
 
+  /// The same.
   public func setInterrupt(_ event: SharedEvent?, queue index: Int) {
     change { $0.queues[index]?.interrupt = event }
   }
 
+  /// The same.
   public func setMayUseMemory(_ mayUse: Bool) { change { $0.mayUseMemory = mayUse } }
 
+  /// Ends the thread and the connection. The guest doesn't run any more.
   public func end() {
     loop.stop()
     present.withLock { $0.link = nil }
@@ -153,9 +167,8 @@ extension VhostUserBlock: VirtioRemote {
 extension VhostUserBlock {
   /// Hears what comes without having been asked for: the other side's end, most of all.
   private func watch(_ present: inout Present) throws(VhostUserError) {
-    guard present.link != nil else { return }
     var place = present.place
-    try present.link!.withSocket { (socket) throws(Errno) in
+    try present.link?.withSocket { (socket) throws(Errno) in
       place = try loop.watch(socket, inPlaceOf: place) { [weak self] in self?.listen() }
     }
     present.place = place
@@ -216,7 +229,7 @@ extension VhostUserBlock {
   private func stop(queue index: Int, _ present: inout Present) throws(VhostUserError) {
     guard present.queues[index].isServed else { return }
     present.queues[index].isServed = false
-    if present.link != nil { present.queues[index].base = try present.link!.stop(queue: index) }
+    present.queues[index].base = try present.link?.stop(queue: index) ?? 0
   }
 
   /// Tells of a queue that the driver had stopped.

@@ -138,6 +138,13 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
   }
 }
 
+extension VhostUserError {
+  /// What a socket's error means: a side that ended with messages unread resets the connection.
+  init(_ errno: Errno) {
+    self = errno == .brokenPipe || errno == .connectionReset ? .closed : .host(errno)
+  }
+}
+
 extension Span<UInt8> {
   /// The little-endian number at `offset`, which is all there.
   func number<T: FixedWidthInteger & UnsignedInteger>(at offset: Int) -> T {

@@ -5,6 +5,7 @@ import Testing
 @Suite("Disks of other processes", .needsKVM)
 struct VhostUserTests {
   private static let daemon = "/usr/bin/qemu-storage-daemon"
+  private static let qemu = "/usr/bin/qemu-system-x86_64"
   private static var hasDaemon: Bool { FileManager.default.fileExists(atPath: daemon) }
 
   private let scratch: Scratch
@@ -92,6 +93,36 @@ struct VhostUserTests {
     #expect(run.output == "sectors: 128\nWRONG\n")
     backEnd.send(15)
     #expect(try backEnd.waitForEnd() == .exited(0))
+  }
+
+  @Test(
+    "QEMU's firmware boots from kvmlite's back end",
+    .enabled(if: FileManager.default.fileExists(atPath: qemu)))
+  func bootsInQEMU() throws {
+    let sector: [UInt8] = [
+      0xB0, 0x21,  // 00: mov al,0x21
+      0xE6, 0xF4,  // 02: out 0xf4,al
+      0xF4,  //       04: hlt
+    ]
+    let padding = [UInt8](repeating: 0, count: 510 - sector.count)
+    try Data(sector + padding + [0x55, 0xAA] + [UInt8](repeating: 0, count: 1 << 20)).write(
+      to: URL(filePath: image))
+    let backEnd = try startBackEnd(",readonly")
+
+    let machine = try ChildProcess(
+      Self.qemu,
+      [
+        "-accel", "tcg", "-nodefaults", "-display", "none", "-m", "32M",
+        "-object", "memory-backend-memfd,id=memory,size=32M,share=on",
+        "-machine", "memory-backend=memory", "-chardev", "socket,id=disk,path=\(socket)",
+        "-device", "vhost-user-blk-pci,chardev=disk,bootindex=0",
+        "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+      ])
+
+    #expect(try machine.waitForEnd() == .exited(0x21 << 1 | 1), "\(machine.errorText)")
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+    #expect(!backEnd.errorText.contains("sent away"))
   }
 
   @Test("a back end that is killed takes the disk down, not the machine", arguments: [true, false])
