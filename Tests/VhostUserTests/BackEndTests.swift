@@ -175,13 +175,9 @@ struct BackEndTests {
     try expectRefusal("its size is 7") { try setUp($0, memory, kick, size: 7) }
   }
 
-  @Test("serves a ring, raises the front end's event, and says where the ring goes on")
-  func serves() throws {
-    let shared = try Mapping(shareable: 1 << 20)
-    let memory = MemoryView(shared)
-    let kick = try Event()
-    let call = try Event()
-    // One request: read sector 0 into 0x5000, with its header at 0x4000 and its status at 0x4010.
+  /// Puts request `number` in a ring at 0, 0x1000 and 0x2000: read sector 0 into 0x5000, with its
+  /// header at 0x4000 and its status at 0x4010.
+  private func request(_ memory: MemoryView, number: UInt16) {
     for (index, part) in [(0x4000, 16, 1), (0x5000, 512, 3), (0x4010, 1, 2)].enumerated() {
       memory.store(UInt64(part.0), 16 * index)
       memory.store(UInt32(part.1), 16 * index + 8)
@@ -190,7 +186,64 @@ struct BackEndTests {
     }
     memory.store(UInt8(0xFF), 0x4010)
     memory.store(UInt8(0xFF), 0x5000)
-    memory.store(UInt16(1), 0x1002)
+    memory.store(number, 0x1002)
+  }
+
+  @Test("goes on in new memory where it was in the old, under a ring that runs")
+  func newMemory() throws {
+    let (old, new) = (try Mapping(shareable: 1 << 20), try Mapping(shareable: 1 << 20))
+    let (kick, call) = (try SharedEvent(), try SharedEvent())
+    request(MemoryView(old), number: 1)
+    request(MemoryView(new), number: 2)
+    try withPeer { socket, peer in
+      var session = BackEndSession(VirtioBlock(NullDisk()), socket) { _ in }
+      defer { session.end() }
+      try peer.send(
+        VhostUserMessage(.setRingCall, .numbers(UInt64(0))), [call.event.descriptor.number])
+      try setUp(peer, old, kick.event)
+      try session.serve()
+      try waitUntilRaised(call.event)
+      call.event.consume()
+      #expect(MemoryView(old).load(0x2002, as: UInt16.self) == 1)
+
+      try peer.send(table([entry()]), [new.fileNumber ?? -1])
+      try session.serve()
+      try waitUntilRaised(call.event)
+      #expect(MemoryView(new).load(0x2002, as: UInt16.self) == 2)
+      #expect(MemoryView(new).load(0x4010, as: UInt8.self) == 0)
+      #expect(MemoryView(old).load(0x2002, as: UInt16.self) == 1)
+    }
+  }
+
+  @Test("leaves a ring alone that a driver spoils, and tells the front end")
+  func spoiled() throws {
+    let shared = try Mapping(shareable: 1 << 20)
+    let (kick, failure) = (try SharedEvent(), try SharedEvent())
+    request(MemoryView(shared), number: 1)
+    MemoryView(shared).store(UInt64(1) << 40, 16)  // the data's address
+    try withPeer { socket, peer in
+      var session = BackEndSession(VirtioBlock(NullDisk()), socket) { _ in }
+      defer { session.end() }
+      try peer.send(
+        VhostUserMessage(.setRingError, .numbers(UInt64(0))), [failure.event.descriptor.number])
+      try setUp(peer, shared, kick.event)
+      try session.serve()
+      try waitUntilRaised(failure.event)
+      #expect(MemoryView(shared).load(0x2002, as: UInt16.self) == 0)
+      // Others of its messages are served as before.
+      try peer.send(VhostUserMessage(.getQueueCount))
+      try session.serve()
+      #expect(try peer.channel.next()?.payload == .numbers(UInt64(1)))
+    }
+  }
+
+  @Test("serves a ring, raises the front end's event, and says where the ring goes on")
+  func serves() throws {
+    let shared = try Mapping(shareable: 1 << 20)
+    let memory = MemoryView(shared)
+    let kick = try Event()
+    let call = try Event()
+    request(memory, number: 1)
     try withPeer { socket, peer in
       var session = BackEndSession(VirtioBlock(NullDisk()), socket) { _ in }
       defer { session.end() }
@@ -198,7 +251,7 @@ struct BackEndTests {
         VhostUserMessage(.setRingCall, .numbers(UInt64(0))), [call.descriptor.number])
       try setUp(peer, shared, kick)
       try session.serve()
-      call.descriptor.waitUntilReadable()
+      try waitUntilRaised(call)
       #expect(memory.load(0x2002, as: UInt16.self) == 1)
       #expect(memory.load(0x4010, as: UInt8.self) == 0)
       #expect(memory.load(0x5000, as: UInt8.self) == 0)

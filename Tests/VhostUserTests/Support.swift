@@ -2,6 +2,7 @@ import Devices
 import Host
 import Memory
 import Storage
+import TestSupport
 import Testing
 
 @testable import VhostUser
@@ -50,4 +51,14 @@ final class NullDisk: BlockStore {
   func flush() throws(StorageError) {}
   func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
   func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
+}
+
+/// Waits until `event` is raised, but not for ever.
+func waitUntilRaised(_ event: borrowing Event) throws {
+  let deadline = Deadline(seconds: 30)
+  let poller = try Poller()
+  _ = try poller.add(event.descriptor, tag: 0)
+  while poller.next(milliseconds: deadline.milliseconds) == nil {
+    if deadline.isOver { throw Overdue("the event was not raised") }
+  }
 }
