@@ -143,6 +143,22 @@ struct DeviceTests {
     #expect(try owner.waitForFailures(1).count == 1)
   }
 
+  @Test("stays away, once it has failed, until the driver starts it again")
+  func staysAway() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    try start(device)
+    try script.waitFor(.setRingEnable)
+    script.die()
+    _ = try owner.waitForFailures(1)
+    // Neither of these is a start; a connection would wait for a greeting that doesn't come.
+    device.setInterrupt(nil, queue: 0)
+    device.setMayUseMemory(true)
+    device.stop(queue: 0)
+    try owner.waitForStop()
+    #expect(try owner.waitForFailures(1).count == 1)
+  }
+
   @Test("doesn't come back as another disk")
   func otherDisk() throws {
     let device = try makeDevice()

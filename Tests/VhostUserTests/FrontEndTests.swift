@@ -77,6 +77,11 @@ struct FrontEndTests {
       #expect(refusal(socket) != nil)
     }
     try withPeer { socket, peer in
+      try peer.answer(.getQueueCount, .numbers(Self.sound))
+      peer.channel.socket.endSending()
+      #expect(refusal(socket)?.description.contains("getQueueCount instead of") == true)
+    }
+    try withPeer { socket, peer in
       let event = try Event()
       var reply = VhostUserMessage(.getFeatures, .numbers(Self.sound))
       reply.flags = [.version, .reply]
