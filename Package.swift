@@ -22,7 +22,9 @@ let package = Package(
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(
       name: "KVMLite",
-      targets: ["Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"]),
+      targets: [
+        "Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage", "KVM", "Memory", "Host",
+      ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -36,23 +38,26 @@ let package = Package(
     .systemLibrary(
       name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
-    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices -> Storage, Boot, ACPI} -> Memory -> Host
+    // Arrows point one way: kvmlite -> Machine -> {KVM, VhostUser -> Devices -> Storage, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .target(
       name: "Devices", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
+    .target(
+      name: "VhostUser", dependencies: ["Devices", "Storage", "Memory", "Host"],
+      swiftSettings: settings),
     .target(name: "Boot", dependencies: ["Memory"], swiftSettings: settings),
     .target(name: "ACPI", dependencies: ["Memory"], swiftSettings: settings),
     .target(
       name: "Machine",
-      dependencies: ["KVM", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
+      dependencies: ["KVM", "VhostUser", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
+        "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -103,6 +108,11 @@ let package = Package(
       path: "Tests/storage-bench", swiftSettings: settings),
     .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host", "TestSupport"],
+      swiftSettings: settings),
+
+    .testTarget(
+      name: "VhostUserTests",
+      dependencies: ["VhostUser", "Devices", "Storage", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set

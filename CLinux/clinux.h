@@ -7,16 +7,23 @@
 #include <cpuid.h>
 #include <linux/memfd.h>
 #include <sys/epoll.h>
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 // Declared by the C library only under _GNU_SOURCE, which a module's importer can't set.
 int fallocate(int fd, int mode, off_t offset, off_t length);
+int accept4(int socket, struct sockaddr *name, socklen_t *length, int flags);
 int memfd_create(const char *name, unsigned flags);
 int pipe2(int ends[2], int flags);
 int posix_openpt(int flags);
@@ -94,3 +101,75 @@ static inline int clinux_is_locked(int fd, int64_t start, int64_t count) {
   if (fcntl(fd, CLINUX_F_OFD_GETLK, &lock) < 0) return -1;
   return lock.l_type != F_UNLCK;
 }
+
+// Unix sockets: addresses and ancillary data are made of macros that Swift can't import.
+
+enum { CLINUX_MOST_DESCRIPTORS = 8 };
+
+// connect(2) or, if `binds` is set, bind(2); ENAMETOOLONG for a path that has no room.
+static inline int clinux_unix_name(int fd, const char *path, int binds) {
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof name.sun_path) { errno = ENAMETOOLONG; return -1; }
+  strcpy(name.sun_path, path);
+  return binds ? bind(fd, (struct sockaddr *)&name, sizeof name)
+               : connect(fd, (struct sockaddr *)&name, sizeof name);
+}
+
+union clinux_control {
+  struct cmsghdr header;
+  char bytes[CMSG_SPACE(CLINUX_MOST_DESCRIPTORS * sizeof(int))];
+};
+
+// sendmsg(2) with up to CLINUX_MOST_DESCRIPTORS descriptors (SCM_RIGHTS); never waits, never SIGPIPE.
+static inline ssize_t clinux_send(
+    int socket, const void *bytes, size_t count, const int *fds, size_t fd_count) {
+  union clinux_control control = {0};
+  struct iovec part = {(void *)bytes, count};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (fd_count > CLINUX_MOST_DESCRIPTORS) { errno = EINVAL; return -1; }
+  if (fd_count > 0) {
+    message.msg_control = &control;
+    message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+    memcpy(CMSG_DATA(&control.header), fds, fd_count * sizeof(int));
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+// recvmsg(2) without waiting; puts the descriptors that came, close-on-exec, into `fds`, which has room
+// for CLINUX_MOST_DESCRIPTORS. EMSGSIZE, and none of them, where more came.
+static inline ssize_t clinux_receive(
+    int socket, void *bytes, size_t count, int *fds, size_t *fd_count) {
+  union clinux_control control = {0};
+  struct iovec part = {bytes, count};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+                           .msg_controllen = sizeof control};
+  *fd_count = 0;
+  ssize_t length = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (length < 0) return -1;
+  // The room is for one message of rights: there is never a second one in it.
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+  if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+    *fd_count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    memcpy(fds, CMSG_DATA(header), *fd_count * sizeof(int));
+  }
+  if (message.msg_flags & MSG_CTRUNC) {
+    for (size_t index = 0; index < *fd_count; index++) close(fds[index]);
+    *fd_count = 0;
+    errno = EMSGSIZE;
+    return -1;
+  }
+  return length;
+}
+
+// memfd_create(2)'s seals (F_ADD_SEALS, F_GET_SEALS) are _GNU_SOURCE's too.
+enum {
+  CLINUX_SEAL_SEAL = 1,
+  CLINUX_SEAL_SHRINK = 2,
+  CLINUX_SEAL_GROW = 4,
+};
+
+static inline int clinux_add_seals(int fd, int seals) { return fcntl(fd, 1033, seals); }
+static inline int clinux_get_seals(int fd) { return fcntl(fd, 1034); }

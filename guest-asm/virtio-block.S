@@ -1,8 +1,9 @@
 // Drives a virtio disk on the MMIO transport: writes every sector, reads every sector back.
 //
 // One queue of 8 descriptors at fixed addresses; a request is three of them: header, data, status.
-// It rings the doorbell and looks at the used ring until the index moves: no interrupts. Without a
-// disk it says so; try: kvmlite disk create d.raw 64K; kvmlite --disk d.raw,bus=mmio guest:virtio-block
+// It rings the doorbell and looks at the used ring until the index moves: no interrupts. Now and then
+// it asks whether the device needs a reset, since then the index never moves. Without a disk it
+// says so; try: kvmlite disk create d.raw --size 64K; kvmlite --disk d.raw,bus=mmio guest:virtio-block
 //
 // mode: long
 // format: flat
@@ -136,7 +137,7 @@ failed: mov     esi, offset wrong
         out     EXIT_PORT, al
         hlt
 
-// request: type R14 on sector R13, the data's descriptor with flags R15. Changes EAX, EBX, EDI.
+// request: type R14 on sector R13, the data's descriptor with flags R15. Changes EAX, EBX, ECX, EDI.
 request:
         mov     edi, HEADER
         mov     [rdi], r14d
@@ -163,9 +164,22 @@ request:
         mov     [rdi + 2], bx
         mov     dword ptr [rbp + 0x50], 0       // the doorbell, with the queue's number
         mov     edi, USED
+        xor     ecx, ecx
 2:      mov     ax, [rdi + 2]
         cmp     ax, bx
-        jne     2b
+        je      3f
+        inc     ecx
+        test    ecx, 0x3FFFF                    // each look at the device is an exit
+        jnz     2b
+        mov     eax, [rbp + 0x70]
+        test    eax, 64                         // DEVICE_NEEDS_RESET
+        jz      2b
+        mov     esi, offset lost
+        call    print
+        mov     al, 3
+        out     EXIT_PORT, al
+        hlt
+3:
         mov     edi, STATUS
         cmp     byte ptr [rdi], 0
         jne     failed
@@ -175,6 +189,7 @@ request:
 
 sectors: .asciz "sectors: "
 written: .asciz "written\n"
+lost:   .asciz  "the disk is lost\n"
 right:  .asciz  "read back, all right\n"
 wrong:  .asciz  "WRONG\n"
 nothing: .asciz "no virtio disk: give one with --disk FILE,bus=mmio\n"

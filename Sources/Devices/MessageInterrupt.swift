@@ -34,4 +34,7 @@ public final class SharedEvent: Sendable {
 
   /// Makes one that isn't raised.
   public init() throws(Errno) { event = try Event() }
+
+  /// Takes `event` over.
+  public init(_ event: consuming Event) { self.event = event }
 }

@@ -15,6 +15,23 @@ public struct Event: ~Copyable, Sendable {
     descriptor = FileDescriptor(owning: number)
   }
 
+  /// Takes over an event that came from another process; `EINVAL` for a file that is none. The other
+  /// process can still make it one that waits.
+  public init(adopting file: consuming FileDescriptor) throws(Errno) {
+    // Nothing but /proc tells an event from other files; a pipe, say, could make who raises it wait.
+    let capacity = 64
+    let name = unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: capacity) { buffer in
+      // The kernel writes at most the buffer's length, and no zero behind it.
+      guard let base = buffer.baseAddress else { return "" }
+      let count = unsafe readlink("/proc/self/fd/\(file.number)", base, capacity - 1)
+      unsafe buffer[max(0, count)] = 0
+      return unsafe String(cString: base)
+    }
+    guard name == "anon_inode:[eventfd]" else { throw Errno.invalidArgument }
+    _ = fcntl(file.number, F_SETFL, O_NONBLOCK)
+    descriptor = file
+  }
+
   /// Raises the event, from any thread.
   public borrowing func raise() {
     eventfd_write(descriptor.number, 1)

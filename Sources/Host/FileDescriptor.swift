@@ -22,6 +22,13 @@ public struct FileDescriptor: ~Copyable, Sendable {
     if isOwned { close(number) }
   }
 
+  /// The same open file by another number. Corresponds to `F_DUPFD_CLOEXEC` of `fcntl(2)`.
+  public borrowing func duplicate() throws(Errno) -> FileDescriptor {
+    let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+    guard copy >= 0 else { throw Errno.current }
+    return FileDescriptor(owning: copy)
+  }
+
   /// How to open a file. Corresponds to the flags of `open(2)`.
   public struct OpenFlags: OptionSet, Sendable {
     /// The flags as `open(2)` takes them.
@@ -182,6 +189,13 @@ extension FileDescriptor {
       default: .other
       }
     return (kind, Int(status.st_size))
+  }
+
+  /// Waits until something is there to be read, or nothing will ever be. Returns early after a signal.
+  /// Corresponds to `poll(2)`.
+  public func waitUntilReadable() {
+    var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
+    unsafe poll(&request, 1, -1)
   }
 
   /// Waits until writing would not block. Returns early after a signal. Corresponds to `poll(2)`.

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Owns a range of the process's address space and unmaps it at the end of its life.
@@ -13,6 +14,8 @@ import Glibc
   /// How many bytes it has.
   public let count: Int
   private let isShared: Bool
+  // Open as long as the memory is there, for others to be given.
+  private let file: SharedDescriptor?
 
   /// The size of a huge page of x86-64.
   public static let hugePageSize = 2 << 20
@@ -24,19 +27,89 @@ import Glibc
   /// size. Corresponds to `mmap(2)` with `MAP_ANONYMOUS | MAP_NORESERVE`.
   public init(anonymous count: Int) throws(Errno) {
     guard count > 0 else { throw Errno(EINVAL) }
-    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-    let slack = Self.hugePageSize
-    guard let start = unsafe mmap(nil, count + slack, PROT_READ | PROT_WRITE, flags, -1, 0),
+    unsafe base = try Self.reserve(count, MAP_PRIVATE | MAP_ANONYMOUS)
+    self.count = count
+    file = nil
+    isShared = false
+  }
+
+  /// The same for memory that other processes can be given: a file without a name whose length nobody
+  /// can change, so that no access to the memory ever fails.
+  ///
+  /// Corresponds to `memfd_create(2)` with `F_SEAL_SHRINK` and `F_SEAL_GROW`.
+  public init(shareable count: Int) throws(Errno) {
+    guard count > 0 else { throw Errno(EINVAL) }
+    let number = unsafe memfd_create("guest-memory", UInt32(MFD_CLOEXEC | MFD_ALLOW_SEALING))
+    guard number >= 0 else { throw Errno.current }
+    let file = FileDescriptor(owning: number)
+    try file.setLength(UInt64(count))
+    let seals = CLINUX_SEAL_SHRINK | CLINUX_SEAL_GROW | CLINUX_SEAL_SEAL
+    guard clinux_add_seals(number, Int32(seals)) == 0 else { throw Errno.current }
+    let start = try unsafe Self.reserve(count, MAP_PRIVATE | MAP_ANONYMOUS)
+    // In place of the range that has just been reserved.
+    guard
+      unsafe mmap(start, count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, number, 0) == start
+    else {
+      let error = Errno.current
+      unsafe munmap(start, count)
+      throw error
+    }
+    unsafe base = unsafe start
+    self.count = count
+    self.file = SharedDescriptor(file)
+    isShared = true
+  }
+
+  /// Address space for `count` bytes that starts at a multiple of a huge page's size.
+  private static func reserve(
+    _ count: Int, _ flags: Int32
+  ) throws(Errno) -> UnsafeMutableRawPointer {
+    let slack = hugePageSize
+    guard
+      let start = unsafe mmap(
+        nil, count + slack, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, -1, 0),
       unsafe start != MAP_FAILED
     else { throw Errno.current }
     // Give back what lies before the first boundary and behind the last byte.
     let before = -Int(bitPattern: start) & (slack - 1)
     if before > 0 { unsafe munmap(start, before) }
     unsafe munmap(start + before + count, slack - before)
-    unsafe self.base = unsafe start + before
-    self.count = count
-    isShared = false
+    return unsafe start + before
   }
+
+  /// Maps `count` bytes from `offset` on of memory that another process shares. Throws `EPERM` unless
+  /// the file can't get shorter, since an access behind its end would kill this process; `EINVAL` if it
+  /// is too short already or the range is not one of whole pages.
+  ///
+  /// Corresponds to `mmap(2)` with `MAP_SHARED`.
+  public init(
+    shared file: borrowing FileDescriptor, offset: UInt64, count: UInt64
+  ) throws(Errno) {
+    let seals = clinux_get_seals(file.number)
+    guard seals >= 0, seals & Int32(CLINUX_SEAL_SHRINK) != 0 else { throw Errno.notPermitted }
+    let (end, overflow) = offset.addingReportingOverflow(count)
+    let length = try file.status().count
+    let page = UInt64(sysconf(Int32(_SC_PAGESIZE)))
+    guard !overflow, count > 0, length >= 0, end <= UInt64(length),
+      offset % page == 0, count % page == 0, let offset = off_t(exactly: offset),
+      let count = Int(exactly: count)
+    else { throw Errno.invalidArgument }
+    guard
+      let base = unsafe mmap(
+        nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, offset),
+      unsafe base != MAP_FAILED
+    else { throw Errno.current }
+    unsafe self.base = unsafe base
+    self.count = count
+    self.file = nil
+    isShared = true
+  }
+
+  /// Where the range starts in this process, as a number that other processes may be told.
+  public var address: UInt64 { unsafe UInt64(UInt(bitPattern: base)) }
+
+  /// The file of shareable memory, by number.
+  public var fileNumber: Int32? { file?.file.number }
 
   /// Maps the first `count` bytes of an open file, shared with all who map it.
   ///
@@ -47,6 +120,7 @@ import Glibc
     else { throw Errno.current }
     unsafe self.base = unsafe base
     self.count = count
+    self.file = nil
     isShared = true
   }
 

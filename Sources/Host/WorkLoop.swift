@@ -35,16 +35,35 @@ public final class WorkLoop: Sendable {
   public func watch(
     _ event: borrowing Event, _ handler: @escaping @Sendable () -> Void
   ) throws(Errno) {
+    try watch(event.descriptor, handler)
+  }
+
+  /// Calls `handler` each time that something comes from `file`, or its other side closes it. Nothing
+  /// is called for it any more once it is closed here. `place`, what this returned earlier, is for a
+  /// file that follows such a one and has the same handler.
+  @discardableResult
+  public func watch(
+    _ file: borrowing FileDescriptor, inPlaceOf place: Int? = nil,
+    _ handler: @escaping @Sendable () -> Void
+  ) throws(Errno) -> Int {
     try state.withLock { (state) throws(Errno) in
-      guard !shouldStop.load(ordering: .relaxed) else { return }
-      if state.thread == nil {
-        Signal.kick.installInterruptingHandler()
-        state.thread = try HostThread(name: name) { [self] in run() }
-      }
-      state.handlers.append(handler)
-      try poller.addEdges(event.descriptor, tag: UInt64(state.handlers.count - 1))
+      guard !shouldStop.load(ordering: .relaxed) else { return 0 }
+      try startThread(&state)
+      if place == nil { state.handlers.append(handler) }
+      let index = place ?? state.handlers.count - 1
+      try poller.addEdges(file, tag: UInt64(index))
+      return index
     }
   }
+
+  private func startThread(_ state: inout State) throws(Errno) {
+    guard state.thread == nil else { return }
+    Signal.kick.installInterruptingHandler()
+    state.thread = try HostThread(name: name) { [self] in run() }
+  }
+
+  /// Whether the thread is to end: for handlers that wait.
+  public var isStopping: Bool { shouldStop.load(ordering: .acquiring) }
 
   private func run() {
     // The thread that made this one may block signals, as those of libdispatch do.

@@ -54,8 +54,16 @@ public struct Configuration: Sendable {
       case ide
     }
 
-    /// Its contents.
-    public var store: any BlockStore
+    /// Where its contents are.
+    public enum Source: Sendable {
+      /// Here.
+      case store(any BlockStore)
+      /// In another process, which listens at this path; not for IDE. Its guest's memory is shareable.
+      case vhostUser(socket: String)
+    }
+
+    /// Where its contents are.
+    public var source: Source
     /// What the guest reaches it by.
     public var bus: Bus
     /// Its serial number, of up to 20 ASCII characters.
@@ -63,9 +71,20 @@ public struct Configuration: Sendable {
 
     /// A disk with these contents.
     public init(_ store: any BlockStore, bus: Bus = .virtio, serial: String = "") {
-      self.store = store
+      source = .store(store)
       self.bus = bus
       self.serial = serial
+    }
+
+    /// A disk that another process serves by vhost-user.
+    public init(vhostUser socket: String, bus: Bus = .virtio) {
+      source = .vhostUser(socket: socket)
+      self.bus = bus
+      serial = ""
+    }
+
+    var isVhostUser: Bool {
+      if case .vhostUser = source { true } else { false }
     }
   }
 

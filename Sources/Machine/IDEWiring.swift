@@ -14,7 +14,10 @@ struct IDEWiring {
   init?(
     _ configuration: Configuration, _ pci: inout PCIWiring, _ trace: TraceSinks?
   ) throws(MachineError) {
-    let disks = configuration.disks.filter { $0.bus == .ide }
+    let disks = configuration.disks.compactMap { disk -> IDEController.Disk? in
+      guard disk.bus == .ide, case .store(let store) = disk.source else { return nil }
+      return IDEController.Disk(store, serial: disk.serial)
+    }
     guard !disks.isEmpty else { return nil }
     let primary = KVMInterruptLine(gsi: Layout.ideInterrupts.primary, trace: trace)
     let secondary = KVMInterruptLine(gsi: Layout.ideInterrupts.secondary, trace: trace)
@@ -24,8 +27,7 @@ struct IDEWiring {
     do throws(Errno) {
       let slot = try PCISlot(pci.platform)
       controller = try IDEController(
-        disks.map { IDEController.Disk($0.store, serial: $0.serial) },
-        lines: (primary, secondary), memory: pci.platform.memory,
+        disks, lines: (primary, secondary), memory: pci.platform.memory,
         mayMaster: { slot.isBusMaster })
       bridge = try .isaBridge(pci.platform)
       function = .piix3IDE(controller, slot)
@@ -37,6 +39,9 @@ struct IDEWiring {
   /// Refuses more IDE disks than there are places for.
   static func check(_ configuration: Configuration) throws(MachineError) {
     let count = configuration.disks.count { $0.bus == .ide }
+    guard !configuration.disks.contains(where: { $0.bus == .ide && $0.isVhostUser }) else {
+      throw .configuration("a disk of another process (vhost-user) is virtio's alone, not IDE's")
+    }
     guard count <= IDEController.mostDisks else {
       throw .configuration(
         "\(count) IDE disks are too many: there are \(IDEController.mostDisks) places, two on each "

@@ -55,7 +55,9 @@ public final class Machine {
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
-      memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
+      memory = try GuestMemory(
+        ramSize: configuration.memorySize, roms: plan.roms,
+        isShareable: configuration.disks.contains(where: \.isVhostUser))
       control = try RunControl()
       input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {

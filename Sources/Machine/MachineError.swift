@@ -11,6 +11,8 @@ public enum MachineError: Error, Sendable {
   case boot(BootError)
   /// The configuration asks for what no machine can be.
   case configuration(String)
+  /// A disk can't be reached.
+  case disk(String)
   /// The host refused something.
   case host(String)
 
@@ -20,6 +22,7 @@ public enum MachineError: Error, Sendable {
     case .kvm(let trouble): trouble.exitStatus
     case .boot(let error): error.cause == .options ? 64 : 65
     case .configuration: 64
+    case .disk: 66
     case .host: 71
     }
   }
@@ -31,7 +34,7 @@ extension MachineError: CustomStringConvertible {
     switch self {
     case .kvm(let trouble): trouble.description
     case .boot(let error): error.description
-    case .configuration(let message), .host(let message): message
+    case .configuration(let message), .disk(let message), .host(let message): message
     }
   }
 }

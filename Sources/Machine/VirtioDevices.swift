@@ -1,6 +1,7 @@
 import Devices
 import Host
 import Memory
+import VhostUser
 
 /// The machine's virtio devices on both transports, and the threads that serve them.
 final class VirtioDevices {
@@ -32,7 +33,7 @@ final class VirtioDevices {
       loop = nil
       return
     }
-    do throws(Errno) {
+    do {
       let loop = try WorkLoop(name: "virtio")
       self.loop = loop
       let surroundings = VirtioCore.Surroundings(
@@ -41,7 +42,7 @@ final class VirtioDevices {
       for disk in disks {
         // A thread for each processor is the most that is of use; small guests want one queue.
         let queues = disk.bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-        let device = VirtioBlock(disk.store, serial: disk.serial, queueCount: queues)
+        let device = try Self.makeDisk(disk, queues, platform.memory)
         if disk.bus == .mmio {
           try addMMIO(device, surroundings, platform, trace)
         } else {
@@ -59,11 +60,29 @@ final class VirtioDevices {
       if configuration.devices.contains(.console) {
         try addPCI(VirtioConsole(sink: console), surroundings, platform)
       }
-    } catch { throw .host("can't make the virtio devices: \(error)") }
+    } catch {
+      if let error = error as? MachineError { throw error }
+      throw .host("can't make the virtio devices: \(error)")
+    }
     guard mmio.count <= Layout.virtioInterrupts.count else {
       throw .configuration(
         "there is room for \(Layout.virtioInterrupts.count) disks with bus=mmio, not for "
           + "\(mmio.count)")
+    }
+  }
+
+  private static func makeDisk(
+    _ disk: Configuration.Disk, _ queueCount: Int, _ memory: GuestMemory
+  ) throws(MachineError) -> any VirtioDevice {
+    switch disk.source {
+    case .store(let store):
+      return VirtioBlock(store, serial: disk.serial, queueCount: queueCount)
+    case .vhostUser(let path):
+      do throws(VhostUserError) {
+        return try VhostUserBlock(socket: path, memory: memory, mostQueues: queueCount)
+      } catch {
+        throw .disk("\(path): no disk is served there by vhost-user: \(error)")
+      }
     }
   }
 

@@ -65,14 +65,23 @@ public final class GuestMemory: Sendable {
   ///
   /// Nothing is allocated until it is touched. Huge pages are advised above the first 2 MiB; below,
   /// where a small guest touches a page here and there, a huge page would only cost time and memory.
+  /// RAM that `isShareable` can be given to other processes; it costs a start some time.
   public init(
-    ramSize: UInt64, roms: [(start: GuestAddress, contents: [UInt8])] = []
+    ramSize: UInt64, roms: [(start: GuestAddress, contents: [UInt8])] = [],
+    isShareable: Bool = false
   ) throws(Errno) {
+    func makeRAM(_ size: UInt64, from hugeOffset: Int) throws(Errno) -> Mapping {
+      let size = Int(size)
+      let mapping =
+        isShareable ? try Mapping(shareable: size) : try Mapping(anonymous: size)
+      mapping.adviseHugePages(from: hugeOffset)
+      return mapping
+    }
     var regions: [Region] = []
     let low = min(ramSize, Self.holeStart)
-    try regions.append(Region(start: 0, kind: .ram, mapping: Self.makeRAM(low, from: 2 << 20)))
+    try regions.append(Region(start: 0, kind: .ram, mapping: makeRAM(low, from: 2 << 20)))
     if ramSize > low {
-      let mapping = try Self.makeRAM(ramSize - low, from: 0)
+      let mapping = try makeRAM(ramSize - low, from: 0)
       regions.append(Region(start: GuestAddress(Self.holeEnd), kind: .ram, mapping: mapping))
     }
     for rom in roms {
@@ -98,12 +107,6 @@ public final class GuestMemory: Sendable {
     }
     self.regions = sorted
     ramSize = sorted.reduce(0) { $0 &+ ($1.kind == .ram ? $1.count : 0) }
-  }
-
-  private static func makeRAM(_ size: UInt64, from hugeOffset: Int) throws(Errno) -> Mapping {
-    let mapping = try Mapping(anonymous: Int(size))
-    mapping.adviseHugePages(from: hugeOffset)
-    return mapping
   }
 
   /// A view of `count` bytes of RAM or ROM from `address` on, all in one region.

@@ -2,10 +2,12 @@ import ArgumentParser
 import Machine
 import Storage
 
-/// What `--disk` takes: a path, and settings behind commas. A comma of the path's own is doubled, as
+/// What `--disk` takes: a path, or vhost-user=SOCKET, and settings behind commas. A comma of the path's own is doubled, as
 /// for QEMU.
 struct DiskOption: ExpressibleByArgument {
   let path: String
+  /// Whether the path is a socket's, at which another process serves the disk.
+  private(set) var isVhostUser = false
   private(set) var open = DiskImage.Options()
   private(set) var bus = Configuration.Disk.Bus.virtio
   private(set) var serial = ""
@@ -13,7 +15,10 @@ struct DiskOption: ExpressibleByArgument {
   init?(argument: String) {
     var parts = Self.parts(of: argument)[...]
     guard let path = parts.popFirst(), !path.isEmpty else { return nil }
-    self.path = path
+    let prefix = "vhost-user="
+    isVhostUser = path.hasPrefix(prefix)
+    self.path = isVhostUser ? String(path.dropFirst(prefix.count)) : path
+    guard !self.path.isEmpty else { return nil }
     for part in parts {
       let words = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       guard set(String(words[0]), words.count == 2 ? String(words[1]) : nil) else { return nil }
@@ -21,6 +26,8 @@ struct DiskOption: ExpressibleByArgument {
   }
 
   private mutating func set(_ name: String, _ value: String?) -> Bool {
+    // What is the other process's to say.
+    if isVhostUser && name != "bus" { return false }
     switch (name, value) {
     case ("readonly", nil): open.isReadOnly = true
     case ("snapshot", nil): open.isSnapshot = true
@@ -60,6 +67,7 @@ struct DiskOption: ExpressibleByArgument {
 
   /// The disk, opened and locked.
   func disk() throws(Failure) -> Configuration.Disk {
+    if isVhostUser { return Configuration.Disk(vhostUser: path, bus: bus) }
     do throws(DiskError) {
       let opened = try DiskImage.open(path, open)
       for warning in opened.warnings { Message.note(warning) }

@@ -64,7 +64,8 @@ struct RunCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      Add a disk: PATH[,format=raw|qcow2][,readonly][,snapshot][,bus=virtio|mmio|ide][,serial=TEXT]. \
+      Add a disk: PATH[,format=raw|qcow2][,readonly][,snapshot][,bus=virtio|mmio|ide][,serial=TEXT], \
+      or vhost-user=SOCKET[,bus=virtio|mmio] for one that another process serves. \
       May be repeated; a comma in the path is doubled.
       """, valueName: "path,..."))
   var disk: [DiskOption] = []

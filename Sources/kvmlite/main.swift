@@ -13,7 +13,7 @@ struct KVMLite: ParsableCommand {
       """,
     subcommands: [
       RunCommand.self, DoctorCommand.self, GuestsCommand.self, DiskCommand.self,
-      TimelineCommand.self,
+      BackendCommand.self, TimelineCommand.self,
     ],
     defaultSubcommand: RunCommand.self)
 }

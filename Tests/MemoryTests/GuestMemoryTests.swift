@@ -133,3 +133,28 @@ struct GuestMemoryTests {
     #expect(throws: GuestMemory.OutOfBounds.self) { try memory.view(at: 0xFFF, count: 2) }
   }
 }
+
+@Suite("Memory that other processes are given")
+struct ShareableMemoryTests {
+  @Test("is the same by its file, can't be cut, and goes back to the host")
+  func shareable() throws {
+    let memory = try GuestMemory(ramSize: 4 << 20, isShareable: true)
+    let mapping = memory.regions[0].mapping
+    let number = try #require(mapping.fileNumber)
+    let file = FileDescriptor(borrowing: number)
+    let other = try Mapping(shared: file, offset: 1 << 20, count: 1 << 20)
+    try memory.write([1, 2, 3].span, at: GuestAddress(1 << 20))
+    #expect(MemoryView(other).load(2, as: UInt8.self) == 3)
+    #expect(throws: Errno.self) { try FileDescriptor(borrowing: number).setLength(0) }
+    #expect(throws: Errno.self) { try FileDescriptor(borrowing: number).setLength(8 << 20) }
+
+    #expect(try memory.giveBack(at: GuestAddress(1 << 20), count: 1 << 20) == 1 << 20)
+    #expect(memory.touchedBytes() == 0)
+    #expect(MemoryView(other).load(2, as: UInt8.self) == 0)
+  }
+
+  @Test("is asked for: other memory has no file")
+  func plain() throws {
+    #expect(try GuestMemory(ramSize: 1 << 20).regions[0].mapping.fileNumber == nil)
+  }
+}

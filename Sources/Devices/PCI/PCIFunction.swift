@@ -7,6 +7,13 @@ public protocol PCIFunctionObserver: AnyObject, Sendable {
   func rangeDidMove(bar: Int, to place: BusAddress?)
   /// The driver switched bus mastering on or off.
   func busMasteringDidChange(_ isOn: Bool)
+  /// The driver switched MSI-X on or off.
+  func messagesDidChange()
+}
+
+extension PCIFunctionObserver {
+  /// Most devices look when they interrupt.
+  public func messagesDidChange() {}
 }
 
 /// A configuration register of a function's own that only keeps what is written to it, of 16 bits.
@@ -51,6 +58,7 @@ public final class PCIFunction: Sendable {
     /// Who is told: the look-up tables and the number of each of `bars` in its own.
     var decoders: [(ranges: PCIRanges, index: Int)] = []
     var isBusMaster = false
+    var usesMessages = false
   }
 
   /// A capability whose registers somebody else answers for.
@@ -229,6 +237,10 @@ public final class PCIFunction: Sendable {
       msix.set(
         isEnabled: control & MessageControl.enable != 0,
         isMasked: control & MessageControl.mask != 0, mayMaster: isBusMaster)
+    }
+    if let msix = slot.msix, msix.isEnabled != state.usesMessages {
+      state.usesMessages = msix.isEnabled
+      observer?.messagesDidChange()
     }
     for index in state.decoders.indices { moveRange(index, &state) }
     if isBusMaster != state.isBusMaster {

@@ -29,15 +29,23 @@ public final class ActiveQueue: @unchecked Sendable {
   public let features: VirtioFeatures
 
   private let ring: VirtQueue
-  private let signals: VirtioSignals
+  private let signals: any QueueSignals
   private let counters: QueueCounters
   private let state = Atomic<State>(.idle)
   private var chain = DescriptorChain()
   private var batchStart: UInt64 = 0
   private var takenInTurn = 0
 
+  /// Puts `ring` to work for a driver that is told by `signals`.
+  public convenience init(
+    _ ring: VirtQueue, features: VirtioFeatures, signals: any QueueSignals
+  ) {
+    self.init(
+      ring, features: features, signals: signals, counters: QueueCounters(takesTimes: false))
+  }
+
   init(
-    _ ring: VirtQueue, features: VirtioFeatures, signals: VirtioSignals, counters: QueueCounters
+    _ ring: VirtQueue, features: VirtioFeatures, signals: any QueueSignals, counters: QueueCounters
   ) {
     self.ring = ring
     self.features = features
@@ -49,7 +57,7 @@ public final class ActiveQueue: @unchecked Sendable {
   // MARK: Turns
 
   /// Runs `body` unless the queue is over, and returns whether it has to stop now.
-  func takeTurn(_ body: () -> Void) -> Bool {
+  public func takeTurn(_ body: () -> Void) -> Bool {
     guard state.compareExchange(expected: .idle, desired: .serving, ordering: .acquiring).exchanged
     else { return false }
     takenInTurn = 0
@@ -64,7 +72,8 @@ public final class ActiveQueue: @unchecked Sendable {
 
   /// Ends the queue, and returns whether it is over at once. Otherwise the turn that goes on comes
   /// back with true, after the request that it is at.
-  func stop() -> Bool {
+  @discardableResult
+  public func stop() -> Bool {
     while true {
       let idle = state.compareExchange(
         expected: .idle, desired: .stopped, ordering: .acquiringAndReleasing)
@@ -80,6 +89,9 @@ public final class ActiveQueue: @unchecked Sendable {
   public var shouldStop: Bool {
     takenInTurn >= Self.mostInTurn || state.load(ordering: .relaxed) == .stopping
   }
+
+  /// Where the ring goes on after the requests that were taken; known once the queue is over.
+  public var position: UInt16 { ring.position }
 
   func countDoorbell() { counters.value.doorbells &+= 1 }
 

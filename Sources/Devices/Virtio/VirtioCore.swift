@@ -44,12 +44,20 @@ public final class VirtioCore: Sendable {
     let largestSize: UInt16
     var registers: QueueRegisters
     var active: ActiveQueue?
+    var remote = RemoteState.stopped
     var isWatched = false
 
     init(largestSize: UInt16) {
       self.largestSize = largestSize
       registers = QueueRegisters(size: largestSize)
     }
+  }
+
+  /// Where a queue is that is served somewhere else.
+  private enum RemoteState {
+    case stopped
+    case served
+    case stopping
   }
 
   private struct State {
@@ -108,7 +116,8 @@ public final class VirtioCore: Sendable {
     report = surroundings.report
     self.mayUseMemory = Atomic(mayUseMemory)
     let sizes = device.queueSizes
-    offered = device.features.union(.common)
+    // What somebody else serves has what that one knows of.
+    offered = device.remote == nil ? device.features.union(.common) : device.features
     signals = VirtioSignals(doorbells: doorbells, interrupts: interrupts)
     var own: [WorkLoop] = []
     if device.hasOwnThreads {
@@ -119,11 +128,14 @@ public final class VirtioCore: Sendable {
     counters = sizes.map { _ in QueueCounters(takesTimes: surroundings.takesTimes) }
     state = Mutex(State(queues: sizes.map(Queue.init)))
     device.connect(to: signals)
+    device.remote?.connect(to: self)
+    if !mayUseMemory { device.remote?.setMayUseMemory(false) }
   }
 
   /// Allows or forbids the device to use guest memory. What waits is done once it may.
   func setMayUseMemory(_ mayUse: Bool) {
     mayUseMemory.store(mayUse, ordering: .sequentiallyConsistent)
+    device.remote?.setMayUseMemory(mayUse)
     if mayUse { for index in 0..<queueCount { signals.wake(queue: index) } }
   }
 
@@ -133,6 +145,7 @@ public final class VirtioCore: Sendable {
     state.withLock { state in
       for queue in state.queues { _ = queue.active?.stop() }
     }
+    device.remote?.end()
     for loop in ownLoops { loop.stop() }
   }
 
@@ -254,6 +267,13 @@ public final class VirtioCore: Sendable {
       let ring = try VirtQueue(
         index: index, size: registers.size, addresses: registers.addresses,
         features: state.features, memory: memory)
+      if let remote = device.remote {
+        state.queues[index].remote = .served
+        let setup = RemoteQueueSetup(
+          size: registers.size, addresses: registers.addresses, features: state.features,
+          doorbell: signals.doorbells[index], interrupt: signals.interruptEvent(queue: index))
+        return remote.start(queue: index, setup)
+      }
       state.queues[index].active = ActiveQueue(
         ring, features: state.features, signals: signals, counters: counters[index])
     } catch { return fail("\(error)", &state) }
@@ -294,13 +314,26 @@ public final class VirtioCore: Sendable {
     state.withLock { state in
       guard state.queues.indices.contains(index), !state.isResetting else { return }
       state.queues[index].registers.isResetting = true
-      if state.queues[index].active?.stop() ?? true { didStop(index, &state) }
+      if stop(queue: index, &state) { didStop(index, &state) }
+    }
+  }
+
+  /// Ends the work on queue `index`, and returns whether that was all.
+  private func stop(queue index: Int, _ state: inout State) -> Bool {
+    switch state.queues[index].remote {
+    case .stopped: return state.queues[index].active?.stop() ?? true
+    case .stopping: return false
+    case .served:
+      state.queues[index].remote = .stopping
+      device.remote?.stop(queue: index)
+      return false
     }
   }
 
   private func didStop(_ index: Int, _ state: inout State) {
     if state.queues[index].active != nil { device.stopped(queue: index) }
     state.queues[index].active = nil
+    state.queues[index].remote = .stopped
     state.queues[index].registers = QueueRegisters(size: state.queues[index].largestSize)
   }
 
@@ -309,7 +342,7 @@ public final class VirtioCore: Sendable {
   private func beginReset(_ state: inout State) {
     state.isResetting = true
     signals.setDriverReady(false)
-    for index in state.queues.indices where state.queues[index].active?.stop() ?? true {
+    for index in state.queues.indices where stop(queue: index, &state) {
       didStop(index, &state)
     }
     finishReset(&state)
@@ -317,11 +350,41 @@ public final class VirtioCore: Sendable {
 
   /// Ends the reset if no queue is at work any more.
   private func finishReset(_ state: inout State) {
-    guard state.queues.allSatisfy({ $0.active == nil }) else { return }
+    guard state.queues.allSatisfy({ $0.active == nil && $0.remote == .stopped }) else { return }
     state.status = []
     state.features = []
     state.isResetting = false
     signals.forget()
     device.reset()
+  }
+}
+
+extension VirtioCore: VirtioRemoteOwner {
+  /// The driver has chosen another way for the interrupts of queue `index`.
+  func interruptDidChange(queue index: Int) {
+    guard let remote = device.remote else { return }
+    state.withLock { state in
+      guard state.queues.indices.contains(index), state.queues[index].remote == .served else {
+        return
+      }
+      remote.setInterrupt(signals.interruptEvent(queue: index), queue: index)
+    }
+  }
+
+  /// Goes on with the reset that waited for this.
+  public func remoteDidStop(queue index: Int) {
+    state.withLock { state in
+      guard state.queues[index].remote == .stopping else { return }
+      didStop(index, &state)
+      if state.isResetting { finishReset(&state) }
+    }
+  }
+
+  /// Tells the driver.
+  public func remoteDidComplete(queue index: Int) { signals.requestsDone(queue: index) }
+
+  /// Lets the device wait for a reset.
+  public func remoteDidFail(_ reason: String) {
+    state.withLock { fail(reason, &$0) }
   }
 }

@@ -14,6 +14,9 @@ public protocol VirtioDevice: AnyObject, Sendable {
   /// Whether its work takes long enough for each queue to have a thread of its own.
   var hasOwnThreads: Bool { get }
 
+  /// Who serves the queues instead of `serve(_:)`, if somebody does.
+  var remote: (any VirtioRemote)? { get }
+
   /// Learns how to ask for its queues' turn and how to say that its configuration changed. Called
   /// once, before anything else.
   func connect(to signals: VirtioSignals)
@@ -38,6 +41,8 @@ public protocol VirtioDevice: AnyObject, Sendable {
 extension VirtioDevice {
   /// One thread with all others.
   public var hasOwnThreads: Bool { false }
+  /// Nobody does.
+  public var remote: (any VirtioRemote)? { nil }
   /// Asks for nothing.
   public func connect(to signals: VirtioSignals) {}
   /// No configuration space: zeros.
@@ -51,20 +56,23 @@ extension VirtioDevice {
 }
 
 /// The bytes of a configuration space, for devices whose own never change.
-struct VirtioConfigurationBytes: Sendable {
+public struct VirtioConfigurationBytes: Sendable {
   private var bytes: [UInt8]
 
-  init(count: Int) { bytes = [UInt8](repeating: 0, count: count) }
+  /// `count` zeros.
+  public init(count: Int) { bytes = [UInt8](repeating: 0, count: count) }
 
   /// Puts `value` at `offset`, little-endian.
-  mutating func set<T: FixedWidthInteger>(_ value: T, at offset: Int) {
+  /// Puts `value`, little-endian, at `offset`; it has room there.
+  public mutating func set<T: FixedWidthInteger>(_ value: T, at offset: Int) {
     for index in 0..<MemoryLayout<T>.size {
       bytes[offset + index] = UInt8(truncatingIfNeeded: value >> T(8 * index))
     }
   }
 
   /// Reads `width` bytes at `offset`; behind the end are zeros.
-  func read(_ offset: UInt64, _ width: Int) -> UInt64 {
+  /// Answers a read of 1 to 8 bytes; zeros behind the end.
+  public func read(_ offset: UInt64, _ width: Int) -> UInt64 {
     var value: UInt64 = 0
     for index in 0..<UInt64(width) where offset &+ index < UInt64(bytes.count) {
       value |= UInt64(bytes[Int(offset &+ index)]) << (8 * index)

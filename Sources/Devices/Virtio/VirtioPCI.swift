@@ -109,6 +109,11 @@ extension VirtioPCI: PCIFunctionObserver {
 
   /// Without bus mastering a function must leave memory alone.
   public func busMasteringDidChange(_ isOn: Bool) { core.setMayUseMemory(isOn) }
+
+  /// Those who raise vectors by themselves must use them, or not.
+  public func messagesDidChange() {
+    for queue in 0..<core.queueCount { core.interruptDidChange(queue: queue) }
+  }
 }
 
 /// ISR status, the pin, and which vector is for what.
@@ -144,6 +149,13 @@ final class VirtioPCIInterrupts: VirtioInterrupts {
       let isThere = Int(newValue) < slot.msix?.count ?? 0
       vector(queue)?.value.store(isThere ? newValue : Self.noVector, ordering: .relaxed)
     }
+  }
+
+  /// A vector's event, whether or not it is masked: MSI-X sees to that.
+  func event(queue: Int) -> SharedEvent? {
+    guard let msix = slot.msix, msix.isEnabled else { return nil }
+    let vector = Int(vectors[queue].value.load(ordering: .relaxed))
+    return vector < msix.count ? msix.event(vector) : nil
   }
 
   func signal(queue: Int) { tell(bit: 1, vectors[queue]) }

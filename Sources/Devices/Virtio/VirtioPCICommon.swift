@@ -108,7 +108,9 @@ final class VirtioPCICommon: Sendable {
     switch (offset, width) {
     case (Field.queueSize, 2):
       core.changeQueue(index) { $0.size = UInt16(truncatingIfNeeded: value) }
-    case (Field.queueVector, 2): interrupts[index] = UInt16(truncatingIfNeeded: value)
+    case (Field.queueVector, 2):
+      interrupts[index] = UInt16(truncatingIfNeeded: value)
+      core.interruptDidChange(queue: index)
     // There is no way to take a queue back but its reset.
     case (Field.queueEnable, 2): if value == 1 { core.enableQueue(index) }
     case (Field.queueReset, 2): if value == 1 { core.resetQueue(index) }

@@ -7,12 +7,27 @@ public protocol VirtioInterrupts: AnyObject, Sendable {
   /// The configuration changed, or the device needs a reset. Called by any thread; must not call the
   /// device back.
   func signalConfiguration()
+  /// What can be raised instead of `signal(queue:)`, by whom it may be; nil if nothing can.
+  func event(queue: Int) -> SharedEvent?
   /// Forgets what was told: the device has been reset. Called by any thread.
   func reset()
 }
 
+extension VirtioInterrupts {
+  /// Nothing can.
+  public func event(queue: Int) -> SharedEvent? { nil }
+}
+
+/// What a queue at work asks of those around it, from its thread.
+public protocol QueueSignals: AnyObject, Sendable {
+  /// Gives queue `index` another turn soon.
+  func wake(queue index: Int)
+  /// Tells the driver that requests of the queue are done.
+  func requestsDone(queue: Int)
+}
+
 /// What a device can ask of those around it, from any thread.
-public final class VirtioSignals: Sendable {
+public final class VirtioSignals: QueueSignals {
   /// One for each queue.
   public let doorbells: [Doorbell]
   private let interrupts: any VirtioInterrupts
@@ -45,7 +60,10 @@ public final class VirtioSignals: Sendable {
     if isDriverReady.load(ordering: .sequentiallyConsistent) { interrupts.signalConfiguration() }
   }
 
+  func interruptEvent(queue: Int) -> SharedEvent? { interrupts.event(queue: queue) }
+
   func forget() { interrupts.reset() }
 
-  func requestsDone(queue: Int) { interrupts.signal(queue: queue) }
+  /// Tells the driver that requests of `queue` are done.
+  public func requestsDone(queue: Int) { interrupts.signal(queue: queue) }
 }

@@ -1,0 +1,135 @@
+import CLinux
+import Glibc
+
+/// An open file that several parties hold, such as one that came from another process.
+public final class SharedDescriptor: Sendable {
+  /// The file.
+  public let file: FileDescriptor
+
+  /// Takes `file` over.
+  public init(_ file: consuming FileDescriptor) { self.file = file }
+}
+
+/// A stream between two processes of one machine that carries open files too.
+///
+/// Corresponds to `unix(7)` with `SOCK_STREAM` and `SCM_RIGHTS`.
+public struct UnixSocket: ~Copyable, Sendable {
+  /// At most so many open files go with one piece of data.
+  public static let mostDescriptors = Int(CLINUX_MOST_DESCRIPTORS)
+
+  /// The socket itself, to wait for.
+  public let descriptor: FileDescriptor
+
+  /// Takes over a connected socket.
+  public init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
+
+  /// Connects to who listens at `path`; throws `EINTR` too.
+  public init(connectingTo path: String) throws(Errno) {
+    let descriptor = try Self.make()
+    guard unsafe clinux_unix_name(descriptor.number, path, 0) == 0 else { throw Errno.current }
+    self.descriptor = descriptor
+  }
+
+  /// A socket that is connected to the one that it puts into `other`. Corresponds to `socketpair(2)`.
+  public init(pairedWith other: inout UnixSocket?) throws(Errno) {
+    var ends: [Int32] = [-1, -1]
+    // The kernel writes two numbers.
+    guard unsafe socketpair(AF_UNIX, Self.kind, 0, &ends) == 0 else { throw Errno.current }
+    other = UnixSocket(FileDescriptor(owning: ends[1]))
+    descriptor = FileDescriptor(owning: ends[0])
+  }
+
+  fileprivate static var kind: Int32 {
+    Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+  }
+
+  fileprivate static func make() throws(Errno) -> FileDescriptor {
+    let number = socket(AF_UNIX, kind, 0)
+    guard number >= 0 else { throw Errno.current }
+    return FileDescriptor(owning: number)
+  }
+
+  /// Sends `bytes`, with up to `mostDescriptors` open files, without waiting: throws `EAGAIN` where the
+  /// other side doesn't read, and never goes half way.
+  public borrowing func send(_ bytes: Span<UInt8>, descriptors: [Int32] = []) throws(Errno) {
+    var done = 0
+    while done < bytes.count {
+      let left = bytes.extracting(done..<bytes.count)
+      // The kernel only reads, and within both lengths. The files go with the first byte.
+      let count = unsafe left.withUnsafeBufferPointer { part in
+        unsafe descriptors.withUnsafeBufferPointer { files in
+          unsafe clinux_send(
+            descriptor.number, part.baseAddress, part.count, files.baseAddress,
+            done == 0 ? files.count : 0)
+        }
+      }
+      if count < 0 && errno != EINTR { throw Errno.current }
+      done += max(0, count)
+    }
+  }
+
+  /// Takes what has come, at most `bytes.count` bytes, and adds the files that came with it to
+  /// `files`. Returns how many bytes those were: 0 at the end of the stream, nil if none are there.
+  public borrowing func receive(
+    into bytes: inout MutableSpan<UInt8>, files: inout [SharedDescriptor]
+  ) throws(Errno) -> Int? {
+    var numbers = [Int32](repeating: -1, count: Self.mostDescriptors)
+    var fileCount = 0
+    // The kernel writes within the buffer's length, the shim no more than that many numbers.
+    let count = unsafe bytes.withUnsafeMutableBufferPointer { buffer in
+      unsafe clinux_receive(
+        descriptor.number, buffer.baseAddress, buffer.count, &numbers, &fileCount)
+    }
+    let error = Errno.current
+    for number in numbers.prefix(fileCount) {
+      files.append(SharedDescriptor(FileDescriptor(owning: number)))
+    }
+    if count >= 0 { return count }
+    if error == .tryAgain || error == .interrupted { return nil }
+    throw error
+  }
+
+  /// Says that nothing more will be sent. Corresponds to `shutdown(2)`.
+  public borrowing func endSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
+}
+
+/// A name in the file system that others connect to; it goes when this does.
+public struct UnixListener: ~Copyable, Sendable {
+  /// Readable when somebody wants to connect.
+  public let descriptor: FileDescriptor
+  /// The name.
+  public let path: String
+
+  /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
+  /// somebody listens at isn't: `EADDRINUSE`.
+  public init(at path: String) throws(Errno) {
+    let descriptor = try UnixSocket.make()
+    if unsafe clinux_unix_name(descriptor.number, path, 1) != 0 {
+      let error = Errno.current
+      guard error == Errno(EADDRINUSE), Self.isDeserted(path) else { throw error }
+      guard unsafe unlink(path) == 0, unsafe clinux_unix_name(descriptor.number, path, 1) == 0
+      else { throw Errno.current }
+    }
+    guard listen(descriptor.number, 8) == 0 else { throw Errno.current }
+    self.descriptor = descriptor
+    self.path = path
+  }
+
+  deinit { unsafe unlink(path) }
+
+  private static func isDeserted(_ path: String) -> Bool {
+    do {
+      _ = try UnixSocket(connectingTo: path)
+      return false
+    } catch { return error == Errno(ECONNREFUSED) }
+  }
+
+  /// Takes the next connection; waits for one.
+  public borrowing func accept() throws(Errno) -> UnixSocket {
+    while true {
+      let number = accept4(descriptor.number, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
+      if number >= 0 { return UnixSocket(FileDescriptor(owning: number)) }
+      if errno != EINTR && errno != ECONNABORTED { throw Errno.current }
+    }
+  }
+}

@@ -1,0 +1,87 @@
+import Devices
+import Host
+import Memory
+import Synchronization
+
+/// One ring of a back end: what the front end said of it, and the thread that serves it.
+struct BackEndRing {
+  var size: UInt16 = 0
+  /// Where its next request is.
+  var base: UInt16 = 0
+  /// Where its parts are, in the front end's addresses.
+  var addresses: VirtQueue.Addresses?
+  /// What is raised for the back end; nil for a ring that was stopped.
+  var kick: SharedEvent?
+  var isEnabled = false
+  /// What the back end raises.
+  let signals = BackEndSignals()
+  private var work: Work?
+
+  private struct Work {
+    let queue: ActiveQueue
+    let loop: WorkLoop
+  }
+
+  var isRunning: Bool { work != nil }
+
+  /// Begins to serve ring `index` in `table`'s memory if all is there that it takes.
+  mutating func start(
+    _ index: Int, _ device: any VirtioDevice, _ features: VirtioFeatures, _ table: MemoryTable?,
+    _ report: @escaping @Sendable (String) -> Void
+  ) throws(VhostUserError) {
+    guard work == nil, isEnabled, let kick, let addresses, let table, size > 0 else { return }
+    guard let addresses = table.guestAddresses(of: addresses) else {
+      throw .malformed("ring \(index) is outside the memory it gave")
+    }
+    let ring: VirtQueue
+    do throws(RingFault) {
+      ring = try VirtQueue(
+        index: index, size: size, addresses: addresses, features: features, memory: table.memory,
+        start: base)
+    } catch { throw .malformed("\(error)") }
+    signals.kick.withLock { $0 = kick }
+    let queue = ActiveQueue(ring, features: features, signals: signals)
+    let signals = signals
+    let isBroken = SharedFlag()
+    do throws(Errno) {
+      let loop = try WorkLoop(name: "ring.\(index)")
+      work = Work(queue: queue, loop: loop)
+      try loop.watch(kick.event) {
+        guard !isBroken.value.load(ordering: .relaxed) else { return }
+        _ = queue.takeTurn {
+          do throws(RingFault) { try device.serve(queue) } catch {
+            isBroken.value.store(true, ordering: .relaxed)
+            signals.raiseError()
+            report("the guest's driver broke the disk: \(error)")
+          }
+        }
+      }
+    } catch { throw .host(error) }
+    // There may be requests already.
+    kick.event.raise()
+  }
+
+  /// Ends the work after the request that it is at, and notes where the ring goes on.
+  mutating func stop() {
+    guard let work else { return }
+    work.queue.stop()
+    work.loop.stop()
+    base = work.queue.position
+    self.work = nil
+  }
+}
+
+private final class SharedFlag: Sendable {
+  let value = Atomic(false)
+}
+
+/// What a ring's thread raises; the front end may replace it at any time.
+final class BackEndSignals: QueueSignals {
+  let kick = Mutex<SharedEvent?>(nil)
+  let call = Mutex<SharedEvent?>(nil)
+  let error = Mutex<SharedEvent?>(nil)
+
+  func wake(queue index: Int) { kick.withLock { $0 }?.event.raise() }
+  func requestsDone(queue: Int) { call.withLock { $0 }?.event.raise() }
+  func raiseError() { error.withLock { $0 }?.event.raise() }
+}

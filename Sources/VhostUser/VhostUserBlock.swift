@@ -1,0 +1,264 @@
+import Devices
+import Host
+import Memory
+import Synchronization
+
+/// A virtio block device whose queues another process serves, over vhost-user.
+///
+/// Doorbells and interrupts go between the guest and that process without this one. A thread of the
+/// device's talks to it; a process that dies or breaks the protocol takes the device down until the
+/// driver resets it, when a new connection is tried.
+public final class VhostUserBlock: VirtioDevice {
+  /// What is offered to drivers if the other side has it: everything of chapter 5.2.3 that takes no
+  /// writes to the configuration space, and indirect descriptors, event index and version 1.
+  private static let known: VirtioFeatures =
+    [1, 2, 4, 5, 6, 9, 10, 12, 13, 14, 28, 29, 32].reduce(into: []) { $0.insert(.bit($1)) }
+  private static let multiqueue = VirtioFeatures.bit(12)
+  private static let queueCountOffset = 34
+  private static let queueSize: UInt16 = 256
+
+  /// What the driver wants of a queue.
+  private struct Wanted {
+    let setup: RemoteQueueSetup
+    var interrupt: SharedEvent?
+    var isToStop = false
+    /// Whether the other side failed since the driver started the queue.
+    var hasFailed = false
+  }
+
+  private struct Wish {
+    var queues: [Wanted?]
+    var mayUseMemory = true
+    weak var owner: (any VirtioRemoteOwner)?
+  }
+
+  /// What the other side does; the thread's alone.
+  private struct Present: ~Copyable {
+    var link: FrontEndLink?
+    var hasBegun = false
+    var place: Int?
+    var queues: [Queue]
+
+    struct Queue {
+      var isServed = false
+      var base: UInt16 = 0
+      var interrupt: SharedEvent?
+    }
+  }
+
+  /// Another's, so that tables tell the two apart.
+  public var name: StaticString { "vhost-user-block" }
+  /// A block device (5.2).
+  public var type: UInt16 { 2 }
+  /// What the other side has, of what is known here.
+  public let features: VirtioFeatures
+  /// As many queues as were asked for and the other side has.
+  public let queueSizes: [UInt16]
+  /// The device itself.
+  public var remote: (any VirtioRemote)? { self }
+
+  private let path: String
+  private let memory: GuestMemory
+  private let configuration: VirtioConfigurationBytes
+  private let capacity: UInt64
+  private let loop: WorkLoop
+  private let changed: SharedEvent
+  private let completions: [SharedEvent]
+  private let wish: Mutex<Wish>
+  private let present: Mutex<Present>
+
+  /// Connects to the back end that listens at `path`, and waits until it has told what it is. The
+  /// device has at most `mostQueues` queues; `memory` is shareable.
+  public init(socket path: String, memory: GuestMemory, mostQueues: Int)
+    throws(VhostUserError)
+  {
+    self.path = path
+    self.memory = memory
+    let loop: WorkLoop
+    do throws(Errno) { loop = try WorkLoop(name: "vhost-user") } catch { throw .host(error) }
+    self.loop = loop
+    var link = try Self.connect(path) { loop.isStopping }
+    try link.check()
+    var features = link.features.intersection(Self.known)
+    let count = features.contains(Self.multiqueue) ? max(1, min(mostQueues, link.queueCount)) : 1
+    if count == 1 { features.remove(Self.multiqueue) }
+    self.features = features
+    queueSizes = [UInt16](repeating: Self.queueSize, count: count)
+    var bytes = VirtioConfigurationBytes(count: FrontEndLink.configurationSize)
+    for (offset, byte) in link.configuration.enumerated() { bytes.set(byte, at: offset) }
+    bytes.set(UInt16(count), at: Self.queueCountOffset)
+    configuration = bytes
+    capacity = bytes.read(0, 8)
+    do throws(Errno) {
+      changed = try SharedEvent()
+      var events: [SharedEvent] = []
+      for _ in 0..<count { try events.append(SharedEvent()) }
+      completions = events
+    } catch { throw .host(error) }
+    wish = Mutex(Wish(queues: (0..<count).map { _ in nil }))
+    present = Mutex(Present(link: link, queues: (0..<count).map { _ in .init() }))
+  }
+
+  private static func connect(
+    _ path: String, unless shouldStop: @escaping @Sendable () -> Bool
+  ) throws(VhostUserError) -> FrontEndLink {
+    let socket: UnixSocket
+    do throws(Errno) { socket = try UnixSocket(connectingTo: path) } catch { throw .host(error) }
+    return try FrontEndLink(socket, unless: shouldStop)
+  }
+
+  /// Answers with what the other side told at the start.
+  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
+    configuration.read(offset, width)
+  }
+
+  /// Never called: the other side serves them.
+  public func serve(_ queue: ActiveQueue) throws(RingFault) {}
+}
+
+extension VhostUserBlock: VirtioRemote {
+  /// Starts the thread.
+  public func connect(to owner: any VirtioRemoteOwner) {
+    wish.withLock { $0.owner = owner }
+    do throws(VhostUserError) {
+      do throws(Errno) {
+        try loop.watch(changed.event) { [weak self] in self?.follow() }
+        for (index, event) in completions.enumerated() {
+          try loop.watch(event.event) { [weak self] in self?.owner?.remoteDidComplete(queue: index)
+          }
+        }
+      } catch { throw .host(error) }
+      try present.withLock { (present) throws(VhostUserError) in try watch(&present) }
+    } catch { fail(error) }
+  }
+
+  private var owner: (any VirtioRemoteOwner)? { wish.withLock { $0.owner } }
+
+  /// Notes the wish, for the thread.
+  public func start(queue index: Int, _ setup: RemoteQueueSetup) {
+    change { $0.queues[index] = Wanted(setup: setup, interrupt: setup.interrupt) }
+  }
+
+  /// The same.
+  public func stop(queue index: Int) { change { $0.queues[index]?.isToStop = true } }
+
+  /// The same.
+  public func setInterrupt(_ event: SharedEvent?, queue index: Int) {
+    change { $0.queues[index]?.interrupt = event }
+  }
+
+  /// The same.
+  public func setMayUseMemory(_ mayUse: Bool) { change { $0.mayUseMemory = mayUse } }
+
+  /// Ends the thread and the connection. The guest doesn't run any more.
+  public func end() {
+    loop.stop()
+    present.withLock { $0.link = nil }
+  }
+
+  private func change(_ body: (inout Wish) -> Void) {
+    wish.withLock { body(&$0) }
+    changed.event.raise()
+  }
+}
+
+// MARK: - The thread
+
+extension VhostUserBlock {
+  /// Hears what comes without having been asked for: the other side's end, most of all.
+  private func watch(_ present: inout Present) throws(VhostUserError) {
+    var place = present.place
+    try present.link?.withSocket { (socket) throws(Errno) in
+      place = try loop.watch(socket, inPlaceOf: place) { [weak self] in self?.listen() }
+    }
+    present.place = place
+  }
+
+  private func listen() {
+    do throws(VhostUserError) {
+      try present.withLock { (present) throws(VhostUserError) in try present.link?.check() }
+    } catch { fail(error) }
+  }
+
+  /// Makes the other side do what the driver wants.
+  private func follow() {
+    do throws(VhostUserError) {
+      for index in queueSizes.indices { try follow(queue: index) }
+    } catch { fail(error) }
+    for index in queueSizes.indices { finish(queue: index) }
+  }
+
+  private func follow(queue index: Int) throws(VhostUserError) {
+    let (wanted, mayUse) = wish.withLock { ($0.queues[index], $0.mayUseMemory) }
+    let isServed = wanted.map { !$0.isToStop && !$0.hasFailed && mayUse } ?? false
+    try present.withLock { (present) throws(VhostUserError) in
+      guard let wanted, isServed else { return try stop(queue: index, &present) }
+      let interrupt = wanted.interrupt ?? completions[index]
+      if !present.queues[index].isServed {
+        try begin(&present, wanted.setup.features)
+        let base = present.queues[index].base
+        try present.link?.start(
+          queue: index, wanted.setup, memory, base: base, interrupt: interrupt)
+        present.queues[index].isServed = true
+      } else if interrupt !== present.queues[index].interrupt {
+        try present.link?.setInterrupt(interrupt, queue: index)
+      }
+      present.queues[index].interrupt = interrupt
+    }
+  }
+
+  /// A connection with what the driver agreed to, before its first queue.
+  private func begin(
+    _ present: inout Present, _ features: VirtioFeatures
+  ) throws(VhostUserError) {
+    if present.link == nil {
+      let loop = loop
+      let link = try Self.connect(path) { loop.isStopping }
+      let configuration = link.configuration
+      guard self.features.isSubset(of: link.features), link.queueCount >= queueSizes.count,
+        configuration.span.number(at: 0) == capacity
+      else { throw .unsupported("what is there now is another disk") }
+      present.link = consume link
+      try watch(&present)
+    }
+    guard !present.hasBegun else { return }
+    try present.link?.begin(features, memory)
+    present.hasBegun = true
+  }
+
+  private func stop(queue index: Int, _ present: inout Present) throws(VhostUserError) {
+    guard present.queues[index].isServed else { return }
+    present.queues[index].isServed = false
+    present.queues[index].base = try present.link?.stop(queue: index) ?? 0
+  }
+
+  /// Tells of a queue that the driver had stopped.
+  private func finish(queue index: Int) {
+    let isOver = wish.withLock { wish in
+      guard wish.queues[index]?.isToStop == true else { return false }
+      wish.queues[index] = nil
+      return true
+    }
+    guard isOver else { return }
+    present.withLock { present in
+      present.queues[index] = .init()
+      // The next driver may agree to something else.
+      present.hasBegun = present.hasBegun && present.queues.contains { $0.isServed }
+    }
+    owner?.remoteDidStop(queue: index)
+  }
+
+  /// Takes the device down.
+  private func fail(_ error: VhostUserError) {
+    present.withLock { present in
+      present.link = nil
+      present.hasBegun = false
+      for index in present.queues.indices { present.queues[index] = .init() }
+    }
+    wish.withLock { wish in
+      for index in wish.queues.indices { wish.queues[index]?.hasFailed = true }
+    }
+    guard error != .ended else { return }
+    owner?.remoteDidFail("the back end at \(path) is lost: \(error)")
+  }
+}

@@ -1,0 +1,188 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("Disks of other processes", .needsKVM)
+struct VhostUserTests {
+  private static let daemon = "/usr/bin/qemu-storage-daemon"
+  private static let qemu = "/usr/bin/qemu-system-x86_64"
+  private static var hasDaemon: Bool { FileManager.default.fileExists(atPath: daemon) }
+
+  private let scratch: Scratch
+  private var socket: String { scratch.path + "/socket" }
+  private var image: String { scratch.path + "/disk.raw" }
+
+  init() throws { scratch = try Scratch() }
+
+  private func makeDisk(sectors: Int) throws {
+    try Data(count: sectors * 512).write(to: URL(filePath: image))
+  }
+
+  /// kvmlite's own back end, ready for connections.
+  private func startBackEnd(_ settings: String = "") throws -> ChildProcess {
+    let process = try Kvmlite.start(["backend", "block", socket, image + settings])
+    try process.waitForErrors("serves \(image)")
+    return process
+  }
+
+  /// Debian's.
+  private func startDaemon() throws -> ChildProcess {
+    let process = try ChildProcess(
+      Self.daemon,
+      [
+        "--blockdev", "driver=file,node-name=file,filename=\(image)",
+        "--blockdev", "driver=raw,node-name=disk,file=file", "--export",
+        "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=\(socket),writable=on",
+        "--chardev", "stdio,id=monitor", "--monitor", "monitor",
+      ], input: .pipe)
+    // Its monitor greets when the exports are there.
+    try process.waitForOutput("QMP")
+    return process
+  }
+
+  private func run() throws -> Kvmlite.Result {
+    try Kvmlite.run("--disk", "vhost-user=\(socket),bus=mmio", "guest:virtio-block")
+  }
+
+  private func expectAllRight(_ run: Kvmlite.Result) throws {
+    #expect(run.output == "sectors: 128\nwritten\nread back, all right\n")
+    #expect(run.errors == "")
+    #expect(run.end == .exited(1))
+    let contents = try Data(contentsOf: URL(filePath: image))
+    for sector in 0..<128 {
+      #expect(contents[sector * 512 + 504] == UInt8(sector), "sector \(sector)")
+    }
+  }
+
+  @Test("kvmlite backend serves one guest after the other, and ends at a signal")
+  func backEnd() throws {
+    try makeDisk(sectors: 128)
+    let backEnd = try startBackEnd()
+
+    try expectAllRight(run())
+    try makeDisk(sectors: 128)
+    try expectAllRight(run())
+
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+    #expect(backEnd.errorText.components(separatedBy: "a front end has come").count == 3)
+    #expect(backEnd.errorText.components(separatedBy: "the front end has gone").count == 3)
+    #expect(!FileManager.default.fileExists(atPath: socket))
+  }
+
+  @Test("qemu-storage-daemon serves one guest after the other", .enabled(if: hasDaemon))
+  func storageDaemon() throws {
+    try makeDisk(sectors: 128)
+    let daemon = try startDaemon()
+
+    try expectAllRight(run())
+    try makeDisk(sectors: 128)
+    try expectAllRight(run())
+
+    daemon.send(15)
+    _ = try daemon.waitForEnd()
+  }
+
+  @Test("a disk that can only be read gives a guest's write an error")
+  func readOnly() throws {
+    try makeDisk(sectors: 128)
+    let backEnd = try startBackEnd(",readonly")
+
+    let run = try run()
+
+    #expect(run.output == "sectors: 128\nWRONG\n")
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+  }
+
+  @Test(
+    "QEMU's firmware boots from kvmlite's back end",
+    .enabled(if: FileManager.default.fileExists(atPath: qemu)))
+  func bootsInQEMU() throws {
+    let sector: [UInt8] = [
+      0xB0, 0x21,  // 00: mov al,0x21
+      0xE6, 0xF4,  // 02: out 0xf4,al
+      0xF4,  //       04: hlt
+    ]
+    let padding = [UInt8](repeating: 0, count: 510 - sector.count)
+    try Data(sector + padding + [0x55, 0xAA] + [UInt8](repeating: 0, count: 1 << 20)).write(
+      to: URL(filePath: image))
+    let backEnd = try startBackEnd(",readonly")
+
+    let machine = try ChildProcess(
+      Self.qemu,
+      [
+        "-accel", "tcg", "-nodefaults", "-display", "none", "-m", "32M",
+        "-object", "memory-backend-memfd,id=memory,size=32M,share=on",
+        "-machine", "memory-backend=memory", "-chardev", "socket,id=disk,path=\(socket)",
+        "-device", "vhost-user-blk-pci,chardev=disk,bootindex=0",
+        "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+      ])
+
+    #expect(try machine.waitForEnd() == .exited(0x21 << 1 | 1), "\(machine.errorText)")
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+    #expect(!backEnd.errorText.contains("sent away"))
+  }
+
+  @Test("a back end that is killed takes the disk down, not the machine", arguments: [true, false])
+  func killed(isOurs: Bool) throws {
+    guard isOurs || Self.hasDaemon else { return }
+    try makeDisk(sectors: 1 << 20)  // takes far longer than the kill
+    let backEnd = try isOurs ? startBackEnd() : startDaemon()
+    let guest = try Kvmlite.start(
+      ["--disk", "vhost-user=\(socket),bus=mmio", "guest:virtio-block"])
+    try guest.waitForOutput("sectors: 1048576\n")
+
+    backEnd.send(9)
+
+    #expect(try guest.waitForEnd() == .exited(7))
+    #expect(guest.outputText == "sectors: 1048576\nthe disk is lost\n")
+    #expect(guest.errorText.contains("the back end at \(socket) is lost: "))
+    #expect(guest.errorText.contains("it waits for a reset by the guest's driver"))
+  }
+
+  @Test("a guest that is killed leaves the back end to the next one")
+  func killedGuest() throws {
+    try makeDisk(sectors: 1 << 20)
+    let backEnd = try startBackEnd()
+    let guest = try Kvmlite.start(
+      ["--disk", "vhost-user=\(socket),bus=mmio", "guest:virtio-block"])
+    try guest.waitForOutput("sectors: 1048576\n")
+    guest.send(9)
+    #expect(try guest.waitForEnd() == .killed(9))
+    try backEnd.waitForErrors("the front end has gone")
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+
+    try makeDisk(sectors: 128)
+    let next = try startBackEnd()
+    try expectAllRight(run())
+    next.send(9)
+    #expect(try next.waitForEnd() == .killed(9))
+
+    // The name that a killed one left is no obstacle.
+    let last = try startBackEnd()
+    last.send(15)
+    #expect(try last.waitForEnd() == .exited(0))
+  }
+
+  @Test("where nobody listens, and where somebody does already, it is said")
+  func refusals() throws {
+    let nobody = try run()
+    #expect(nobody.end == .exited(66))
+    #expect(nobody.errors.contains("\(socket): no disk is served there by vhost-user"))
+
+    try makeDisk(sectors: 128)
+    let backEnd = try startBackEnd()
+    let other = try scratch.file("other.raw", [UInt8](repeating: 0, count: 512))
+    let second = try Kvmlite.run("backend", "block", socket, other)
+    #expect(second.end == .exited(71))
+    #expect(second.errors.contains("EADDRINUSE"))
+    let ide = try Kvmlite.run("--disk", "vhost-user=\(socket),bus=ide", "guest:virtio-block")
+    #expect(ide.end == .exited(64))
+    #expect(ide.errors.contains("virtio's alone"))
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+  }
+}

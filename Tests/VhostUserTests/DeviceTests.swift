@@ -1,0 +1,212 @@
+import Foundation
+import Host
+import Memory
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Devices
+@testable import VhostUser
+
+/// Notes what a device says of its queues.
+private final class Owner: VirtioRemoteOwner {
+  private let monitor = Monitor()
+  private let stopped = Mutex<[Int]>([])
+  private let failures = Mutex<[String]>([])
+
+  func remoteDidComplete(queue index: Int) {}
+
+  func remoteDidStop(queue index: Int) {
+    monitor.locked {
+      stopped.withLock { $0.append(index) }
+      monitor.wakeAll()
+    }
+  }
+
+  func remoteDidFail(_ reason: String) {
+    monitor.locked {
+      failures.withLock { $0.append(reason) }
+      monitor.wakeAll()
+    }
+  }
+
+  func waitForFailures(_ count: Int) throws -> [String] {
+    try wait { failures.withLock { $0.count } >= count }
+    return failures.withLock { $0 }
+  }
+
+  func waitForStop() throws { try wait { !stopped.withLock { $0.isEmpty } } }
+
+  private func wait(for condition: () -> Bool) throws {
+    let deadline = Deadline(seconds: 30)
+    try monitor.locked {
+      while !condition() {
+        guard monitor.wait(until: deadline.nanoseconds) else { throw Overdue("nothing came") }
+      }
+    }
+  }
+}
+
+/// A back end that says what a test wants it to.
+private final class Script: Sendable {
+  let path: String
+  private let listener: UnixListener
+  private let peer = Mutex<Peer?>(nil)
+
+  init() throws {
+    path = FileManager.default.temporaryDirectory.appending(path: "vhost-\(UUID())").path
+    listener = try UnixListener(at: path)
+  }
+
+  /// Greets the next front end, which `body` makes connect.
+  func greet<Result>(
+    sectors: UInt64 = 8, _ protocolFeatures: ProtocolFeatures = .configuration,
+    _ body: () throws -> Result
+  ) throws -> Result {
+    let thread = try HostThread(name: "script") { [self] in
+      peer.withLock { peer in
+        guard let socket = try? listener.accept() else { return }
+        peer = Peer(socket)
+        let features = VirtioFeatures.version1.union(.bit(30)).rawValue
+        try? peer?.answer(.getFeatures, .numbers(features))
+        try? peer?.answer(.getProtocolFeatures, .numbers(protocolFeatures.rawValue))
+        let header: [UInt8] = .numbers(UInt32(0), UInt32(60), UInt32(0))
+        try? peer?.answer(
+          .getConfiguration, header + .numbers(sectors) + [UInt8](repeating: 0, count: 52))
+      }
+    }
+    defer { thread.join() }
+    return try body()
+  }
+
+  /// Ends the connection.
+  func die() { peer.withLock { $0 = nil } }
+
+  /// Waits for `request`, over others.
+  func waitFor(_ request: VhostUserMessage.Request) throws {
+    let deadline = Deadline(seconds: 30)
+    while true {
+      let found = try peer.withLock { try $0?.channel.next()?.request }
+      if found == request { return }
+      if deadline.isOver { throw Overdue("no \(request) came") }
+      HostThread.yield()
+    }
+  }
+
+  func answer(_ request: VhostUserMessage.Request, _ payload: [UInt8]) throws {
+    try peer.withLock { try $0?.answer(request, payload) }
+  }
+}
+
+@Suite("A disk of another process")
+struct DeviceTests {
+  private let script: Script
+  private let memory: GuestMemory
+  private let owner = Owner()
+
+  init() throws {
+    script = try Script()
+    memory = try GuestMemory(ramSize: 1 << 20, isShareable: true)
+  }
+
+  private func makeDevice(
+    _ protocolFeatures: ProtocolFeatures = .configuration
+  ) throws -> VhostUserBlock {
+    let device = try script.greet(protocolFeatures) {
+      try VhostUserBlock(socket: script.path, memory: memory, mostQueues: 1)
+    }
+    device.connect(to: owner)
+    return device
+  }
+
+  private func start(_ device: VhostUserBlock) throws {
+    let setup = RemoteQueueSetup(
+      size: 8, addresses: .init(descriptors: 0, available: 0x1000, used: 0x2000),
+      features: .version1, doorbell: try Doorbell(width: 2), interrupt: nil)
+    device.start(queue: 0, setup)
+  }
+
+  @Test("fails when that one ends, and comes back when the driver starts it again")
+  func comesBack() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    #expect(device.readConfiguration(offset: 0, width: 8) == 8)
+    script.die()
+    #expect(try owner.waitForFailures(1)[0].contains("closed the connection"))
+
+    try script.greet { try start(device) }
+    try script.waitFor(.setRingEnable)
+    device.stop(queue: 0)
+    try script.waitFor(.getRingBase)
+    try script.answer(.getRingBase, .numbers(UInt32(0), UInt32(5)))
+    try owner.waitForStop()
+    #expect(try owner.waitForFailures(1).count == 1)
+  }
+
+  @Test("stays away, once it has failed, until the driver starts it again")
+  func staysAway() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    try start(device)
+    try script.waitFor(.setRingEnable)
+    script.die()
+    _ = try owner.waitForFailures(1)
+    // Neither of these is a start; a connection would wait for a greeting that doesn't come.
+    device.setInterrupt(nil, queue: 0)
+    device.setMayUseMemory(true)
+    device.stop(queue: 0)
+    try owner.waitForStop()
+    #expect(try owner.waitForFailures(1).count == 1)
+  }
+
+  @Test("doesn't come back as another disk")
+  func otherDisk() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    script.die()
+    _ = try owner.waitForFailures(1)
+    try script.greet(sectors: 9) { try start(device) }
+    #expect(try owner.waitForFailures(2)[1].contains("another disk"))
+    device.stop(queue: 0)
+    try owner.waitForStop()
+  }
+
+  @Test("fails when that one talks out of turn, or answers nonsense")
+  func nonsense() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    try script.answer(.getFeatures, [])
+    #expect(try owner.waitForFailures(1)[0].contains("out of turn"))
+    try script.greet { try start(device) }
+    try script.waitFor(.setRingEnable)
+    device.stop(queue: 0)
+    try script.waitFor(.getRingBase)
+    try script.answer(.getRingBase, .numbers(UInt32(3), UInt32(5)))
+    #expect(try owner.waitForFailures(2)[1].contains("position 5 of ring 3"))
+    try owner.waitForStop()
+  }
+
+  @Test("ends although that one never answers")
+  func hangs() throws {
+    let device = try makeDevice([.configuration, .acknowledge])
+    try start(device)
+    try script.waitFor(.setFeatures)
+    device.end()
+  }
+
+  @Test("is not served while it may not use memory")
+  func memoryForbidden() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    device.setMayUseMemory(false)
+    try start(device)
+    device.setMayUseMemory(true)
+    try script.waitFor(.setRingEnable)
+    device.setMayUseMemory(false)
+    try script.waitFor(.getRingBase)
+    try script.answer(.getRingBase, .numbers(UInt32(0), UInt32(7)))
+    device.setMayUseMemory(true)
+    try script.waitFor(.setRingBase)
+    try script.waitFor(.setRingEnable)
+  }
+}
