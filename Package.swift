@@ -22,7 +22,7 @@ let package = Package(
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(
       name: "KVMLite",
-      targets: ["Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"]),
+      targets: ["Lab", "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -32,7 +32,7 @@ let package = Package(
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
 
-    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices -> Storage, Boot, ACPI} -> Memory -> Host
+    // Arrows point one way: kvmlite -> Lab -> Machine -> {KVM, Devices -> Storage, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
@@ -45,10 +45,13 @@ let package = Package(
       name: "Machine",
       dependencies: ["KVM", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
+    .target(
+      name: "Lab", dependencies: ["Machine", "Guests", "KVM", "Memory", "Host"],
+      swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
+        "Lab", "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -59,7 +62,7 @@ let package = Package(
     // Its path is the guests' folder, so that SwiftPM notices when a guest comes or goes.
     .plugin(
       name: "AssembleGuests", capability: .buildTool(), dependencies: ["assemble-guests"],
-      path: "guest-asm", exclude: ["README.md", "include"], sources: ["plugin"]),
+      path: "guest-asm", exclude: ["README.md", "include", "lab"], sources: ["plugin"]),
     .executableTarget(name: "assemble-guests", swiftSettings: settings),
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
@@ -99,6 +102,9 @@ let package = Package(
       dependencies: [
         "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
       ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "LabTests", dependencies: ["Lab", "Guests", "KVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
       name: "CommandTests", dependencies: ["Guests", "TestSupport"], swiftSettings: settings),
