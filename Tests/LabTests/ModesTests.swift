@@ -28,6 +28,35 @@ struct ModesTests {
     }
   }
 
+  @Test("critical: all but INT n run in ring 3; UMIP takes five away; POPF is silent")
+  func critical() throws {
+    let report = try run("critical")
+    let names = try Probe.Kit("critical").probes.map(\.name).filter { $0 != "NOP" }
+    #expect(names.count == 20)
+    let ofUMIP = ["SGDT", "SIDT", "SLDT", "STR", "SMSW"]
+    #expect(report.fact("critical") == list(names.filter { $0 != "INT n" }))
+    if try report.flag("umip") {
+      for name in ofUMIP { #expect(try report.string("ring3_umip/" + name) == "#GP(0)", "\(name)") }
+      #expect(
+        report.fact("critical_umip") == list(names.filter { $0 != "INT n" && !ofUMIP.contains($0) })
+      )
+    } else {
+      #expect(try report.string("ring3_umip/SGDT") == "n/a")
+    }
+    let silent = report.questions.first { $0.id == "popf-silent" }
+    #expect(silent?.answer == .flag(true))
+    if emulatesRing0 {
+      #expect(try report.string("ring0/LAR") == "not in KVM's emulator")
+      #expect(report.fact("leaks") == list(["MOV from CS", "PUSHF", "PUSH GS"]))
+    } else {
+      #expect(report.fact("leaks") == list([]))
+      #expect(try report.string("ring0/LAR") == "runs")
+      #expect(try report.string("ring0/INT n") == "vector 129")
+    }
+  }
+
+  private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
+
   @Test("that never end are told to leave, and said to")
   func overdue() throws {
     // 10000: jmp 0x10000
