@@ -87,12 +87,23 @@ final class Bench {
     let stubs = try memory.view(at: GuestAddress(BenchLayout.stubs), count: 4096)
     for vector in 0..<256 {
       let stub = BenchLayout.stubs + UInt64(vector) * BenchLayout.stubSize
-      // A 64-bit interrupt gate to selector 8 for ring 0 (Intel SDM vol 3, 6.14.1)
-      let gate = (stub & 0xFFFF) | 0x08 << 16 | 0x8E << 40 | (stub >> 16 & 0xFFFF) << 48
-      gates.store(gate, vector * 16)
-      gates.store(stub >> 32, vector * 16 + 8)
+      for (index, word) in gate(to: stub).enumerated() {
+        gates.store(word, vector * 16 + index * 8)
+      }
       stubs.store(UInt8(0xF4), vector * Int(BenchLayout.stubSize))  // HLT
     }
+  }
+
+  /// A 64-bit interrupt gate to selector 8 that INT may use in ring 0 alone (Intel SDM vol 3, 6.14.1).
+  private static func gate(to handler: UInt64) -> [UInt64] {
+    [
+      (handler & 0xFFFF) | 0x08 << 16 | 0x8E << 40 | (handler >> 16 & 0xFFFF) << 48, handler >> 32,
+    ]
+  }
+
+  /// Lets the guest handle `vector` at `handler` instead of leaving.
+  func setGate(_ vector: Int, to handler: UInt64) throws(LabError) {
+    try store(Self.gate(to: handler), at: BenchLayout.interruptTable + UInt64(vector) * 16)
   }
 
   private func enterLongMode(_ cr4: UInt64) throws(LabError) {

@@ -10,15 +10,18 @@ public struct Experiment: Sendable {
   public let title: String
   /// The lecture it belongs to.
   public let lecture: String
+  /// A guest for the student to write, if there is one.
+  public let exercise: Exercise?
   private let body: @Sendable (inout Report) throws(LabError) -> Void
 
   init(
-    _ name: String, _ title: String, _ lecture: String,
+    _ name: String, _ title: String, _ lecture: String, exercise: Exercise? = nil,
     _ body: @escaping @Sendable (inout Report) throws(LabError) -> Void
   ) {
     self.name = name
     self.title = title
     self.lecture = lecture
+    self.exercise = exercise
     self.body = body
   }
 
@@ -33,5 +36,5 @@ public struct Experiment: Sendable {
   public static func named(_ name: String) -> Experiment? { all.first { $0.name == name } }
 
   /// All experiments, in the order of the course.
-  public static let all: [Experiment] = [modes, critical]
+  public static let all: [Experiment] = [modes, critical, exits]
 }

@@ -38,6 +38,14 @@ struct Probe: Sendable {
       }
       (self.image, self.probes, self.end) = (image, probes, end)
     }
+
+    /// The address of the probe `name`.
+    func address(of name: String) throws(LabError) -> UInt64 {
+      guard let probe = probes.first(where: { $0.name == name }) else {
+        throw .unexpected("the lab's guest has no routine '\(name)'")
+      }
+      return BenchLayout.image + UInt64(probe.offset)
+    }
   }
 }
 

@@ -25,12 +25,16 @@ struct LabCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Grade the answers in this file.", valueName: "answers"))
   var check: String?
 
+  @Option(
+    help: ArgumentHelp("Grade a guest that was written for the exercise.", valueName: "image"))
+  var guest: String?
+
   @Option(help: "How to print a grade: text, tap or junit.")
   var format = Grade.Format.text
 
   func validate() throws {
     guard name == nil else { return }
-    if json || sheet || html != nil || check != nil {
+    if json || sheet || html != nil || check != nil || guest != nil {
       throw ValidationError("which experiment? See: kvmlite lab")
     }
   }
@@ -41,6 +45,7 @@ struct LabCommand: ParsableCommand {
       Message.error("there is no experiment '\(name)'; see: kvmlite lab")
       throw ExitCode(64)
     }
+    if let guest { return try grade(guest, experiment) }
     let answers = try check.map(readSheet)
     let report: Report
     do { report = try experiment.run() } catch { throw failure(error) }
@@ -70,8 +75,19 @@ struct LabCommand: ParsableCommand {
     return text + "\nRun one: kvmlite lab NAME    Its sheet: docs/labs/NAME.md\n"
   }
 
-  private func readSheet(_ path: String) throws -> AnswerSheet {
-    let text: String
+  private func grade(_ path: String, _ experiment: Experiment) throws {
+    let image = try read(path)
+    let grade: Grade?
+    do { grade = try experiment.grade(guest: image) } catch { throw failure(error) }
+    guard let grade else {
+      Message.error("'\(experiment.name)' has no exercise with a guest")
+      throw ExitCode(64)
+    }
+    try write(grade.text(format))
+    throw ExitCode(grade.isPerfect ? 0 : 1)
+  }
+
+  private func read(_ path: String) throws -> [UInt8] {
     do throws(Errno) {
       let file = try FileDescriptor(opening: path, [.readOnly])
       var bytes: [UInt8] = []
@@ -80,12 +96,16 @@ struct LabCommand: ParsableCommand {
         guard !more.isEmpty else { break }
         bytes += more
       }
-      text = String(decoding: bytes, as: UTF8.self)
+      return bytes
     } catch {
       Message.error("\(path): can't be read: \(error)")
       throw ExitCode(66)
     }
-    do { return try AnswerSheet(text) } catch {
+  }
+
+  private func readSheet(_ path: String) throws -> AnswerSheet {
+    let bytes = try read(path)
+    do { return try AnswerSheet(String(decoding: bytes, as: UTF8.self)) } catch {
       Message.error("\(path): \(error)")
       throw ExitCode(65)
     }

@@ -55,6 +55,50 @@ struct ModesTests {
     }
   }
 
+  @Test("exits: what reaches user space does so once each; what KVM handles never does")
+  func exits() throws {
+    let report = try run("exits")
+    let toUser = [
+      "RDMSR unknown", "OUT", "IN", "MMIO write", "MMIO read", "HLT", "HLT until interrupt",
+    ]
+    #expect(report.fact("to_user") == list(toUser))
+    for name in toUser { #expect(try report.number("user/" + name) == 1, "\(name)") }
+    #expect(try report.string("reasons/MMIO read") == "MMIO")
+    for name in ["nothing", "RDTSC", "page fault of the guest", "CPUID", "first touch of a page"] {
+      #expect(try report.number("user/" + name) == 0, "\(name)")
+    }
+    if !emulatesRing0 {
+      #expect(try report.string("place/CPUID") == "KVM")
+      #expect(try report.string("place/first touch of a page") == "KVM")
+      #expect(try report.string("place/nothing") == "nowhere")
+    }
+  }
+
+  @Test("exits: grades the guest of the exercise, and finds what is wrong with another")
+  func exitsExercise() throws {
+    let right: [UInt8] = [
+      0xB9, 0x64, 0x00, 0x00, 0x00,  // 00: mov ecx,0x64
+      0xE6, 0x80,  //                   05: out 0x80,al
+      0xFF, 0xC9,  //                   07: dec ecx
+      0x75, 0xFA,  //                   09: jne 0x5
+      0xB9, 0x0A, 0x00, 0x00, 0x00,  // 0b: mov ecx,0xa
+      0xBB, 0x00, 0x00, 0x00, 0x30,  // 10: mov ebx,0x30000000
+      0x8B, 0x03,  //                   15: mov eax,[rbx]
+      0xFF, 0xC9,  //                   17: dec ecx
+      0x75, 0xFA,  //                   19: jne 0x15
+      0xF4,  //                         1b: hlt
+    ]
+    let exits = try #require(Experiment.named("exits"))
+    #expect(try exits.grade(guest: right)?.isPerfect == true)
+    var wrong = right
+    wrong[1] = 0x65
+    let grade = try #require(try exits.grade(guest: wrong))
+    #expect(grade.items.filter { !$0.isRight }.map(\.id) == ["outs"])
+    // mov ebx,0x40000000; mov eax,[rbx]: nothing is mapped there
+    let faulting = try exits.grade(guest: [0xBB, 0, 0, 0, 0x40, 0x8B, 0x03])
+    #expect(faulting?.items.last?.seen == "exception #PF")
+  }
+
   private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
 
   @Test("that never end are told to leave, and said to")
