@@ -77,7 +77,8 @@ let package = Package(
       name: "ACPITests", dependencies: ["ACPI", "Memory", "TestSupport"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
     .testTarget(
-      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
+      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Memory", "Host"],
+      swiftSettings: settings),
     .testTarget(
       name: "DocsTests", dependencies: ["Machine", "Boot", "Devices", "KVM", "Memory", "Host"],
       swiftSettings: settings),

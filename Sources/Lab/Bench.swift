@@ -183,6 +183,20 @@ final class Bench {
       instructionPointer: hasError ? frame[1] : frame[0])
   }
 
+  /// Runs to the guest's own HLT; throws what else happened, in words.
+  func runToHalt() throws(LabError) {
+    let exit = try run()
+    let place = try hex(registers().rip)
+    guard case .halt = exit else {
+      throw .unexpected("\(what) ended at \(place) by \(exit.reason.name)")
+    }
+    if let exception = try exception() {
+      throw .unexpected(
+        "\(what) raised \(exception.name) (\(hex(exception.error))) at "
+          + hex(exception.instructionPointer))
+    }
+  }
+
   /// The general registers now.
   func registers() throws(LabError) -> Registers {
     try kvm { () throws(KVMError) in try vcpu.registers() }

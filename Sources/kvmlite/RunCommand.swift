@@ -76,6 +76,12 @@ struct RunCommand: ParsableCommand {
       "Print counts and times at the end; as JSON with =json.", valueName: "format"))
   var stats: StatisticsFormat?
 
+  @Option(
+    help: ArgumentHelp(
+      "At the end, follow a linear address through the guest's page tables. May be repeated.",
+      valueName: "address"))
+  var walk: [GuestAddress] = []
+
   @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
   var timeout: Double?
 
@@ -89,8 +95,8 @@ struct RunCommand: ParsableCommand {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
       initrd: initrd, firmware: firmware, devices: device, commandLine: append, cpu: cpu,
-      console: console, trace: trace, traceFile: traceFile, statistics: stats, timeLimit: timeout,
-      reboots: !noReboot, isVerbose: verbose)
+      console: console, trace: trace, traceFile: traceFile, statistics: stats, walks: walk,
+      timeLimit: timeout, reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())
   }
 }

@@ -18,6 +18,7 @@ struct RunOptions {
   var trace: TraceKinds?
   var traceFile: String?
   var statistics: StatisticsFormat?
+  var walks: [GuestAddress] = []
   var timeLimit: Double?
   var reboots = true
   var isVerbose = false

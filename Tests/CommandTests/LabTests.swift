@@ -55,3 +55,18 @@ struct LabTests {
     #expect(try Kvmlite.run("lab", "modes", "--check", bad).end == .exited(65))
   }
 }
+
+@Suite("kvmlite --walk", .needsKVM)
+struct WalkTests {
+  @Test("tells each entry of the ended guest's tables, and where they lead")
+  func walk() throws {
+    let result = try Kvmlite.run("guest:hello-long", "--walk", "0x212345", "--walk", "0x1000000000")
+    #expect(result.end == .exited(0))
+    #expect(result.errors.contains("0x212345: 4-level paging, CR3 = 0x1000\n"))
+    #expect(result.errors.contains("\n  PDPT     0  at 0x2000 "))
+    #expect(result.errors.contains("guest-physical 0x212345, in a page of 2 MiB; slot 0, offset"))
+    #expect(result.errors.contains("not present: a page fault"))
+    let real = try Kvmlite.run("guest:hello-real", "--walk", "0x1234")
+    #expect(real.errors.contains("0x1234: no paging"))
+  }
+}

@@ -99,6 +99,28 @@ struct ModesTests {
     #expect(faulting?.items.last?.seen == "exception #PF")
   }
 
+  @Test("two-stage: our walk, KVM's translation and what the guest wrote agree")
+  func twoStage() throws {
+    let report = try run("two-stage")
+    #expect(try report.number("agree") == report.number("addresses"))
+    #expect(try report.number("addresses") >= 3)
+    #expect(try report.number("steps/4 KiB") == 4)
+    #expect(try report.number("steps/2 MiB") == 3)
+    #expect(try report.string("physical/4 KiB") == "0x345678")
+    #expect(try report.string("physical/2 MiB") == "0x412345")
+    #expect(try report.string("physical/nothing") == "none")
+    #expect(try report.flag("proven/4 KiB") && report.flag("proven/2 MiB"))
+    if report.fact("steps/1 GiB") != nil {
+      #expect(try report.number("steps/1 GiB") == 2)
+      #expect(try report.flag("proven/1 GiB"))
+    }
+    // hlt: nothing is mapped
+    let experiment = try #require(Experiment.named("two-stage"))
+    let grade = try #require(try experiment.grade(guest: [0xF4]))
+    #expect(grade.items.filter(\.isRight).map(\.id) == ["end"])
+    #expect(grade.items[1].seen == "a page fault in the PML4")
+  }
+
   private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
 
   @Test("that never end are told to leave, and said to")

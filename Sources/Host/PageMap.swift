@@ -1,0 +1,34 @@
+/// Which frames of the host's memory are behind this process's pages, as /proc/self/pagemap says.
+public enum PageMap {
+  /// What is behind a page.
+  public enum Page: Equatable, Sendable {
+    /// This frame: its number times 4096 is the physical address.
+    case frame(UInt64)
+    /// A frame whose number the kernel keeps from processes without CAP_SYS_ADMIN.
+    case hidden
+    /// Nothing yet: nobody touched it.
+    case absent
+    /// It is in swap.
+    case swapped
+    /// The file can't be read.
+    case unknown
+  }
+
+  /// What is behind the page that `address` is in.
+  public static func page(at address: UInt64) -> Page {
+    guard let file = try? FileDescriptor(opening: "/proc/self/pagemap", [.readOnly]) else {
+      return .unknown
+    }
+    var bytes = [UInt8](repeating: 0, count: 8)
+    var span = bytes.mutableSpan
+    guard let count = try? file.read(into: &span, at: Int(address / 4096 * 8)), count == 8 else {
+      return .unknown
+    }
+    let entry = bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    // Documentation/admin-guide/mm/pagemap.rst: bit 63 present, 62 swapped, 0-54 the frame.
+    if entry >> 62 & 1 == 1 { return .swapped }
+    guard entry >> 63 == 1 else { return .absent }
+    let frame = entry & (1 << 55 - 1)
+    return frame == 0 ? .hidden : .frame(frame)
+  }
+}
