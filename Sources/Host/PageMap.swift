@@ -31,4 +31,30 @@ public enum PageMap {
     let frame = entry & (1 << 55 - 1)
     return frame == 0 ? .hidden : .frame(frame)
   }
+
+  /// How many bytes of the mapping that `address` is in are in huge pages of anonymous memory; nil if
+  /// /proc/self/smaps doesn't say.
+  public static func hugeBytes(ofMappingAt address: UInt64) -> UInt64? {
+    guard let file = try? FileDescriptor(opening: "/proc/self/smaps", [.readOnly]) else {
+      return nil
+    }
+    var text: [UInt8] = []
+    while text.count < 1 << 24, let more = try? file.read(atMost: 1 << 16), !more.isEmpty {
+      text += more
+    }
+    var isInside = false
+    for line in text.split(separator: UInt8(ascii: "\n")) {
+      let line = String(decoding: line, as: UTF8.self)
+      let range = line.prefix { $0 != " " }.split(separator: "-")
+      if range.count == 2, let start = UInt64(range[0], radix: 16),
+        let end = UInt64(range[1], radix: 16)
+      {
+        isInside = (start..<end).contains(address)
+      } else if isInside, line.hasPrefix("AnonHugePages:") {
+        let words = line.split(separator: " ")
+        return words.count > 1 ? UInt64(words[1]).map { $0 << 10 } : nil
+      }
+    }
+    return nil
+  }
 }

@@ -121,6 +121,21 @@ struct ModesTests {
     #expect(grade.items[1].seen == "a page fault in the PML4")
   }
 
+  @Test("tlb: 24, 19 and 15 references; a stale entry lives until INVLPG")
+  func tlb() throws {
+    let report = try run("tlb")
+    let sizes = [("4 KiB", "4 KiB", 24), ("2 MiB", "4 KiB", 19), ("4 KiB", "huge", 19)]
+    for (guest, host, references) in sizes + [("2 MiB", "huge", 15)] {
+      #expect(try report.number("references/guest \(guest), host \(host)") == references)
+    }
+    #expect(try report.number("levels/guest 4 KiB, host huge") == 4)
+    #expect(try report.number("levels/guest 2 MiB, host huge") == 3)
+    #expect(try report.flag("right_after_invlpg"))
+    // Ring 3 runs on the processor everywhere; the emulator of ring 0 has no TLB.
+    #expect(try report.number("stale/ring 3") > 0)
+    if emulatesRing0 { #expect(try report.number("stale/ring 0") == 0) }
+  }
+
   private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
 
   @Test("that never end are told to leave, and said to")
