@@ -7,7 +7,7 @@ let settings: [SwiftSetting] =
   + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
     ? [] : [.treatAllWarnings(as: .error)])
 
-// Stock kernels need downloads and a host that runs ring 0: `.ci/run amd-v` asks for their tests.
+// Stock kernels need downloads and a host that runs ring 0: `.ci/run kernels` asks for their tests.
 let kernelTests: [Target] =
   Context.environment["KVMLITE_KERNEL_TESTS"] == nil
   ? []
@@ -67,7 +67,7 @@ let package = Package(
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
     .target(
-      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Host"],
+      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Memory", "Host"],
       path: "Tests/TestSupport",
       swiftSettings: settings),
 
@@ -80,7 +80,8 @@ let package = Package(
       name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     .testTarget(
-      name: "DocsTests", dependencies: ["Machine", "Boot", "Devices", "KVM", "Memory", "Host"],
+      name: "DocsTests",
+      dependencies: ["Machine", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
@@ -91,7 +92,7 @@ let package = Package(
     .testTarget(
       name: "StorageTests", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host"],
+      name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set
@@ -101,7 +102,7 @@ let package = Package(
     .testTarget(
       name: "MachineTests",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host", "TestSupport",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(

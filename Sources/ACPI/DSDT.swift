@@ -7,10 +7,11 @@ enum DSDT {
 
   /// The table, of revision 2: integers have 64 bits.
   static func table(_ platform: PlatformDescription) -> [UInt8] {
-    // A device of the system's own is a line here, and a PCI host bridge with its _PRT will be.
+    // A device of the system's own is a line here.
     let devices =
       processors(platform.processors.count) + serialPorts(platform.serialPorts)
-      + [realTimeClock(platform.realTimeClock)]
+      + [realTimeClock(platform.realTimeClock)] + virtioDevices(platform.virtioDevices)
+      + (platform.pci.map(PCIDevices.terms) ?? [])
     let terms = [powerOff(platform.powerManagement), AML.scope("_SB", devices)]
     return SystemTable.make("DSDT", revision: 2, AML.joined(terms))
   }
@@ -37,6 +38,20 @@ enum DSDT {
         "COM", index + 1, digits: 1,
         [
           .name("_HID", .eisaID("PNP0501")), .name("_UID", .integer(UInt64(index + 1))),
+          .name("_CRS", resources.term),
+        ])
+    }
+  }
+
+  /// Virtio on the MMIO transport, by the ID that QEMU and Linux use.
+  private static func virtioDevices(_ devices: [PlatformDescription.VirtioDevice]) -> [AML] {
+    devices.enumerated().map { index, device in
+      let resources = ResourceTemplate().memory(device.start, count: device.count)
+        .globalInterrupt(device.interrupt)
+      return .device(
+        "VR", index, digits: 2,
+        [
+          .name("_HID", .string("LNRO0005")), .name("_UID", .integer(UInt64(index))),
           .name("_CRS", resources.term),
         ])
     }

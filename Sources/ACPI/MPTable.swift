@@ -12,7 +12,9 @@ public struct MPTable: Sendable {
 
   private static let pointerSize = 16
   private static let headerSize = 44
-  private static let isaBus: UInt8 = 0
+  // A PCI bus has the number that it has in configuration addresses.
+  private static let pciBus: UInt8 = 0
+  private static let isaBus: UInt8 = 1
   // The version register of an integrated APIC: KVM's says so.
   private static let localAPICVersion: UInt8 = 0x14
   private static let ioapicVersion: UInt8 = 0x11
@@ -79,18 +81,24 @@ public struct MPTable: Sendable {
   /// The entries by rising type, as 4.3 wants.
   private static func entries(_ platform: PlatformDescription) -> [[UInt8]] {
     var entries = processors(platform)
-    var bus: [UInt8] = [Entry.bus.rawValue, isaBus]
-    bus.append("ISA", count: 6)
-    entries.append(bus)
+    if platform.pci != nil { entries.append(bus(pciBus, "PCI")) }
+    entries.append(bus(isaBus, "ISA"))
     let ioapic = platform.ioapic
     // Flags: enabled.
     var entry: [UInt8] = [Entry.ioapic.rawValue, ioapic.id, ioapicVersion, 1]
     entry.append(littleEndian: ioapic.address)
     entries.append(entry)
-    entries += interrupts(platform)
+    entries += interrupts(platform) + pciInterrupts(platform)
     entries.append(localInterrupt(.extINT, input: 0))
     entries.append(localInterrupt(.nmi, input: 1))
     return entries
+  }
+
+  /// 4.3.2
+  private static func bus(_ id: UInt8, _ kind: String) -> [UInt8] {
+    var bus: [UInt8] = [Entry.bus.rawValue, id]
+    bus.append(kind, count: 6)
+    return bus
   }
 
   /// 4.3.1; flags: enabled, and for the first that it boots.
@@ -118,6 +126,18 @@ public struct MPTable: Sendable {
       // 0: as the bus has it, which is edge-triggered and active high.
       entry.append(littleEndian: override?.intiFlags ?? 0)
       return entry + [isaBus, interrupt, platform.ioapic.id, UInt8(input)]
+    }
+  }
+
+  /// D.3: INTA# of each PCI device, the only pin of those with one function; level-triggered and
+  /// active low. The source is the device's number above two bits of the pin's.
+  private static func pciInterrupts(_ platform: PlatformDescription) -> [[UInt8]] {
+    guard let pci = platform.pci else { return [] }
+    return pci.interrupts.enumerated().dropFirst().compactMap { device, pins in
+      guard let global = pins.first, global >= platform.ioapic.interruptBase else { return nil }
+      return [Entry.ioInterrupt.rawValue, InterruptType.vectored.rawValue, 0b1111, 0]
+        + [pciBus, UInt8(device << 2), platform.ioapic.id]
+        + [UInt8(truncatingIfNeeded: global - platform.ioapic.interruptBase)]
     }
   }
 

@@ -20,6 +20,10 @@ public struct PlatformDescription: Sendable {
   public var serialPorts: [SerialPort] = []
   /// The first port of the real-time clock.
   public var realTimeClock: UInt16
+  /// Virtio devices on the MMIO transport.
+  public var virtioDevices: [VirtioDevice] = []
+  /// The PCI bus, if there is one.
+  public var pci: PCI?
 
   /// A machine with these parts and no serial port.
   public init(
@@ -107,6 +111,35 @@ public struct PlatformDescription: Sendable {
     }
   }
 
+  /// A PCI host bridge with bus 0 alone.
+  public struct PCI: Sendable {
+    /// Where its configuration space is in memory (ECAM): 1 MiB.
+    public var configuration: UInt64
+    /// The ports of the configuration mechanism, 8 of them.
+    public var configurationPorts: UInt16
+    /// Ports for functions.
+    public var ports: ClosedRange<UInt16>
+    /// Memory below 4 GiB for functions.
+    public var memory32: ClosedRange<UInt32>
+    /// Memory above 4 GiB for functions, if there is any.
+    public var memory64: ClosedRange<UInt64>?
+    /// The global system interrupt of each pin, INTA# to INTD#, of devices 0 to 31.
+    public var interrupts: [[UInt32]]
+
+    /// Takes all as they are.
+    public init(
+      configuration: UInt64, configurationPorts: UInt16, ports: ClosedRange<UInt16>,
+      memory32: ClosedRange<UInt32>, memory64: ClosedRange<UInt64>?, interrupts: [[UInt32]]
+    ) {
+      self.configuration = configuration
+      self.configurationPorts = configurationPorts
+      self.ports = ports
+      self.memory32 = memory32
+      self.memory64 = memory64
+      self.interrupts = interrupts
+    }
+  }
+
   /// How the machine is reset: `value` goes to `port`.
   public struct Reset: Sendable {
     /// A port of one byte.
@@ -118,6 +151,23 @@ public struct PlatformDescription: Sendable {
     public init(port: UInt16, value: UInt8) {
       self.port = port
       self.value = value
+    }
+  }
+
+  /// A virtio device on the MMIO transport.
+  public struct VirtioDevice: Sendable {
+    /// Where its registers are.
+    public var start: UInt32
+    /// How many bytes they have.
+    public var count: UInt32
+    /// Its global interrupt, level-triggered and active high.
+    public var interrupt: UInt32
+
+    /// Takes the three as they are.
+    public init(start: UInt32, count: UInt32, interrupt: UInt32) {
+      self.start = start
+      self.count = count
+      self.interrupt = interrupt
     }
   }
 

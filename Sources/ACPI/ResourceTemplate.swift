@@ -26,6 +26,54 @@ struct ResourceTemplate {
     return template
   }
 
+  /// `Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { interrupt }`: a global interrupt
+  /// (6.4.3.6).
+  func globalInterrupt(_ interrupt: UInt32) -> Self {
+    var template = self
+    template.bytes += [0x89, 6, 0, 0b0001, 1]
+    template.bytes.append(littleEndian: interrupt)
+    return template
+  }
+
+  // Address Space Resource Descriptors: what a bridge passes on. All are fixed in place and length.
+
+  private enum Space: UInt8 {
+    case memory = 0
+    case ports = 1
+    case buses = 2
+  }
+
+  // General Flags: _MIF and _MAF, the ends are fixed.
+  private static let fixed: UInt8 = 0b1100
+
+  /// `WordBusNumber (ResourceProducer, ...)` (6.4.3.5.3).
+  func buses(_ range: ClosedRange<UInt16>) -> Self { window(0x88, .buses, 0, range) }
+
+  /// `WordIO (ResourceProducer, ..., EntireRange)`: ports (6.4.3.5.3).
+  func portWindow(_ range: ClosedRange<UInt16>) -> Self { window(0x88, .ports, 0b11, range) }
+
+  /// `DWordMemory (ResourceProducer, ..., NonCacheable, ReadWrite)` (6.4.3.5.2).
+  func memoryWindow(_ range: ClosedRange<UInt32>) -> Self { window(0x87, .memory, 1, range) }
+
+  /// `QWordMemory (ResourceProducer, ..., NonCacheable, ReadWrite)` (6.4.3.5.1).
+  func memoryWindow(_ range: ClosedRange<UInt64>) -> Self { window(0x8A, .memory, 1, range) }
+
+  private func window<T: FixedWidthInteger>(
+    _ tag: UInt8, _ space: Space, _ flags: UInt8, _ range: ClosedRange<T>
+  ) -> Self {
+    var template = self
+    template.bytes.append(tag)
+    template.bytes.append(littleEndian: UInt16(3 + 5 * T.bitWidth / 8))
+    template.bytes += [space.rawValue, Self.fixed, flags]
+    // Granularity, minimum, maximum, translation, length.
+    for value in [
+      0, range.lowerBound, range.upperBound, 0, range.upperBound - range.lowerBound + 1,
+    ] {
+      template.bytes.append(littleEndian: value)
+    }
+    return template
+  }
+
   /// `Memory32Fixed (ReadWrite, start, count)`: memory at a fixed place (6.4.3.4).
   func memory(_ start: UInt32, count: UInt32) -> Self {
     var template = self

@@ -65,6 +65,10 @@ extension Errno {
   public static let fileTooLarge = Errno(EFBIG)
   /// The disk is full.
   public static let noSpace = Errno(ENOSPC)
+  /// The file system can't do that.
+  public static let notSupported = Errno(EOPNOTSUPP)
+  /// There is a file of that name already.
+  public static let exists = Errno(EEXIST)
   /// An address that isn't mapped.
   public static let badAddress = Errno(EFAULT)
 }

@@ -20,6 +20,12 @@ public struct Event: ~Copyable, Sendable {
     eventfd_write(descriptor.number, 1)
   }
 
+  /// Whether the event is raised; it stays as it is.
+  public var isRaised: Bool {
+    var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+    return unsafe poll(&request, 1, 0) == 1
+  }
+
   /// Takes the event back and tells whether it was raised.
   @discardableResult
   public borrowing func consume() -> Bool {

@@ -115,6 +115,47 @@ public struct FileDescriptor: ~Copyable, Sendable {
     return count
   }
 
+  /// Fills `bytes` from `offset` on and returns how many came: fewer only where the file ends. Goes
+  /// on after signals and short reads. Corresponds to `pread(2)`.
+  public borrowing func readAll(
+    into bytes: inout MutableSpan<UInt8>, at offset: Int
+  ) throws(Errno) -> Int {
+    // The kernel writes at most what is left of the buffer.
+    let count = unsafe bytes.withUnsafeMutableBufferPointer { buffer in
+      var done = 0
+      while done < buffer.count, offset <= Int.max - buffer.count {
+        let count = unsafe pread(
+          number, buffer.baseAddress.map { unsafe $0 + done }, buffer.count - done, offset + done)
+        if count == 0 { break }
+        if count < 0 && errno != EINTR { return -Int(errno) }
+        done += max(0, count)
+      }
+      return done
+    }
+    guard count >= 0 else { throw Errno(Int32(-count)) }
+    return count
+  }
+
+  /// Writes all of `bytes` at `offset`, going on after signals and short writes. Corresponds to
+  /// `pwrite(2)`.
+  public borrowing func writeAll(_ bytes: Span<UInt8>, at offset: Int) throws(Errno) {
+    guard offset <= Int.max - bytes.count else { throw Errno.fileTooLarge }
+    // The kernel only reads, and within what is left of the buffer.
+    let error = unsafe bytes.withUnsafeBufferPointer { buffer -> Int32 in
+      var done = 0
+      while done < buffer.count {
+        let count = unsafe pwrite(
+          number, buffer.baseAddress.map { unsafe $0 + done }, buffer.count - done, offset + done)
+        // A write that makes no progress would be tried for ever.
+        if count == 0 { return EIO }
+        if count < 0 && errno != EINTR { return errno }
+        done += max(0, count)
+      }
+      return 0
+    }
+    guard error == 0 else { throw Errno(error) }
+  }
+
   /// Whether this is a terminal. Corresponds to `isatty(3)`.
   public var isTerminal: Bool { isatty(number) == 1 }
 }

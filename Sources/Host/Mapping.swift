@@ -12,6 +12,7 @@ import Glibc
   public let base: UnsafeMutableRawPointer
   /// How many bytes it has.
   public let count: Int
+  private let isShared: Bool
 
   /// The size of a huge page of x86-64.
   public static let hugePageSize = 2 << 20
@@ -34,6 +35,7 @@ import Glibc
     unsafe munmap(start + before + count, slack - before)
     unsafe self.base = unsafe start + before
     self.count = count
+    isShared = false
   }
 
   /// Maps the first `count` bytes of an open file, shared with all who map it.
@@ -45,6 +47,7 @@ import Glibc
     else { throw Errno.current }
     unsafe self.base = unsafe base
     self.count = count
+    isShared = true
   }
 
   deinit {
@@ -71,6 +74,22 @@ import Glibc
     let rights = PROT_READ | PROT_WRITE
     unsafe mprotect(base + offset, length, rights | PROT_EXEC)
     unsafe mprotect(base + offset, length, rights)
+  }
+
+  /// Gives the host back the whole pages among `length` bytes from `offset` on; they read as zeros
+  /// after that. Returns how many bytes those were: 0 where the host refuses.
+  ///
+  /// Corresponds to `madvise(2)` with `MADV_DONTNEED`, and for shared memory `MADV_REMOVE`.
+  @discardableResult
+  public func giveBack(at offset: Int, count length: Int) -> Int {
+    guard offset >= 0, length >= 0, length <= count, offset <= count - length else { return 0 }
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let start = (offset + page - 1) & ~(page - 1)
+    let end = (offset + length) & ~(page - 1)
+    guard start < end else { return 0 }
+    // Inside the mapping, which nobody but the guest keeps anything in.
+    let advice = isShared ? MADV_REMOVE : MADV_DONTNEED
+    return unsafe madvise(base + start, end - start, Int32(advice)) == 0 ? end - start : 0
   }
 
   /// How many bytes of the range are in the host's memory now. Corresponds to `mincore(2)`.

@@ -29,10 +29,12 @@ import Glibc
   }
 
   /// Runs `body` alone.
-  public func locked<Result>(_ body: () -> Result) -> Result {
+  public func locked<Result, Failure: Error>(
+    _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
     unsafe pthread_mutex_lock(mutex)
     defer { unsafe pthread_mutex_unlock(mutex) }
-    return body()
+    return try body()
   }
 
   /// Inside `locked`: lets others in until somebody calls `wakeAll()`; may return without cause.

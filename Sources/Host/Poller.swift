@@ -23,6 +23,15 @@ public struct Poller: ~Copyable, Sendable {
     return false
   }
 
+  /// Watches `file` for data that comes, not for data that is there: `next` tells of each arrival
+  /// once, whether or not somebody reads. Corresponds to `EPOLLET`.
+  public borrowing func addEdges(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) {
+    let events = UInt32(EPOLLIN.rawValue) | 1 << 31  // EPOLLET, which Swift doesn't import
+    guard clinux_epoll_add(descriptor.number, file.number, events, tag) == 0 else {
+      throw Errno.current
+    }
+  }
+
   /// No longer watches `file`.
   public borrowing func remove(_ file: borrowing FileDescriptor) {
     _ = clinux_epoll_remove(descriptor.number, file.number)

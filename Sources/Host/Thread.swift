@@ -44,6 +44,9 @@ public final class HostThread: Sendable {
     pthread_join(handle, nil)
   }
 
+  /// Lets other threads go first. Corresponds to `sched_yield(2)`.
+  public static func yield() { sched_yield() }
+
   /// Sends `signal` to this thread, which has not been joined. Corresponds to `pthread_kill(3)`.
   public func send(_ signal: Signal) {
     pthread_kill(handle, signal.number)

@@ -63,6 +63,14 @@ extension VM {
     try check("KVM_SET_IRQCHIP", unsafe ckvm_set_irqchip(descriptor.number, &state))
   }
 
+  /// Makes `interrupts`, 8 to 15 except 8 and 13, level-triggered at the second 8259 (its ELCR).
+  public func setLevelTriggered(_ interrupts: [UInt8]) throws(KVMError) {
+    var state = try irqChip(UInt32(KVM_IRQCHIP_PIC_SLAVE))
+    // The member of this chip's; any bits will do.
+    for interrupt in interrupts { unsafe state.chip.pic.elcr |= 1 << (interrupt & 7) }
+    try setIRQChip(state)
+  }
+
   /// The state of the interval timer. Corresponds to `KVM_GET_PIT2`.
   public func pit() throws(KVMError) -> kvm_pit_state2 {
     var state = kvm_pit_state2()
@@ -85,6 +93,8 @@ extension VM {
     }
     try check("KVM_SET_GSI_ROUTING", result)
   }
+
+  // MARK: Events
 
   /// Lets `event` raise the interrupt `gsi` (or no longer). With `resample` the line stays up until
   /// the guest's end-of-interrupt, which raises that event. Corresponds to `KVM_IRQFD`.

@@ -1,5 +1,6 @@
 import Boot
 import Devices
+import Host
 import Memory
 import Storage
 
@@ -23,6 +24,12 @@ public struct Configuration: Sendable {
   public var devices: Set<OptionalDevice> = []
   /// The disks, in the order the guest finds them on each bus.
   public var disks: [Disk] = []
+  /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
+  public var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
+  /// How many bytes of its memory the guest is asked to put into the balloon, if there is one.
+  public var balloonTarget: UInt64 = 0
+  /// Gets a sentence, from any thread, when a device can't go on because of its driver.
+  public var deviceTrouble: (@Sendable (String) -> Void)?
   /// How long the run may take, in seconds; nil for as long as it likes.
   public var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.

@@ -21,13 +21,21 @@ enum FirmwareTables {
     return isPromised && ramSize >= Layout.firmwareEnd.value ? Layout.acpiTables : nil
   }
 
-  /// Writes the tables of a machine like `configuration`, whose processors are like `cpuid`, unless
+  /// Writes the tables of a machine like `configuration`, whose processors are like the host's, unless
   /// `plan` has no use for them or needs their place.
   static func write(
-    for plan: BootPlan, _ configuration: Configuration, _ cpuid: CPUID, to memory: GuestMemory
+    for plan: BootPlan, _ configuration: Configuration, _ host: KVMHost, to memory: GuestMemory
   ) throws(GuestMemory.OutOfBounds) {
     guard configuration.memorySize >= Layout.firmwareEnd.value, wantsTables(plan) else { return }
-    let platform = describe(configuration, cpuid)
+    var platform = describe(configuration, host.cpuid)
+    platform.virtioDevices = configuration.disks.filter { $0.bus == .mmio }.indices
+      .prefix(Layout.virtioInterrupts.count).map { index in
+        .init(
+          start: UInt32(Layout.virtioMMIO(index).value), count: UInt32(VirtioMMIO.size),
+          interrupt: Layout.virtioInterrupts[index])
+      }
+    platform.pci = describePCI(
+      Layout.pciWindows(ramSize: configuration.memorySize, addressBits: host.addressBits))
     let acpi = ACPITables(platform, at: Layout.acpiTables)
     let mp = MPTable(platform, at: Layout.mpTables)
     // KVM has no more than 4096 VCPUs, whose tables fit; ACPITests see to it.
@@ -48,6 +56,19 @@ enum FirmwareTables {
     }
   }
 
+  private static func describePCI(_ windows: PCIBus.Windows) -> PlatformDescription.PCI {
+    func range<T: FixedWidthInteger>(_ window: PCIWindow) -> ClosedRange<T> {
+      T(window.start)...T(window.start + (window.count - 1))
+    }
+    return .init(
+      configuration: Layout.pciConfigurationMemory.value,
+      configurationPorts: Layout.pciConfiguration.start, ports: range(windows.ports),
+      memory32: range(windows.memory32), memory64: windows.memory64.map(range),
+      interrupts: (0..<32).map { device in
+        (0..<4).map { PCIWiring.globalInterrupt(device: device, pin: $0) }
+      })
+  }
+
   /// What the tables say, from where the layout has things.
   private static func describe(_ configuration: Configuration, _ cpuid: CPUID)
     -> PlatformDescription
@@ -66,11 +87,15 @@ enum FirmwareTables {
     if let leaf = cpuid.entry(1) {
       platform.processorIdentity = .init(signature: leaf.eax, features: leaf.edx)
     }
-    // Without an override the SCI would be active low, which KVM's IOAPIC doesn't know.
+    // The timer isn't at the input of its number. Without an override the SCI would be active low,
+    // which KVM's IOAPIC doesn't know.
     platform.overrides = [
       .init(
+        interrupt: UInt8(Layout.timerInterrupt), globalInterrupt: Layout.timerInput,
+        isLevelTriggered: false),
+      .init(
         interrupt: UInt8(Layout.systemControlInterrupt),
-        globalInterrupt: Layout.systemControlInterrupt, isLevelTriggered: true)
+        globalInterrupt: Layout.systemControlInterrupt, isLevelTriggered: true),
     ]
     platform.serialPorts = [
       .init(port: Layout.serial.start, interrupt: UInt8(Layout.serialInterrupt))

@@ -9,11 +9,11 @@ public enum Layout {
   /// Descriptors for guests that start in protected or long mode, the page tables of long mode, the
   /// place of flat images and boot sectors, the first stack, and where what kernels are told goes.
   ///
-  /// Of the hole below 4 GiB only the top is reserved (IOAPIC, local APICs, KVM's own pages,
+  /// Of the hole below 4 GiB only the top is reserved (PCI's configuration space, IOAPIC, local APICs, KVM's own pages,
   /// firmware): Linux gives PCI devices no addresses that its memory map reserves.
   public static let boot = BootLayout(
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
-    stackTop: 0x1_0000, information: 0x3000..<0x9_F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
+    stackTop: 0x1_0000, information: 0x3000..<0x9_F000, reserved: [0xFEB0_0000..<0x1_0000_0000])
   /// Where the ACPI tables start, with the RSDP: in what is ROM on a PC (ACPI 6.5, 5.2.5.1).
   public static let acpiTables: GuestAddress = 0xE_0000
   /// Where the MP tables start, with the floating pointer (MultiProcessor Specification 1.4, 4).
@@ -22,6 +22,15 @@ public enum Layout {
   public static let firmwareEnd: GuestAddress = 0x10_0000
   /// 64 KiB of the test device's.
   public static let testMemory: GuestAddress = 0xFF00_0000
+  /// A PC's video memory. It is RAM here but for machines with the test device: kvm-unit-tests count
+  /// on its accesses to leave the guest.
+  public static let videoMemory: Range<UInt64> = 0xA_0000..<0xC_0000
+  /// Virtio devices on the MMIO transport, a page each.
+  public static let virtioMMIO: GuestAddress = 0xFEA0_0000
+  /// The page of virtio device `index`.
+  static func virtioMMIO(_ index: Int) -> GuestAddress {
+    GuestAddress(virtioMMIO.value + UInt64(index) * GuestMemory.pageSize)
+  }
   /// The IOAPIC of KVM's.
   public static let ioapic: GuestAddress = 0xFEC0_0000
   /// Every VCPU's local APIC.
@@ -31,6 +40,30 @@ public enum Layout {
   public static let identityMap: GuestAddress = 0xFEFF_C000
   /// Three pages that KVM needs for the same; they follow the identity map.
   public static let taskState: GuestAddress = 0xFEFF_D000
+
+  // MARK: PCI
+
+  /// The chip set's ISA bridge, and the IDE controller beside it.
+  public static let isaBridge = PCIAddress(device: 1, function: 0)
+  /// The IDE controller.
+  public static let ideFunction = PCIAddress(device: 1, function: 1)
+  /// PCI's configuration space as memory (ECAM), for bus 0 alone.
+  public static let pciConfigurationMemory: GuestAddress = 0xFEB0_0000
+
+  /// Where PCI functions can have ports and memory in a machine with so much RAM, whose processors
+  /// have `addressBits` bits of physical address. The window above RAM has 256 GiB, or what is there.
+  public static func pciWindows(ramSize: UInt64, addressBits: Int) -> PCIBus.Windows {
+    let low: UInt64 = GuestMemory.holeStart
+    let ramEnd = GuestMemory.holeEnd + (ramSize > low ? ramSize - low : 0)
+    let start = (ramEnd + gibibyte - 1) & ~(gibibyte - 1)
+    let end = min(start + 256 * gibibyte, 1 << UInt64(min(max(addressBits, 32), 47)))
+    return PCIBus.Windows(
+      ports: PCIWindow(start: 0xC000, count: 0x4000),
+      memory32: PCIWindow(start: low, count: 0xFE00_0000 - low),
+      memory64: end > start ? PCIWindow(start: start, count: end - start) : nil)
+  }
+
+  private static let gibibyte: UInt64 = 1 << 30
 
   // MARK: Ports
 
@@ -66,8 +99,8 @@ public enum Layout {
   /// 8.
   public static let powerManagement = Ports(start: 0x600, count: 12)
   /// PCI's configuration address, whose second byte is the reset control register of Intel's chip
-  /// sets.
-  public static let resetControl = Ports(start: 0xCF8, count: 4)
+  /// sets, and data.
+  public static let pciConfiguration = Ports(start: 0xCF8, count: 8)
   /// The reset control register itself, and what a hard reset by it takes.
   public static let reset: (port: UInt16, value: UInt8) = (0xCF9, 0x06)
   /// The interrupt lines of the test device, a port each.
@@ -80,13 +113,31 @@ public enum Layout {
     Ports(start: 0xA0, count: 2), Ports(start: 0x4D0, count: 2),
   ]
 
+  /// The registers of the IDE channels, the primary and the secondary one: the Command Blocks.
+  public static let ideCommand = [Ports(start: 0x1F0, count: 8), Ports(start: 0x170, count: 8)]
+  /// The one port of their Control Blocks that isn't a floppy controller's.
+  public static let ideControl = [Ports(start: 0x3F6, count: 1), Ports(start: 0x376, count: 1)]
+
   // MARK: Interrupts
 
   /// The first serial port's interrupt.
   public static let serialInterrupt: UInt32 = 4
+  /// The IDE channels' interrupts, the primary's and the secondary's.
+  public static let ideInterrupts: (primary: UInt32, secondary: UInt32) = (14, 15)
   /// The SCI, ACPI's interrupt: level-triggered, active high.
   public static let systemControlInterrupt: UInt32 = 9
-  /// How many inputs the IOAPIC has. KVM's default routing takes GSI n to input n, 0 too: unlike a
-  /// PC's, its 8254 is at input 0.
+  /// The IOAPIC's inputs that pins of PCI functions go to, level-triggered.
+  public static let pciInterrupts: Range<UInt32> = 16..<24
+  /// The ISA interrupts that they go to for kernels that use the 8259s.
+  public static let pciISAInterrupts: [UInt8] = [10, 11]
+  /// The interrupts of virtio devices on the MMIO transport, in order: as many there can be.
+  public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
+  /// The first GSI of those that stand for messages.
+  public static let firstMessageInterrupt: UInt32 = 24
+  /// The 8254's interrupt, counted as ISA and the 8259s do.
+  public static let timerInterrupt: UInt32 = 0
+  /// The IOAPIC's input that it is at; the others are at those of their own number.
+  public static let timerInput: UInt32 = 2
+  /// How many inputs the IOAPIC has.
   public static let ioapicInputs = 24
 }

@@ -9,13 +9,26 @@ struct Wiring {
   private(set) var mmio = Bus()
   /// The interrupt inputs that devices drive.
   private(set) var lines: [KVMInterruptLine]
+  /// The PCI bus.
+  let pci: PCIBus
+  /// The ways of its functions' messages, and of what guests ring.
+  let messages = KVMMessageRouter()
+  let doorbells = KVMDoorbells()
+  /// The IDE controller, where a disk is on it.
+  let ide: IDEController?
+  /// Addresses where the guest finds no RAM though there is some: for the test device.
+  private(set) var memoryHole: Range<UInt64> = 0..<0
+  /// The virtio devices, some of them on the PCI bus.
+  let virtio: VirtioDevices
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
+  /// The clock, whose alarm wakes a suspended machine.
+  let realTimeClock: RealTimeClock
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
-    _ trace: TraceSinks?, _ memory: GuestMemory
-  ) {
+    _ trace: TraceSinks?, _ memory: GuestMemory, addressBits: Int
+  ) throws(MachineError) {
     let console: any ByteSink =
       switch configuration.consoleOutput {
       case .none: NullSink()
@@ -31,6 +44,7 @@ struct Wiring {
     let sizes = RealTimeClock.MachineSizes(
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
+    realTimeClock = RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds })
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
@@ -39,22 +53,73 @@ struct Wiring {
       name: "etc/sercon-port", number: UInt64(Layout.serial.start))
     let firmware = FirmwareConfiguration(
       ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
-    lines = [serialLine, sciLine]
+    let platform = PCIPlatform(memory: memory, doorbells: doorbells, messages: messages)
+    var pciWiring: PCIWiring
+    do throws(Errno) { pciWiring = try PCIWiring(platform, trace) } catch {
+      throw .host("can't make the PCI bus: \(error)")
+    }
+    let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
+    ide = ideWiring?.controller
+    virtio = try VirtioDevices(configuration, platform, console: console, trace)
+    for device in virtio.pci { try pciWiring.add(device.function) }
+    pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
+    lines =
+      [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
-    ports.add(
-      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
+    ports.add(realTimeClock, at: Layout.realTimeClock)
     ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
-    ports.add(ResetControl(machine: control), at: Layout.resetControl)
     ports.add(powerManagement, at: Layout.powerManagement)
+    addPCI(ResetControl(machine: control))
+    for place in virtio.mmio { mmio.add(place.device, at: place.start, count: VirtioMMIO.size) }
     ports.add(firmware, at: Layout.firmwareConfiguration)
+    if let ide { addIDE(ide) }
     if configuration.devices.contains(.testDevice) {
       addTestDevice(memory, trace)
     } else {
       ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
+    }
+  }
+
+  /// The bus with `pci`'s functions and those that `configuration` asks for besides.
+  private static func makePCI(
+    _ configuration: Configuration, _ pci: PCIWiring, addressBits: Int
+  ) throws(MachineError) -> PCIBus {
+    var pci = pci
+    for make in configuration.pciDevices {
+      let function: PCIFunction
+      do throws(Errno) { function = try make(pci.platform) } catch {
+        throw .host("can't make a PCI device: \(error)")
+      }
+      try pci.add(function)
+    }
+    let bus = pci.makeBus(ramSize: configuration.memorySize, addressBits: addressBits)
+    // Firmware does it itself.
+    if !configuration.image.isFirmware { bus.assign(interrupt: PCIWiring.isaInterrupt) }
+    return bus
+  }
+
+  private mutating func addIDE(_ ide: IDEController) {
+    for (block, place) in zip(ide.commandBlocks, Layout.ideCommand) { ports.add(block, at: place) }
+    for (block, place) in zip(ide.controlBlocks, Layout.ideControl) { ports.add(block, at: place) }
+  }
+
+  private mutating func addPCI(_ reset: ResetControl) {
+    ports.add(PCIConfigurationPorts(pci, reset: reset), at: Layout.pciConfiguration)
+    let window = pci.windows.ports
+    ports.add(
+      pci.makePortWindow(),
+      at: Layout.Ports(start: UInt16(window.start), count: UInt16(window.count)))
+    mmio.add(
+      PCIConfigurationMemory(pci), at: Layout.pciConfigurationMemory,
+      count: PCIConfigurationMemory.size)
+    let low = pci.windows.memory32
+    mmio.add(pci.makeMemoryWindow(), at: GuestAddress(low.start), count: low.count)
+    if let high = pci.windows.memory64, let device = pci.makeHighMemoryWindow() {
+      mmio.add(device, at: GuestAddress(high.start), count: high.count)
     }
   }
 
@@ -68,6 +133,7 @@ struct Wiring {
       at: Layout.testDevice)
     ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
+    memoryHole = Layout.videoMemory
   }
 
   /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they

@@ -24,6 +24,13 @@ public final class GuestMemory: Sendable {
 
     /// The length in bytes, a multiple of 4096.
     public var count: UInt64 { UInt64(mapping.count) }
+
+    /// All of `mapping` at `start`.
+    public init(start: GuestAddress, kind: Kind, mapping: Mapping) {
+      self.start = start
+      self.kind = kind
+      self.mapping = mapping
+    }
   }
 
   /// A guest-physical range that isn't all in one region of memory.
@@ -78,6 +85,21 @@ public final class GuestMemory: Sendable {
     self.ramSize = ramSize
   }
 
+  /// Memory of these regions, as somebody else shares them who has the guest; nil if two of them
+  /// overlap or one goes beyond the last address.
+  public init?(regions: [Region]) {
+    let sorted = regions.sorted { $0.start < $1.start }
+    var end: UInt64 = 0
+    for region in sorted {
+      guard region.start.value >= end, let next = region.start.advanced(by: region.count) else {
+        return nil
+      }
+      end = next.value
+    }
+    self.regions = sorted
+    ramSize = sorted.reduce(0) { $0 &+ ($1.kind == .ram ? $1.count : 0) }
+  }
+
   private static func makeRAM(_ size: UInt64, from hugeOffset: Int) throws(Errno) -> Mapping {
     let mapping = try Mapping(anonymous: Int(size))
     mapping.adviseHugePages(from: hugeOffset)
@@ -86,13 +108,27 @@ public final class GuestMemory: Sendable {
 
   /// A view of `count` bytes of RAM or ROM from `address` on, all in one region.
   public func view(at address: GuestAddress, count: UInt64) throws(OutOfBounds) -> MemoryView {
+    let (region, offset) = try place(of: address, count)
+    return MemoryView(region.mapping, offset, Int(count))
+  }
+
+  /// The same for what a device writes, as by DMA: RAM alone.
+  public func writableView(at address: GuestAddress, count: UInt64) throws(OutOfBounds)
+    -> MemoryView
+  {
+    let (region, offset) = try place(of: address, count)
+    guard region.kind == .ram else { throw OutOfBounds(address: address, count: count) }
+    return MemoryView(region.mapping, offset, Int(count))
+  }
+
+  private func place(of address: GuestAddress, _ count: UInt64) throws(OutOfBounds)
+    -> (region: Region, offset: Int)
+  {
     for index in regions.indices {
       let region = regions[index]
       guard address >= region.start else { break }
       let offset = address.value - region.start.value
-      if offset <= region.count && count <= region.count - offset {
-        return MemoryView(region.mapping, Int(offset), Int(count))
-      }
+      if offset <= region.count && count <= region.count - offset { return (region, Int(offset)) }
     }
     throw OutOfBounds(address: address, count: count)
   }
@@ -118,6 +154,13 @@ public final class GuestMemory: Sendable {
       return Location(region: index, offset: offset, hostAddress: base + offset)
     }
     return nil
+  }
+
+  /// Gives the host back the whole pages of RAM among `count` bytes from `address` on, which the
+  /// guest doesn't need: they read as zeros after that. Returns how many bytes those were.
+  @discardableResult
+  public func giveBack(at address: GuestAddress, count: UInt64) throws(OutOfBounds) -> Int {
+    try writableView(at: address, count: count).giveBack()
   }
 
   /// Copies `bytes` into the memory at `address`.

@@ -22,6 +22,39 @@ struct MachineSummary {
       let place = range(device.start, device.last)
       row("\(device.name)", (device.bus == .ports ? "ports   " : "memory  ") + place)
     }
+    tellPCI()
+  }
+
+  private func tellPCI() {
+    Message.heading("PCI")
+    for function in machine.pciFunctions {
+      let identity = function.identity
+      var interrupts: [String] = []
+      if let pin = function.pin { interrupts.append("GSI \(pin.global) or IRQ \(pin.isa)") }
+      if function.vectors > 0 { interrupts.append("\(function.vectors) MSI-X vectors") }
+      row(
+        "\(function.address)",
+        digits(identity.vendor) + ":" + digits(identity.device)
+          + column("  \(identity.kind.name)", 16) + "  \(function.name)"
+          + (interrupts.isEmpty ? "" : "  " + interrupts.joined(separator: ", ")))
+      for range in function.ranges { row("", "  " + tell(range)) }
+    }
+  }
+
+  private func tell(_ range: Machine.PCIPlace.Range) -> String {
+    let last = range.bar.size - 1
+    let place =
+      switch range.place {
+      case .port(let port): "ports   " + self.range(UInt64(port), UInt64(port) + last)
+      case .memory(let address): "memory  " + self.range(address, address + last)
+      case nil: "off"
+      }
+    return "BAR \(range.bar.index)  \(place)"
+  }
+
+  private func digits(_ id: UInt16) -> String {
+    let text = String(id, radix: 16)
+    return String(repeating: "0", count: 4 - text.count) + text
   }
 
   private func row(_ name: String, _ text: String) { Message.line(column("  " + name, 18) + text) }

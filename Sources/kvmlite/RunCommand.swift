@@ -35,8 +35,9 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Linux's initial RAM disk, or a PVH or Multiboot kernel's module.", valueName: "file"))
-  var initrd: String?
+      "Linux's initial RAM disk, or a PVH or Multiboot kernel's module. Repeatable.",
+      valueName: "file"))
+  var initrd: [String] = []
 
   @Option(
     help: ArgumentHelp(
@@ -50,8 +51,23 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Add a device: testdev, that of kvm-unit-tests. May be repeated.", valueName: "name"))
+      "Add a device: rng, balloon, virtio-console, or testdev, that of kvm-unit-tests. May be "
+        + "repeated.", valueName: "name"))
   var device: [OptionalDevice] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Ask the guest for so much of its memory back; adds the balloon that this takes.",
+      valueName: "size"))
+  var balloon: MemorySize?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Add a disk: PATH[,format=raw|qcow2][,readonly][,snapshot][,bus=virtio|mmio|ide][,serial=TEXT]. \
+      May be repeated; a comma in the path is doubled.
+      """, valueName: "path,..."))
+  var disk: [DiskOption] = []
 
   @Option(help: "The processors' features: host for all there are, baseline for x86-64-v2.")
   var cpu = CPUModel.host
@@ -94,9 +110,11 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      initrd: initrd, firmware: firmware, devices: device, commandLine: append, cpu: cpu,
-      console: console, trace: trace, traceFile: traceFile, statistics: stats, walks: walk,
-      timeLimit: timeout, reboots: !noReboot, isVerbose: verbose)
+      initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
+      disks: disk, commandLine: append,
+      cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats, walks: walk,
+      timeLimit: timeout,
+      reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())
   }
 }

@@ -9,9 +9,11 @@ struct RunOptions {
   var vcpuCount = 1
   var mode: CPUMode?
   var loadAddress: GuestAddress?
-  var initrd: String?
+  var initrds: [String] = []
   var firmware: String?
   var devices: [OptionalDevice] = []
+  var balloonTarget: UInt64?
+  var disks: [DiskOption] = []
   var commandLine: String?
   var cpu = CPUModel.host
   var console = ConsoleChoice.stdio

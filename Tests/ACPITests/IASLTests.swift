@@ -24,7 +24,7 @@ private enum IASL {
     if: IASL.path != nil || IASL.isRequired,
     "needs iasl, from acpica-tools; KVMLITE_REQUIRE_IASL makes it fail instead"))
 struct IASLTests {
-  @Test(arguments: [1, 4, 300], ["DSDT", "FACP", "APIC", "FACS", "XSDT", "RSDT"])
+  @Test(arguments: [1, 4, 300], ["DSDT", "FACP", "APIC", "MCFG", "FACS", "XSDT", "RSDT"])
   func `iasl takes each table apart and puts it together without a word`(
     processors: Int, name: String
   ) throws {

@@ -36,16 +36,24 @@ import Testing
     #expect(types == types.sorted())
     #expect(entries.prefix(3).map { $0[1] } == [0, 1, 2])
     #expect(entries.prefix(3).map { $0[3] } == [3, 1, 1])
-    #expect(entries[3] == [1, 0] + "ISA   ".utf8)
-    #expect(entries[4] == [2, 0, 0x11, 1, 0, 0, 0xC0, 0xFE])
-    #expect(entries.suffix(2) == [[4, 3, 0, 0, 0, 0, 0xFF, 0], [4, 1, 0, 0, 0, 0, 0xFF, 1]])
+    #expect(entries[3] == [1, 0] + "PCI   ".utf8)
+    #expect(entries[4] == [1, 1] + "ISA   ".utf8)
+    #expect(entries[5] == [2, 0, 0x11, 1, 0, 0, 0xC0, 0xFE])
+    #expect(entries.suffix(2) == [[4, 3, 0, 0, 1, 0, 0xFF, 0], [4, 1, 0, 0, 1, 0, 0xFF, 1]])
   }
 
   @Test func `every ISA interrupt but the cascade is an input of the same number`() {
-    let interrupts = entries(memory).filter { $0[0] == 3 }
+    let interrupts = entries(memory).filter { $0[0] == 3 && $0[4] == 1 }
     #expect(interrupts.map { $0[5] } == [0, 1] + Array(3...15))
     #expect(interrupts.allSatisfy { $0[5] == $0[7] })
     #expect(interrupts.map { $0[2] } == (interrupts.map { $0[5] == 9 ? 0x0D : 0 }))
+  }
+
+  @Test func `INTA# of each PCI device is a level-triggered input, active low`() {
+    let interrupts = entries(memory).filter { $0[0] == 3 && $0[4] == 0 }
+    #expect(interrupts.map { $0[5] } == (1..<32).map { $0 << 2 })
+    #expect(interrupts.map { $0[7] } == (1..<32).map { 16 + $0 % 8 })
+    #expect(interrupts.allSatisfy { $0[2] == 0x0F })
   }
 
   @Test func `processors without an 8-bit ID are left out`() {

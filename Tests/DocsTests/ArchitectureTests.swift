@@ -2,10 +2,13 @@ import Devices
 import Foundation
 import KVM
 import Memory
+import Storage
 import Testing
 
 @testable import Boot
 @testable import Machine
+
+/// A disk of nothing, for the devices that are there only with a disk.
 
 @Suite("docs/architecture.md agrees with the code")
 struct ArchitectureTests {
@@ -32,15 +35,28 @@ struct ArchitectureTests {
       word.hasPrefix("0x") ? UInt64(word.dropFirst(2), radix: 16) : nil, "'\(word)' is no address")
   }
 
+  private final class EmptyDisk: BlockStore {
+    let size: UInt64 = 0
+    let isReadOnly = true
+    func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+    func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {}
+    func flush() throws(StorageError) {}
+    func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
+    func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
+  }
+
   // Without and with what is only there when asked for.
   private func slots() throws -> [Bus.Slot] {
     try [[], Set(OptionalDevice.allCases)].flatMap { devices in
       let control = try RunControl()
       var configuration = Configuration(image: .init([0xF4]))
       configuration.devices = devices
-      let wiring = Wiring(
+      if !devices.isEmpty {
+        configuration.disks = [.init(EmptyDisk(), bus: .ide), .init(EmptyDisk(), bus: .mmio)]
+      }
+      let wiring = try Wiring(
         configuration, control, try InputPump(.none, unread: [], control), nil,
-        try GuestMemory(ramSize: GuestMemory.pageSize))
+        try GuestMemory(ramSize: GuestMemory.pageSize), addressBits: 39)
       return wiring.ports.slots + wiring.mmio.slots
     }
   }
@@ -58,10 +74,15 @@ struct ArchitectureTests {
     }
     #expect(Set(told) == Set(real))
     #expect(Set(told).count == told.count)
+    let pci = "10, 11, 16-23"
+    #expect(Layout.pciISAInterrupts == [10, 11] && Layout.pciInterrupts == 16..<24)
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
     #expect(
       interrupts.map { "\($0[0]) \($0[2])" } == [
+        "`ide0` \(Layout.ideInterrupts.primary)", "`ide1` \(Layout.ideInterrupts.secondary)",
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
+        "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
+        "`virtio-block` \(Layout.virtioInterrupts[0])",
         "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
       ])
   }
@@ -87,6 +108,7 @@ struct ArchitectureTests {
     }
     let boot = Layout.boot
     let page = GuestMemory.pageSize
+    let windows = Layout.pciWindows(ramSize: page, addressBits: 39)
     let real: [(start: UInt64, count: UInt64?)] = [
       (0, GuestMemory.holeStart),
       (boot.descriptorTable.value, UInt64(FlatSegments.tableSize)),
@@ -99,6 +121,9 @@ struct ArchitectureTests {
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
       (Layout.testMemory.value, TestMemory.size),
+      (Layout.virtioMMIO.value, UInt64(Layout.virtioInterrupts.count) * page),
+      (Layout.pciConfigurationMemory.value, PCIConfigurationMemory.size),
+      (windows.memory32.start, windows.memory32.count),
       (GuestMemory.holeEnd, nil),
     ]
     let expected = real.map { stretch in
@@ -107,7 +132,9 @@ struct ArchitectureTests {
     let ranges = ([boot.information] + boot.reserved).map {
       Place(first: $0.lowerBound.value, last: $0.upperBound.value - 1)
     }
-    #expect(Set(told) == Set(expected + ranges))
+    let video = Place(
+      first: Layout.videoMemory.lowerBound, last: Layout.videoMemory.upperBound - 1)
+    #expect(Set(told) == Set(expected + ranges + [video]))
     #expect(boot.stackTop == boot.flatImage)
   }
 

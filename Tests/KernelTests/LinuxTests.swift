@@ -28,6 +28,18 @@ struct LinuxTests {
     #expect(run.outputText.contains(", 4 CPU(s), 59"))
   }
 
+  @Test("find the PCI bus with its windows and its configuration space in memory")
+  func pci() throws {
+    let command = "cat /proc/iomem /proc/ioports; echo /sys/bus/pci/devices/*"
+    let run = try boot(Kernels.linux("cloud", append: "RUN=\"\(command)\""))
+    #expect(try run.waitForEnd() == .exited(0))
+    for text in [
+      "PCI: MMCONFIG for domain 0000 [bus 00-00] at [mem 0xfeb00000-0xfebfffff]",
+      "c0000000-fdffffff : PCI Bus 0000:00", "c000-ffff : PCI Bus 0000:00",
+      "/sys/bus/pci/devices/0000:00:00.0",
+    ] { #expect(run.outputText.contains(text), "\(text)") }
+  }
+
   @Test("reboot for real: the image starts again")
   func reboots() throws {
     let run = try boot(Kernels.linux("cloud", append: "quiet RUN=\"reboot -f\""))

@@ -1,0 +1,38 @@
+import Synchronization
+
+/// One interrupt input for several devices: raised as long as any of them raises it, as
+/// level-triggered lines are wired.
+public final class SharedInterruptLine: Sendable {
+  private let line: any InterruptLine
+  private let raised = Mutex(0)
+
+  /// Shares `line`, which is low.
+  public init(_ line: any InterruptLine) { self.line = line }
+
+  /// An input of its own for one more device, low at first.
+  public func makeInput() -> any InterruptLine { Input(self) }
+
+  fileprivate func add(_ change: Int) {
+    // The line is set under the lock: levels reach it in the order they came about.
+    raised.withLock { raised in
+      let wasRaised = raised > 0
+      raised &+= change
+      if wasRaised != (raised > 0) { line.set(raised > 0) }
+    }
+  }
+
+  private final class Input: InterruptLine {
+    private let shared: SharedInterruptLine
+    private let level = Mutex(false)
+
+    init(_ shared: SharedInterruptLine) { self.shared = shared }
+
+    func set(_ isRaised: Bool) {
+      level.withLock { level in
+        guard level != isRaised else { return }
+        level = isRaised
+        shared.add(isRaised ? 1 : -1)
+      }
+    }
+  }
+}

@@ -1,0 +1,149 @@
+import Host
+import Synchronization
+
+/// A queue at work, from the driver's start to a reset: what a device serves.
+public final class ActiveQueue: @unchecked Sendable {
+  // Sound as Sendable: only who has changed `state` to `serving` touches the rest.
+
+  private enum State: UInt8, AtomicRepresentable {
+    /// Nobody has the queue.
+    case idle
+    /// Its thread works on it.
+    case serving
+    /// The same, and it is to stop.
+    case stopping
+    /// It is over.
+    case stopped
+  }
+
+  /// At most so many requests are done before the driver is told.
+  private static let batch = 32
+
+  /// At most so many requests are done in a turn: a guest can write its disks so that reading them
+  /// makes the ring go on for ever.
+  private static let mostInTurn = 1024
+
+  /// The queue's number.
+  public let index: Int
+  /// What the driver and the device agreed on.
+  public let features: VirtioFeatures
+
+  private let ring: VirtQueue
+  private let signals: VirtioSignals
+  private let counters: QueueCounters
+  private let state = Atomic<State>(.idle)
+  private var chain = DescriptorChain()
+  private var batchStart: UInt64 = 0
+  private var takenInTurn = 0
+
+  init(
+    _ ring: VirtQueue, features: VirtioFeatures, signals: VirtioSignals, counters: QueueCounters
+  ) {
+    self.ring = ring
+    self.features = features
+    self.signals = signals
+    self.counters = counters
+    index = ring.index
+  }
+
+  // MARK: Turns
+
+  /// Runs `body` unless the queue is over, and returns whether it has to stop now.
+  func takeTurn(_ body: () -> Void) -> Bool {
+    guard state.compareExchange(expected: .idle, desired: .serving, ordering: .acquiring).exchanged
+    else { return false }
+    takenInTurn = 0
+    body()
+    if takenInTurn >= Self.mostInTurn { signals.wake(queue: index) }
+    if state.compareExchange(expected: .serving, desired: .idle, ordering: .releasing).exchanged {
+      return false
+    }
+    state.store(.stopped, ordering: .releasing)
+    return true
+  }
+
+  /// Ends the queue, and returns whether it is over at once. Otherwise the turn that goes on comes
+  /// back with true, after the request that it is at.
+  func stop() -> Bool {
+    while true {
+      let idle = state.compareExchange(
+        expected: .idle, desired: .stopped, ordering: .acquiringAndReleasing)
+      if idle.exchanged { return true }
+      let busy = state.compareExchange(
+        expected: .serving, desired: .stopping, ordering: .acquiringAndReleasing)
+      if busy.exchanged || busy.original == .stopping { return false }
+      if busy.original == .stopped { return true }
+    }
+  }
+
+  /// Whether the turn is to end: a reset waits for it, or it had its share.
+  public var shouldStop: Bool {
+    takenInTurn >= Self.mostInTurn || state.load(ordering: .relaxed) == .stopping
+  }
+
+  func countDoorbell() { counters.value.doorbells &+= 1 }
+
+  // MARK: Requests
+
+  /// Does all requests that are there, and those that come meanwhile: `body` gets each one's buffers
+  /// and returns how many bytes it wrote into them. The driver hears of a batch at a time.
+  public func drain(_ body: (inout DescriptorChain) throws(RingFault) -> UInt32) throws(RingFault) {
+    ring.silenceDoorbell()
+    while true {
+      var count = 0
+      while count < Self.batch, try take(&chain) {
+        let head = chain.head
+        let given = chain.readableCount
+        let written = try body(&chain)
+        complete(head, written: written, given: given)
+        count += 1
+      }
+      flush()
+      if shouldStop { return }
+      if count < Self.batch {
+        guard ring.awaitDoorbell() else { return }
+        ring.silenceDoorbell()
+      }
+    }
+  }
+
+  /// Takes the next request; false if there is none or the turn is to end.
+  public func take(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
+    guard !shouldStop, try ring.next(&chain) else { return false }
+    takenInTurn += 1
+    counters.value.deepest = max(counters.value.deepest, ring.depth)
+    if counters.takesTimes && batchStart == 0 { batchStart = Clock.monotonicNanoseconds }
+    return true
+  }
+
+  /// Hands the request back that starts with descriptor `head`: `written` of its bytes were written,
+  /// and `given` came from the driver.
+  public func complete(_ head: UInt16, written: UInt32, given: Int = 0) {
+    ring.complete(head, written: written)
+    counters.value.requests &+= 1
+    counters.value.bytes &+= UInt64(written) &+ UInt64(given)
+    if counters.takesTimes {
+      counters.value.addLatency(Clock.monotonicNanoseconds &- batchStart)
+    }
+  }
+
+  /// Tells the driver of what was handed back, if it wants to hear.
+  public func flush() {
+    batchStart = 0
+    guard ring.takeInterruptDecision() else { return }
+    counters.value.interrupts &+= 1
+    signals.requestsDone(queue: index)
+  }
+
+  /// Asks for a doorbell with the next request; true if one has come meanwhile.
+  public func awaitDoorbell() -> Bool { ring.awaitDoorbell() }
+}
+
+/// A queue's numbers over all its lives. Written by who has the queue, read when all threads ended.
+final class QueueCounters: @unchecked Sendable {
+  // Sound as Sendable: see above; turns follow one another with acquire and release.
+  var value = QueueStatistics()
+  let takesTimes: Bool
+
+  init(takesTimes: Bool) { self.takesTimes = takesTimes }
+}

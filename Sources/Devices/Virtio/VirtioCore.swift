@@ -1,0 +1,327 @@
+import Host
+import Memory
+import Synchronization
+
+/// What both transports share: status, features, queues, and the threads that serve them.
+///
+/// A reset that finds a queue at work doesn't wait: the status stays as it is until the last request
+/// is done (virtio 1.2, 2.1.2 and 2.4); drivers poll it.
+public final class VirtioCore: Sendable {
+  /// Bits of the device status (2.1).
+  public struct Status: OptionSet, Sendable {
+    /// As the register has them.
+    public let rawValue: UInt8
+    /// Takes bits as they are.
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+    /// The driver knows that it wants the device.
+    public static let acknowledge = Status(rawValue: 1)
+    /// It knows how to drive it.
+    public static let driver = Status(rawValue: 2)
+    /// It is ready.
+    public static let driverOK = Status(rawValue: 4)
+    /// Features are agreed on.
+    public static let featuresOK = Status(rawValue: 8)
+    /// The device can't go on without a reset.
+    public static let needsReset = Status(rawValue: 64)
+    /// The driver has given up.
+    public static let failed = Status(rawValue: 128)
+    static let drivers: Status = [.acknowledge, .driver, .driverOK, .featuresOK, .failed]
+  }
+
+  /// A queue's registers.
+  public struct QueueRegisters: Sendable {
+    /// The size that the driver chose; the largest one until then.
+    public var size: UInt16
+    /// Where the ring is.
+    public var addresses = VirtQueue.Addresses()
+    /// Whether the driver has enabled the queue.
+    public internal(set) var isEnabled = false
+    /// Whether a reset of this queue is under way.
+    public internal(set) var isResetting = false
+  }
+
+  private struct Queue {
+    let largestSize: UInt16
+    var registers: QueueRegisters
+    var active: ActiveQueue?
+    var isWatched = false
+
+    init(largestSize: UInt16) {
+      self.largestSize = largestSize
+      registers = QueueRegisters(size: largestSize)
+    }
+  }
+
+  private struct State {
+    var status: Status = []
+    var features: VirtioFeatures = []
+    var queues: [Queue]
+    var isResetting = false
+  }
+
+  /// The device.
+  public let device: any VirtioDevice
+  /// Its doorbells.
+  public let signals: VirtioSignals
+  /// What it offers.
+  public let offered: VirtioFeatures
+
+  private let memory: GuestMemory
+  private let loops: [WorkLoop]
+  private let ownLoops: [WorkLoop]
+  private let counters: [QueueCounters]
+  private let report: @Sendable (String) -> Void
+  private let mayUseMemory: Atomic<Bool>
+  private let state: Mutex<State>
+
+  /// What the machine gives to a virtio device.
+  public struct Surroundings: Sendable {
+    /// Guest memory.
+    public var memory: GuestMemory
+    /// Does the work of devices without threads of their own.
+    public var loop: WorkLoop
+    /// Whether requests are timed.
+    public var takesTimes: Bool
+    /// Gets a sentence when a driver broke a device.
+    public var report: @Sendable (String) -> Void
+
+    /// Takes all as they are.
+    public init(
+      memory: GuestMemory, loop: WorkLoop, takesTimes: Bool = false,
+      report: @escaping @Sendable (String) -> Void
+    ) {
+      self.memory = memory
+      self.loop = loop
+      self.takesTimes = takesTimes
+      self.report = report
+    }
+  }
+
+  /// Puts `device` between the machine and a transport that has `interrupts` and one of `doorbells`
+  /// for each queue.
+  init(
+    _ device: any VirtioDevice, _ surroundings: Surroundings, doorbells: [Doorbell],
+    interrupts: any VirtioInterrupts, mayUseMemory: Bool = true
+  ) throws(Errno) {
+    self.device = device
+    memory = surroundings.memory
+    report = surroundings.report
+    self.mayUseMemory = Atomic(mayUseMemory)
+    let sizes = device.queueSizes
+    offered = device.features.union(.common)
+    signals = VirtioSignals(doorbells: doorbells, interrupts: interrupts)
+    var own: [WorkLoop] = []
+    if device.hasOwnThreads {
+      for index in sizes.indices { try own.append(WorkLoop(name: "\(device.name).\(index)")) }
+    }
+    ownLoops = own
+    loops = own.isEmpty ? sizes.map { _ in surroundings.loop } : own
+    counters = sizes.map { _ in QueueCounters(takesTimes: surroundings.takesTimes) }
+    state = Mutex(State(queues: sizes.map(Queue.init)))
+    device.connect(to: signals)
+  }
+
+  /// Allows or forbids the device to use guest memory. What waits is done once it may.
+  func setMayUseMemory(_ mayUse: Bool) {
+    mayUseMemory.store(mayUse, ordering: .sequentiallyConsistent)
+    if mayUse { for index in 0..<queueCount { signals.wake(queue: index) } }
+  }
+
+  /// Ends all work, after the requests that it is at, and the device's own threads. The shared loop
+  /// is its owner's to end.
+  public func stop() {
+    state.withLock { state in
+      for queue in state.queues { _ = queue.active?.stop() }
+    }
+    for loop in ownLoops { loop.stop() }
+  }
+
+  /// What each queue did; known once all threads ended.
+  public var statistics: [QueueStatistics] { counters.map(\.value) }
+
+  // MARK: Registers
+
+  /// The device status.
+  public var status: Status { state.withLock { $0.status } }
+
+  /// How many queues there are.
+  public var queueCount: Int { counters.count }
+
+  /// Changes with the configuration space (2.5).
+  public var generation: UInt32 { signals.generation }
+
+  /// The features that the driver accepted, 32 at a time.
+  public func driverFeatures(_ select: UInt32) -> UInt32 {
+    guard select < 2 else { return 0 }
+    return UInt32(
+      truncatingIfNeeded: state.withLock { $0.features.rawValue } >> UInt64(32 * select))
+  }
+
+  /// Takes 32 of the driver's features. They can change until both sides agreed on them.
+  public func setDriverFeatures(_ value: UInt32, _ select: UInt32) {
+    guard select < 2 else { return }
+    state.withLock { state in
+      guard !state.status.contains(.featuresOK) else { return }
+      let shift = UInt64(32 * select)
+      let others = state.features.rawValue & ~(UInt64(UInt32.max) << shift)
+      state.features = VirtioFeatures(rawValue: others | UInt64(value) << shift)
+    }
+  }
+
+  /// The registers of queue `index` and its largest size; nil if there is no such queue.
+  public func queue(_ index: Int) -> (registers: QueueRegisters, largestSize: UInt16)? {
+    state.withLock { state in
+      guard state.queues.indices.contains(index) else { return nil }
+      return (state.queues[index].registers, state.queues[index].largestSize)
+    }
+  }
+
+  /// Changes the registers of queue `index`, which must not be enabled.
+  public func changeQueue(_ index: Int, _ change: (inout QueueRegisters) -> Void) {
+    state.withLock { state in
+      guard state.queues.indices.contains(index), !state.isResetting,
+        !state.queues[index].registers.isEnabled
+      else { return }
+      change(&state.queues[index].registers)
+    }
+  }
+
+  /// Rings the doorbell of queue `index`, for writes that no ioeventfd takes.
+  public func ring(queue index: Int) {
+    if index >= 0 && index < queueCount { signals.wake(queue: index) }
+  }
+
+  // MARK: Status
+
+  /// Takes what the driver writes to the device status: 0 resets.
+  public func writeStatus(_ value: UInt8) {
+    state.withLock { state in
+      guard !state.isResetting else { return }
+      guard value != 0 else { return beginReset(&state) }
+      var new = Status(rawValue: value).intersection(.drivers)
+      let before = state.status
+      if new.contains(.featuresOK), !before.contains(.featuresOK), !accepts(state.features) {
+        new.remove(.featuresOK)  // 2.2.2
+      }
+      // Bits go only by a reset (2.1.1).
+      state.status.formUnion(new)
+      if new.contains(.driverOK), !before.contains(.driverOK) { start(&state) }
+    }
+  }
+
+  private func accepts(_ features: VirtioFeatures) -> Bool {
+    features.isSubset(of: offered) && features.contains(.version1)
+  }
+
+  private func start(_ state: inout State) {
+    guard state.status.contains(.featuresOK) else {
+      return fail("the driver is ready without having agreed on features", &state)
+    }
+    signals.setDriverReady(true)
+    for index in state.queues.indices where state.queues[index].registers.isEnabled {
+      start(queue: index, &state)
+    }
+  }
+
+  /// Ends everything with a reason: the device needs a reset.
+  private func fail(_ reason: String, _ state: inout State) {
+    guard !state.status.contains(.needsReset) else { return }
+    state.status.insert(.needsReset)
+    signals.needsReset()
+    report("\(device.name): \(reason); it waits for a reset by the guest's driver")
+  }
+
+  // MARK: Queues
+
+  /// Enables queue `index` for good, or until it is reset.
+  public func enableQueue(_ index: Int) {
+    state.withLock { state in
+      guard state.queues.indices.contains(index), !state.isResetting,
+        !state.queues[index].registers.isEnabled, !state.queues[index].registers.isResetting
+      else { return }
+      state.queues[index].registers.isEnabled = true
+      if state.status.contains([.driverOK, .featuresOK]) { start(queue: index, &state) }
+    }
+  }
+
+  private func start(queue index: Int, _ state: inout State) {
+    guard !state.status.contains(.needsReset) else { return }
+    let registers = state.queues[index].registers
+    do throws(RingFault) {
+      guard registers.size <= state.queues[index].largestSize else {
+        throw RingFault(queue: index, .size(registers.size))
+      }
+      let ring = try VirtQueue(
+        index: index, size: registers.size, addresses: registers.addresses,
+        features: state.features, memory: memory)
+      state.queues[index].active = ActiveQueue(
+        ring, features: state.features, signals: signals, counters: counters[index])
+    } catch { return fail("\(error)", &state) }
+    do throws(Errno) {
+      if !state.queues[index].isWatched {
+        try loops[index].watch(signals.doorbells[index].event) { [weak self] in self?.serve(index) }
+        state.queues[index].isWatched = true
+      }
+    } catch { return fail("no thread for queue \(index): \(error)", &state) }
+    // There may be requests that came before the doorbell was of any use.
+    signals.wake(queue: index)
+  }
+
+  /// A turn of queue `index`, on its thread.
+  private func serve(_ index: Int) {
+    guard mayUseMemory.load(ordering: .sequentiallyConsistent) else { return }
+    let queue = state.withLock { state in
+      state.status.contains(.needsReset) ? nil : state.queues[index].active
+    }
+    guard let queue else { return }
+    let mustStop = queue.takeTurn {
+      queue.countDoorbell()
+      do throws(RingFault) {
+        try device.serve(queue)
+      } catch {
+        state.withLock { fail("\(error)", &$0) }
+      }
+    }
+    guard mustStop else { return }
+    state.withLock { state in
+      didStop(index, &state)
+      if state.isResetting { finishReset(&state) }
+    }
+  }
+
+  /// Resets queue `index` alone (2.6.1).
+  public func resetQueue(_ index: Int) {
+    state.withLock { state in
+      guard state.queues.indices.contains(index), !state.isResetting else { return }
+      state.queues[index].registers.isResetting = true
+      if state.queues[index].active?.stop() ?? true { didStop(index, &state) }
+    }
+  }
+
+  private func didStop(_ index: Int, _ state: inout State) {
+    if state.queues[index].active != nil { device.stopped(queue: index) }
+    state.queues[index].active = nil
+    state.queues[index].registers = QueueRegisters(size: state.queues[index].largestSize)
+  }
+
+  // MARK: Reset
+
+  private func beginReset(_ state: inout State) {
+    state.isResetting = true
+    signals.setDriverReady(false)
+    for index in state.queues.indices where state.queues[index].active?.stop() ?? true {
+      didStop(index, &state)
+    }
+    finishReset(&state)
+  }
+
+  /// Ends the reset if no queue is at work any more.
+  private func finishReset(_ state: inout State) {
+    guard state.queues.allSatisfy({ $0.active == nil }) else { return }
+    state.status = []
+    state.features = []
+    state.isResetting = false
+    signals.forget()
+    device.reset()
+  }
+}

@@ -1,0 +1,74 @@
+/// A virtio device apart from how a driver reaches it: PCI and MMIO are transports in front of it.
+///
+/// Registers are the VCPUs' threads' business, queues that of one worker thread each or of one for
+/// all. Both sides meet in what the device guards itself.
+public protocol VirtioDevice: AnyObject, Sendable {
+  /// The name that traces and tables show, such as `virtio-block`.
+  var name: StaticString { get }
+  /// The device type (virtio 1.2, chapter 5).
+  var type: UInt16 { get }
+  /// The features of its own that it offers; the transport adds the common ones.
+  var features: VirtioFeatures { get }
+  /// The largest size of each queue, a power of 2.
+  var queueSizes: [UInt16] { get }
+  /// Whether its work takes long enough for each queue to have a thread of its own.
+  var hasOwnThreads: Bool { get }
+
+  /// Learns how to ask for its queues' turn and how to say that its configuration changed. Called
+  /// once, before anything else.
+  func connect(to signals: VirtioSignals)
+
+  /// Reads `width` bytes (1, 2 or 4) of the configuration space at `offset`.
+  func readConfiguration(offset: UInt64, width: Int) -> UInt64
+  /// Writes `width` bytes there. What the driver may not write is dropped.
+  func writeConfiguration(offset: UInt64, width: Int, value: UInt64)
+
+  /// Does what there is to do for `queue`, on its thread: the driver rang, or the queue starts, or
+  /// the device woke it. Throws when the driver broke a rule.
+  func serve(_ queue: ActiveQueue) throws(RingFault)
+
+  /// Forgets what it has of queue `index`, which is not served any more. Called by any thread.
+  func stopped(queue index: Int)
+
+  /// Returns to where it was at first: the driver reset the device. No queue is served. Called by any
+  /// thread.
+  func reset()
+}
+
+extension VirtioDevice {
+  /// One thread with all others.
+  public var hasOwnThreads: Bool { false }
+  /// Asks for nothing.
+  public func connect(to signals: VirtioSignals) {}
+  /// No configuration space: zeros.
+  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 { 0 }
+  /// Nothing can be written.
+  public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {}
+  /// Keeps nothing of a queue.
+  public func stopped(queue index: Int) {}
+  /// Has nothing to forget.
+  public func reset() {}
+}
+
+/// The bytes of a configuration space, for devices whose own never change.
+struct VirtioConfigurationBytes: Sendable {
+  private var bytes: [UInt8]
+
+  init(count: Int) { bytes = [UInt8](repeating: 0, count: count) }
+
+  /// Puts `value` at `offset`, little-endian.
+  mutating func set<T: FixedWidthInteger>(_ value: T, at offset: Int) {
+    for index in 0..<MemoryLayout<T>.size {
+      bytes[offset + index] = UInt8(truncatingIfNeeded: value >> T(8 * index))
+    }
+  }
+
+  /// Reads `width` bytes at `offset`; behind the end are zeros.
+  func read(_ offset: UInt64, _ width: Int) -> UInt64 {
+    var value: UInt64 = 0
+    for index in 0..<UInt64(width) where offset &+ index < UInt64(bytes.count) {
+      value |= UInt64(bytes[Int(offset &+ index)]) << (8 * index)
+    }
+    return value
+  }
+}

@@ -1,0 +1,177 @@
+import Host
+import Synchronization
+
+/// Virtio over PCI (virtio 1.2, 4.1), modern only: one memory range with the common configuration,
+/// doorbells, ISR status and the device's configuration, found by capabilities.
+public final class VirtioPCI: Device {
+  /// Where each structure is in range 4; a page for each, so that doorbells have one alone.
+  enum Region {
+    static let common: UInt64 = 0x0000
+    static let isr: UInt64 = 0x1000
+    static let device: UInt64 = 0x2000
+    static let notify: UInt64 = 0x3000
+    static let size: UInt64 = 0x4000
+    /// Bytes between the doorbells of one queue and the next.
+    static let notifyStep: UInt64 = 4
+    static let bar = 4
+  }
+
+  private static let vendor: UInt16 = 0x1AF4
+  private static let firstDeviceID: UInt16 = 0x1040
+  private static let msixBAR = 1
+
+  /// The device behind it.
+  public let core: VirtioCore
+  /// What stands on the bus.
+  public var function: PCIFunction {
+    guard let function = functionBox.withLock({ $0 }) else { preconditionFailure("not made yet") }
+    return function
+  }
+
+  private let interrupts: VirtioPCIInterrupts
+  private let common: VirtioPCICommon
+  // Set once, in init: the function holds this object, and this object the function.
+  private let functionBox = Mutex<PCIFunction?>(nil)
+
+  /// Puts `device` on a slot of its own: a vector for each queue and one for changes of the
+  /// configuration, or the pin.
+  public init(
+    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform
+  ) throws(Errno) {
+    let count = device.queueSizes.count
+    let slot = try PCISlot(platform, vectors: count + 1)
+    interrupts = VirtioPCIInterrupts(slot, queueCount: count)
+    var doorbells: [Doorbell] = []
+    for index in 0..<count {
+      // Each queue has an address of its own, so the value doesn't matter (4.1.5.2).
+      let doorbell = try Doorbell(width: 2)
+      slot.connect(
+        doorbell, bar: Region.bar, offset: Region.notify + UInt64(index) * Region.notifyStep)
+      doorbells.append(doorbell)
+    }
+    core = try VirtioCore(
+      device, surroundings, doorbells: doorbells, interrupts: interrupts, mayUseMemory: false)
+    common = VirtioPCICommon(core, interrupts)
+    let function = PCIFunction(
+      name: device.name,
+      PCIIdentity(
+        vendor: Self.vendor, device: Self.firstDeviceID + device.type, revision: 1,
+        kind: Self.kind(device.type), subsystemVendor: Self.vendor,
+        subsystem: Self.firstDeviceID + device.type),
+      slot, bars: [PCIBAR(Region.bar, .memory64, size: Region.size, self)],
+      capabilities: VirtioPCICapabilities.all(window: VirtioPCIWindow(self)), hasPin: true,
+      msixBAR: Self.msixBAR, observer: self)
+    functionBox.withLock { $0 = function }
+  }
+
+  private static func kind(_ type: UInt16) -> PCIClass {
+    switch type {
+    case 1: .ethernet
+    case 2: .scsi
+    case 3: .communication
+    default: .other
+    }
+  }
+
+  /// The device's own name.
+  public var name: StaticString { core.device.name }
+  /// Registers have up to 32 bits; 64-bit ones are written in halves (4.1.3.1).
+  public var widestAccess: Int { 4 }
+
+  /// Answers a read in range 4.
+  public func read(offset: UInt64, width: Int) -> UInt64 {
+    switch offset {
+    case ..<Region.isr: common.read(offset, width)
+    // Reading takes the status and lowers the pin (4.1.4.5).
+    case Region.isr: UInt64(interrupts.takeStatus())
+    case Region.device..<Region.notify:
+      core.device.readConfiguration(offset: offset - Region.device, width: width)
+    default: 0
+    }
+  }
+
+  /// Takes a write there.
+  public func write(offset: UInt64, width: Int, value: UInt64) {
+    switch offset {
+    case ..<Region.isr: common.write(offset, width, value)
+    case Region.device..<Region.notify:
+      core.device.writeConfiguration(offset: offset - Region.device, width: width, value: value)
+    case Region.notify...:
+      core.ring(queue: Int((offset &- Region.notify) / Region.notifyStep))
+    default: break
+    }
+  }
+}
+
+extension VirtioPCI: PCIFunctionObserver {
+  /// Doorbells follow their range by themselves.
+  public func rangeDidMove(bar: Int, to place: BusAddress?) {}
+
+  /// Without bus mastering a function must leave memory alone.
+  public func busMasteringDidChange(_ isOn: Bool) { core.setMayUseMemory(isOn) }
+}
+
+/// ISR status, the pin, and which vector is for what.
+final class VirtioPCIInterrupts: VirtioInterrupts {
+  /// No vector (4.1.5.1.1.1).
+  static let noVector: UInt16 = 0xFFFF
+
+  private let slot: PCISlot
+  private let status = Mutex<UInt8>(0)
+  private let vectors: [Atomic16]
+  private let configurationVector = Atomic16()
+
+  /// A vector's number, which drivers write and queues' threads read.
+  private final class Atomic16: Sendable {
+    let value = Atomic<UInt16>(noVector)
+  }
+
+  init(_ slot: PCISlot, queueCount: Int) {
+    self.slot = slot
+    vectors = (0..<queueCount).map { _ in Atomic16() }
+  }
+
+  private func vector(_ queue: Int?) -> Atomic16? {
+    guard let queue else { return configurationVector }
+    return vectors.indices.contains(queue) ? vectors[queue] : nil
+  }
+
+  /// The vector of `queue`, or for nil that of configuration changes.
+  subscript(queue: Int?) -> UInt16 {
+    get { vector(queue)?.value.load(ordering: .relaxed) ?? Self.noVector }
+    set {
+      // A vector that isn't there reads back as none.
+      let isThere = Int(newValue) < slot.msix?.count ?? 0
+      vector(queue)?.value.store(isThere ? newValue : Self.noVector, ordering: .relaxed)
+    }
+  }
+
+  func signal(queue: Int) { tell(bit: 1, vectors[queue]) }
+
+  func signalConfiguration() { tell(bit: 2, configurationVector) }
+
+  private func tell(bit: UInt8, _ vector: Atomic16) {
+    if let msix = slot.msix, msix.isEnabled {
+      msix.raise(Int(vector.value.load(ordering: .relaxed)))
+    } else {
+      status.withLock { status in
+        status |= bit
+        slot.pin.set(true)
+      }
+    }
+  }
+
+  func takeStatus() -> UInt8 {
+    status.withLock { status in
+      defer { status = 0 }
+      slot.pin.set(false)
+      return status
+    }
+  }
+
+  func reset() {
+    _ = takeStatus()
+    for vector in vectors { vector.value.store(Self.noVector, ordering: .relaxed) }
+    configurationVector.value.store(Self.noVector, ordering: .relaxed)
+  }
+}

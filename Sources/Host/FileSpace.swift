@@ -1,0 +1,150 @@
+import CLinux
+import Glibc
+
+/// The space behind an open file: its length, its holes, and when it is safe from a power cut.
+extension FileDescriptor {
+  /// Returns when the file's contents are on stable storage. Corresponds to `fdatasync(2)`.
+  public func synchronizeData() throws(Errno) {
+    while fdatasync(number) != 0 {
+      if errno != EINTR { throw Errno.current }
+    }
+  }
+
+  /// Makes the file end after `length` bytes; what is new reads as zeros. Corresponds to
+  /// `ftruncate(2)`.
+  public func setLength(_ length: UInt64) throws(Errno) {
+    guard let length = off_t(exactly: length) else { throw Errno.fileTooLarge }
+    while ftruncate(number, length) != 0 {
+      if errno != EINTR { throw Errno.current }
+    }
+  }
+
+  /// Gives the host the space of a range back, which then reads as zeros; the length stays.
+  ///
+  /// Throws `EOPNOTSUPP` where the file system can't. Works on block devices too. Corresponds to
+  /// `fallocate(2)` with `FALLOC_FL_PUNCH_HOLE`.
+  public func punchHole(at offset: UInt64, count: UInt64) throws(Errno) {
+    try allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, count)
+  }
+
+  /// Makes a range read as zeros and keeps its space; the length stays.
+  ///
+  /// Throws `EOPNOTSUPP` where the file system can't. Corresponds to `fallocate(2)` with
+  /// `FALLOC_FL_ZERO_RANGE`.
+  public func zeroRange(at offset: UInt64, count: UInt64) throws(Errno) {
+    try allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, count)
+  }
+
+  /// Reserves the space of a range, and lengthens the file to its end. Corresponds to
+  /// `fallocate(2)`.
+  public func reserve(at offset: UInt64, count: UInt64) throws(Errno) {
+    try allocate(0, offset, count)
+  }
+
+  private func allocate(_ mode: Int32, _ offset: UInt64, _ count: UInt64) throws(Errno) {
+    guard let start = off_t(exactly: offset), let length = off_t(exactly: count) else {
+      throw Errno.fileTooLarge
+    }
+    while fallocate(number, mode, start, length) != 0 {
+      if errno != EINTR { throw Errno.current }
+    }
+  }
+
+  /// What is in a file from some place on.
+  public enum Extent: Equatable, Sendable {
+    /// Data up to an offset.
+    case data(until: UInt64)
+    /// A hole up to an offset: it reads as zeros and takes no space.
+    case hole(until: UInt64)
+  }
+
+  /// Whether there is data at `offset`, which is before the file's end, and up to where. All is data
+  /// where the file system doesn't tell. Corresponds to `lseek(2)` with `SEEK_DATA` and `SEEK_HOLE`.
+  public func extent(at offset: UInt64, length: UInt64) -> Extent {
+    guard let start = off_t(exactly: offset) else { return .data(until: length) }
+    let data = lseek(number, start, Int32(CLINUX_SEEK_DATA))
+    if data < 0 { return errno == ENXIO ? .hole(until: length) : .data(until: length) }
+    if data > start { return .hole(until: min(UInt64(data), length)) }
+    let hole = lseek(number, start, Int32(CLINUX_SEEK_HOLE))
+    return .data(until: hole <= start ? length : min(UInt64(hole), length))
+  }
+}
+
+/// A block device of the host's, such as a partition.
+extension FileDescriptor {
+  /// The size in bytes. Corresponds to `BLKGETSIZE64`.
+  public func blockDeviceSize() throws(Errno) -> UInt64 {
+    var size: UInt64 = 0
+    guard unsafe clinux_block_size(number, &size) == 0 else { throw Errno.current }
+    return size
+  }
+}
+
+/// Which file an open file is, whatever its name, and when it last changed.
+public struct FileIdentity: Hashable, Sendable {
+  /// The device that it is on. Corresponds to `st_dev`.
+  public let device: UInt64
+  /// Its number there. Corresponds to `st_ino`.
+  public let number: UInt64
+
+  /// What the file is.
+  public enum Kind: Sendable {
+    /// A regular file.
+    case regular
+    /// A directory.
+    case directory
+    /// A block device.
+    case blockDevice
+    /// Anything else.
+    case other
+  }
+}
+
+/// What the host knows of a file beside its contents. Corresponds to `struct stat`.
+public struct FileFacts: Equatable, Sendable {
+  /// Which file it is.
+  public let identity: FileIdentity
+  /// What it is.
+  public let kind: FileIdentity.Kind
+  /// How many bytes it has; 0 for a device.
+  public let length: UInt64
+  /// How many bytes of the host's disk it takes.
+  public let allocated: UInt64
+  /// When its contents last changed: seconds since 1970.
+  public let modified: Int64
+  /// The nanoseconds beside them.
+  public let modifiedNanoseconds: Int64
+}
+
+extension FileDescriptor {
+  /// What the host knows of the file. Corresponds to `fstat(2)`.
+  public func facts() throws(Errno) -> FileFacts {
+    var status = stat()
+    guard unsafe fstat(number, &status) == 0 else { throw Errno.current }
+    return FileFacts(status)
+  }
+}
+
+extension FileFacts {
+  /// What the host knows of the file called `path`. Corresponds to `stat(2)`.
+  public init(of path: String) throws(Errno) {
+    var status = stat()
+    guard unsafe stat(path, &status) == 0 else { throw Errno.current }
+    self.init(status)
+  }
+
+  init(_ status: stat) {
+    let kind: FileIdentity.Kind =
+      switch status.st_mode & S_IFMT {
+      case S_IFREG: .regular
+      case S_IFDIR: .directory
+      case S_IFBLK: .blockDevice
+      default: .other
+      }
+    self.init(
+      identity: FileIdentity(device: UInt64(status.st_dev), number: UInt64(status.st_ino)),
+      kind: kind, length: UInt64(max(0, status.st_size)),
+      allocated: UInt64(max(0, status.st_blocks)) * 512,
+      modified: Int64(status.st_mtim.tv_sec), modifiedNanoseconds: Int64(status.st_mtim.tv_nsec))
+  }
+}

@@ -1,0 +1,113 @@
+import Devices
+import Host
+import Memory
+
+/// The machine's virtio devices on both transports, and the threads that serve them.
+final class VirtioDevices {
+  /// A device on the MMIO bus.
+  struct Place {
+    let device: VirtioMMIO
+    let start: GuestAddress
+    let line: KVMInterruptLine
+  }
+
+  /// Those on PCI, in order.
+  private(set) var pci: [VirtioPCI] = []
+  /// Those on the MMIO bus, in order.
+  private(set) var mmio: [Place] = []
+  /// The balloon, if there is one.
+  private(set) var balloon: VirtioBalloon?
+
+  private var cores: [VirtioCore] = []
+  private let loop: WorkLoop?
+
+  /// Makes what `configuration` asks for. The virtio console prints to `console`.
+  init(
+    _ configuration: Configuration, _ platform: PCIPlatform, console: any ByteSink,
+    _ trace: TraceSinks?
+  ) throws(MachineError) {
+    let disks = configuration.disks.filter { $0.bus == .virtio || $0.bus == .mmio }
+    let wanted: [OptionalDevice] = [.entropy, .balloon, .console]
+    guard !disks.isEmpty || wanted.contains(where: configuration.devices.contains) else {
+      loop = nil
+      return
+    }
+    do throws(Errno) {
+      let loop = try WorkLoop(name: "virtio")
+      self.loop = loop
+      let surroundings = VirtioCore.Surroundings(
+        memory: platform.memory, loop: loop, takesTimes: configuration.observation != nil,
+        report: configuration.deviceTrouble ?? { _ in })
+      for disk in disks {
+        // A thread for each processor is the most that is of use; small guests want one queue.
+        let queues = disk.bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
+        let device = VirtioBlock(disk.store, serial: disk.serial, queueCount: queues)
+        if disk.bus == .mmio {
+          try addMMIO(device, surroundings, platform, trace)
+        } else {
+          try addPCI(device, surroundings, platform)
+        }
+      }
+      if configuration.devices.contains(.entropy) {
+        try addPCI(VirtioEntropy(), surroundings, platform)
+      }
+      if configuration.devices.contains(.balloon) {
+        let device = VirtioBalloon(memory: platform.memory, target: configuration.balloonTarget)
+        try addPCI(device, surroundings, platform)
+        balloon = device
+      }
+      if configuration.devices.contains(.console) {
+        try addPCI(VirtioConsole(sink: console), surroundings, platform)
+      }
+    } catch { throw .host("can't make the virtio devices: \(error)") }
+    guard mmio.count <= Layout.virtioInterrupts.count else {
+      throw .configuration(
+        "there is room for \(Layout.virtioInterrupts.count) disks with bus=mmio, not for "
+          + "\(mmio.count)")
+    }
+  }
+
+  /// A disk has no more queues than this.
+  private static let mostQueues = 8
+
+  private func addPCI(
+    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform
+  ) throws(Errno) {
+    let transport = try VirtioPCI(device, surroundings, platform)
+    pci.append(transport)
+    cores.append(transport.core)
+  }
+
+  private func addMMIO(
+    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform,
+    _ trace: TraceSinks?
+  ) throws(Errno) {
+    // One too many is refused when all are counted.
+    let index = min(mmio.count, Layout.virtioInterrupts.count - 1)
+    let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[index], trace: trace)
+    let transport = try VirtioMMIO(device, surroundings, line: line)
+    let start = Layout.virtioMMIO(index)
+    transport.connectDoorbells(at: start.value, platform.doorbells)
+    mmio.append(Place(device: transport, start: start, line: line))
+    cores.append(transport.core)
+  }
+
+  /// Ends all threads, after the request that each is at. The guest doesn't run any more.
+  func stop() {
+    for core in cores { core.stop() }
+    loop?.stop()
+  }
+
+  /// What the devices did; known once they have stopped.
+  var statistics: [DeviceStatistics] {
+    cores.map { DeviceStatistics(name: $0.device.name, queues: $0.statistics) }
+  }
+}
+
+/// What a device with queues did.
+public struct DeviceStatistics: Sendable {
+  /// The device's name.
+  public let name: StaticString
+  /// Its queues, by number.
+  public let queues: [QueueStatistics]
+}

@@ -1,0 +1,1 @@
+enum Qcow2Header { static let magic: [UInt8] = [0x51, 0x46, 0x49, 0xFB] }

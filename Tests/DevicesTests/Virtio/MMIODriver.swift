@@ -1,0 +1,129 @@
+// swift-format-ignore-file: NeverUseForceTry
+// Memory that isn't there is the test's own mistake.
+
+import Devices
+import Host
+import Memory
+import Synchronization
+import Testing
+
+/// An interrupt line that a test can wait at.
+final class WaitingLine: InterruptLine {
+  private let monitor = Monitor()
+  private let count = Mutex(0)
+  private let level = Mutex(false)
+
+  func set(_ isRaised: Bool) {
+    monitor.locked {
+      level.withLock { $0 = isRaised }
+      if isRaised { count.withLock { $0 += 1 } }
+      monitor.wakeAll()
+    }
+  }
+
+  var isRaised: Bool { level.withLock { $0 } }
+  var edges: Int { count.withLock { $0 } }
+}
+
+/// Waits until `condition` holds, by looking again and again; false after 30 seconds.
+func waitUntil(_ condition: () -> Bool) -> Bool {
+  let deadline = Clock.monotonicNanoseconds + 30_000_000_000
+  while !condition() {
+    if Clock.monotonicNanoseconds > deadline { return false }
+    HostThread.yield()
+  }
+  return true
+}
+
+/// A machine of memory, a work loop and one device on MMIO, with the driver's moves.
+final class MMIODriver {
+  let memory: GuestMemory
+  let loop: WorkLoop
+  let device: VirtioMMIO
+  let line = WaitingLine()
+  let reports = Reports()
+  private(set) var queues: [DriverQueue] = []
+  /// Free memory for buffers.
+  static let buffers: UInt64 = 0x20_0000
+
+  final class Reports: Sendable {
+    private let log = Mutex<[String]>([])
+    var all: [String] { log.withLock { $0 } }
+    func add(_ text: String) { log.withLock { $0.append(text) } }
+  }
+
+  init(_ virtio: any VirtioDevice, memory: GuestMemory? = nil, takesTimes: Bool = false) throws {
+    self.memory = try memory ?? GuestMemory(ramSize: 4 << 20)
+    loop = try WorkLoop(name: "test")
+    let reports = reports
+    device = try VirtioMMIO(
+      virtio,
+      .init(memory: self.memory, loop: loop, takesTimes: takesTimes) { reports.add($0) },
+      line: line)
+  }
+
+  /// Ends all threads.
+  func stop() {
+    device.core.stop()
+    loop.stop()
+  }
+
+  subscript(_ offset: UInt64) -> UInt32 {
+    get { UInt32(truncatingIfNeeded: device.read(offset: offset, width: 4)) }
+    set { device.write(offset: offset, width: 4, value: UInt64(newValue)) }
+  }
+
+  var status: UInt32 { self[0x70] }
+
+  /// Agrees on all that is offered but `without`, and puts queue n at n + 1 times 64 KiB.
+  func start(size: UInt16 = 16, without: VirtioFeatures = []) {
+    self[0x70] = 0
+    self[0x70] = 1
+    self[0x70] = 3
+    for select in UInt32(0)..<2 {
+      self[0x14] = select
+      self[0x24] = select
+      self[0x20] = self[0x10] & ~UInt32(truncatingIfNeeded: without.rawValue >> UInt64(32 * select))
+    }
+    self[0x70] = 11
+    queues = []
+    for index in device.core.device.queueSizes.indices { addQueue(index, size) }
+    self[0x70] = 15
+  }
+
+  @discardableResult
+  func addQueue(_ index: Int, _ size: UInt16) -> DriverQueue {
+    let base = UInt64(index + 1) << 16
+    try! memory.write([UInt8](repeating: 0, count: 65536).span, at: GuestAddress(base))
+    let queue = DriverQueue(memory, size: size, at: base)
+    setUp(index, size: UInt32(size), queue.addresses)
+    if index < queues.count { queues[index] = queue } else { queues.append(queue) }
+    return queue
+  }
+
+  func setUp(_ index: Int, size: UInt32, _ addresses: VirtQueue.Addresses) {
+    self[0x30] = UInt32(index)
+    self[0x38] = size
+    for (offset, address) in [
+      (0x80 as UInt64, addresses.descriptors), (0x90, addresses.available), (0xA0, addresses.used),
+    ] {
+      self[offset] = UInt32(truncatingIfNeeded: address)
+      self[offset + 4] = UInt32(truncatingIfNeeded: address >> 32)
+    }
+    self[0x44] = 1
+  }
+
+  func ring(_ queue: Int = 0) { self[0x50] = UInt32(queue) }
+
+  /// Rings, and returns the next request that comes back.
+  func complete(_ queue: Int = 0) throws -> (head: UInt32, written: UInt32) {
+    ring(queue)
+    return try next(queue)
+  }
+
+  func next(_ queue: Int = 0) throws -> (head: UInt32, written: UInt32) {
+    let ring = queues[queue]
+    #expect(waitUntil { ring.usedIndex != ring.nextUsed }, "nothing came back")
+    return try #require(ring.takeUsed())
+  }
+}

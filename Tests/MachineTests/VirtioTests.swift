@@ -1,0 +1,107 @@
+import Devices
+import Guests
+import Host
+import Machine
+import Memory
+import Storage
+import Synchronization
+import Testing
+import TestSupport
+
+/// A disk of bytes in memory.
+private final class RAMDisk: BlockStore {
+  private let contents: Mutex<[UInt8]>
+  let size: UInt64
+  var isReadOnly: Bool { false }
+
+  init(sectors: Int) {
+    contents = Mutex([UInt8](repeating: 0, count: sectors * 512))
+    size = UInt64(sectors) * 512
+  }
+
+  var bytes: [UInt8] { contents.withLock { $0 } }
+
+  func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+    var place = Int(offset)
+    for segment in segments {
+      contents.withLock {
+        segment.copy(from: $0.span.extracting(place..<place + segment.count), at: 0)
+      }
+      place += segment.count
+    }
+  }
+
+  func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+    var place = Int(offset)
+    for segment in segments {
+      var bytes = [UInt8](repeating: 0, count: segment.count)
+      var span = bytes.mutableSpan
+      segment.copy(to: &span, from: 0)
+      contents.withLock { $0.replaceSubrange(place..<place + bytes.count, with: bytes) }
+      place += bytes.count
+    }
+  }
+
+  func flush() throws(StorageError) {}
+  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
+  func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
+}
+
+@Suite("Virtio devices under KVM", .needsKVM)
+struct VirtioTests {
+  @Test("a guest writes and reads every sector of a disk, and its doorbells cost no exits")
+  func everySector() throws {
+    let guest = try #require(Guest.named("virtio-block"))
+    let disk = RAMDisk(sectors: 128)
+
+    let result = try run(guest.image, mode: guest.mode) {
+      $0.disks = [.init(disk, bus: .mmio)]
+      $0.observation = Observation()
+    }
+
+    #expect(result.outputText == "sectors: 128\nwritten\nread back, all right\n")
+    #expect(result.outcome.exitStatus == 1)
+    for sector in 0..<128 {
+      #expect(disk.bytes[sector * 512 + 504] == UInt8(sector), "sector \(sector)")
+    }
+    let statistics = try #require(result.machine.statistics)
+    let queue = try #require(statistics.devices.first?.queues.first)
+    #expect(queue.requests == 257)
+    #expect(statistics.exits.mmio.count < 30)
+  }
+
+  @Test("a driver that breaks the ring is told, and the machine goes on")
+  func broken() throws {
+    let log = Mutex<[String]>([])
+    // Sets queue 0 up with its descriptors where no memory is.
+    let driver: [(UInt32, UInt32)] = [
+      (0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x38, 8), (0x84, 0xFFFF), (0x44, 1), (0x70, 15),
+    ]
+    var code: [UInt8] = []
+    for (register, value) in driver {
+      code += [0xC7, 0x05]  // mov dword ptr [address], value
+      for word in [0xFEA0_0000 + register, value] {
+        code += [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: word >> $0) }
+      }
+    }
+    code += [0xA1, 0x70, 0, 0xA0, 0xFE]  // mov eax,[0xfea00070]
+    code += [0xE6, 0xF4]  // out 0xf4,al
+
+    let result = try run(code, mode: .protected) {
+      $0.disks = [.init(RAMDisk(sectors: 8), bus: .mmio)]
+      $0.deviceTrouble = { text in log.withLock { $0.append(text) } }
+    }
+
+    #expect(result.outcome.exitStatus == (79 << 1 | 1) & 0xFF)
+    #expect(log.withLock { $0 }.first?.contains("the ring at 0xffff00000000 is not all in") == true)
+  }
+
+  @Test("more disks on MMIO than there are interrupts are refused")
+  func tooMany() throws {
+    #expect(throws: MachineError.self) {
+      try run(TestGuest.halt) {
+        $0.disks = (0..<6).map { _ in .init(RAMDisk(sectors: 8), bus: .mmio) }
+      }
+    }
+  }
+}

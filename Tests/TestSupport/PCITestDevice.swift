@@ -1,0 +1,69 @@
+import Devices
+import Host
+import Memory
+import Synchronization
+
+/// A PCI function for tests: 4 KiB of registers in memory (BAR 0), the same at 16 ports (BAR 2),
+/// 64 KiB of anything with a 64-bit address (BAR 4), MSI-X (BAR 1) and a pin.
+///
+/// Registers of 32 bits: at 0 a scratch register, at 4 raises the vector written, at 8 sets the pin to
+/// what is written, at 12 counts writes that reached it, which a doorbell keeps away.
+public final class PCITestDevice: Device {
+  /// The name that traces and tables show.
+  public var name: StaticString { "pci-test" }
+  /// Takes up to four bytes in one piece.
+  public var widestAccess: Int { 4 }
+
+  /// Its side of the bus.
+  public let slot: PCISlot
+  private let scratch = Atomic<UInt32>(0)
+  private let rings = Atomic<UInt32>(0)
+
+  /// The number of its vectors.
+  public static let vectors = 3
+  /// Its identity: what QEMU's pci-testdev has.
+  public static let identity = PCIIdentity(
+    vendor: 0x1B36, device: 0x0005, revision: 1, kind: .other, subsystemVendor: 0x1AF4,
+    subsystem: 0x1100)
+
+  private init(_ slot: PCISlot) { self.slot = slot }
+
+  /// Makes the function with its device.
+  public static func make(
+    _ platform: PCIPlatform, observer: (any PCIFunctionObserver)? = nil
+  ) throws(Errno) -> (device: PCITestDevice, function: PCIFunction) {
+    let device = PCITestDevice(try PCISlot(platform, vectors: vectors))
+    let bars = [
+      PCIBAR(0, .memory32, size: 4096, device), PCIBAR(2, .port, size: 16, device),
+      PCIBAR(4, .memory64, size: 65536, isPrefetchable: true, device),
+    ]
+    let vendor = PCICapability(
+      id: PCICapability.vendorSpecificID, body: [6, 0xAA, 0x00, 0x00], writable: [0, 0, 0xF0])
+    let function = PCIFunction(
+      name: "pci-test", identity, device.slot, bars: bars, capabilities: [vendor], hasPin: true,
+      observer: observer)
+    return (device, function)
+  }
+
+  /// Answers from the register at `offset`.
+  public func read(offset: UInt64, width: Int) -> UInt64 {
+    let word: UInt32 =
+      switch offset & ~3 {
+      case 0: scratch.load(ordering: .relaxed)
+      case 12: rings.load(ordering: .relaxed)
+      default: 0
+      }
+    return UInt64(word) >> ((offset & 3) * 8) & UInt64.max >> UInt64(clamping: 64 - width * 8)
+  }
+
+  /// Does what the register at `offset` says.
+  public func write(offset: UInt64, width: Int, value: UInt64) {
+    switch offset {
+    case 0: scratch.store(UInt32(truncatingIfNeeded: value), ordering: .relaxed)
+    case 4: slot.msix?.raise(Int(value & 0xFFFF_FFFF))
+    case 8: slot.pin.set(value != 0)
+    case 12: rings.add(1, ordering: .relaxed)
+    default: break
+    }
+  }
+}
