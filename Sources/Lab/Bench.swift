@@ -29,17 +29,16 @@ final class Bench {
   /// Its runs are all on the calling thread, which ends with `close()`.
   init(
     _ image: [UInt8], ramSize: UInt64 = 8 << 20, cr4: UInt64 = 0, seconds: Int = 20,
-    what: String = "the guest", hasIRQChip: Bool = false,
-    prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.oneSlot
+    what: String = "the guest", roms: [(start: GuestAddress, contents: [UInt8])] = [],
+    prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
   ) throws(LabError) {
     let system = try kvm { () throws(KVMError) in try System() }
     vm = try kvm { () throws(KVMError) in try system.makeVM() }
-    memory = try host { () throws(Errno) in try GuestMemory(ramSize: ramSize) }
+    memory = try host { () throws(Errno) in try GuestMemory(ramSize: ramSize, roms: roms) }
     let (vm, memory) = (vm, memory)
     try kvm { () throws(KVMError) in
       try vm.setIdentityMapAddress(0xFEFF_C000)
       try vm.setTSSAddress(0xFEFF_D000)
-      if hasIRQChip { try vm.makeIRQChip() }
     }
     try prepare(vm, memory)
     let vcpu = try kvm { () throws(KVMError) in
@@ -59,9 +58,13 @@ final class Bench {
 
   deinit { alarm.cancel() }
 
-  /// Gives the VM all its RAM in slot 0.
-  static func oneSlot(_ vm: VM, _ memory: GuestMemory) throws(LabError) {
-    try kvm { () throws(KVMError) in try vm.setMemory(slot: 0, memory.regions[0]) }
+  /// Gives the VM each region of memory as a slot.
+  static func allSlots(_ vm: VM, _ memory: GuestMemory) throws(LabError) {
+    try kvm { () throws(KVMError) in
+      for (slot, region) in memory.regions.enumerated() {
+        try vm.setMemory(slot: UInt32(slot), region)
+      }
+    }
   }
 
   // MARK: Tables

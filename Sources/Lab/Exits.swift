@@ -61,7 +61,7 @@ private struct Exits {
   ) throws(LabError) -> Row {
     let bench = try Bench(kit.image, seconds: 10, what: "'\(probe.name)'") {
       (vm: VM, memory: GuestMemory) throws(LabError) in
-      try Bench.oneSlot(vm, memory)
+      try Bench.allSlots(vm, memory)
       if filtersMSRs {
         try kvm { () throws(KVMError) in try vm.enable(.userSpaceMSR, MSRExit.mask) }
       }

@@ -108,7 +108,7 @@ private struct TLB {
     ) { (vm: VM, memory: GuestMemory) throws(LabError) in
       let mapping = memory.regions[0].mapping
       mapping.adviseHugePages(from: hostIsHuge ? Int(dataStart) : mapping.count)
-      try Bench.oneSlot(vm, memory)
+      try Bench.allSlots(vm, memory)
     }
     // PDPT entries 1 and 2: a directory with tables of 4 KiB pages, and one with pages of 2 MiB.
     let open: UInt64 = 7

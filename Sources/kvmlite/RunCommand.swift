@@ -112,7 +112,8 @@ struct RunCommand: ParsableCommand {
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
       initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
       disks: disk, commandLine: append,
-      cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats, walks: walk,
+      cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
+      walks: walk,
       timeLimit: timeout,
       reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())

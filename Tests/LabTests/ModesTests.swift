@@ -136,6 +136,41 @@ struct ModesTests {
     if emulatesRing0 { #expect(try report.number("stale/ring 0") == 0) }
   }
 
+  @Test("slots: what leaves, which pages were written, and a balloon that gives memory back")
+  func slots() throws {
+    let report = try run("slots")
+    for (kind, exit) in [
+      ("RAM read", "none"), ("RAM write", "none"), ("ROM read", "none"), ("ROM write", "MMIO"),
+      ("hole read", "MMIO"), ("hole write", "MMIO"),
+    ] { #expect(try report.string("exit/" + kind) == exit, "\(kind)") }
+    #expect(try report.number("phases_right") == 12)
+    #expect(try report.number("dirty_total") == 40 + 11 * 41)
+    if !emulatesRing0 {
+      #expect(try report.number("exits_with_log") > report.number("exits_without_log"))
+    }
+    #expect(try report.number("resident/touched") - report.number("resident/start") == 2048 << 12)
+    #expect(
+      try report.number("resident/touched") - report.number("resident/ballooned") == 1536 << 12)
+    #expect(try report.flag("ballooned_page_is_zero"))
+    #expect(try report.number("balloon_exits") == 1536)
+  }
+
+  @Test("slots: counts the pages of a student's guest")
+  func slotsExercise() throws {
+    let right: [UInt8] = [
+      0xBB, 0x00, 0x00, 0x10, 0x00,  // 00: mov ebx,0x100000
+      0xB9, 0x0A, 0x00, 0x00, 0x00,  // 05: mov ecx,0xa
+      0x88, 0x03,  //                   0a: mov [rbx],al
+      0x81, 0xC3, 0x00, 0x10, 0, 0,  // 0c: add ebx,0x1000
+      0xFF, 0xC9,  //                   12: dec ecx
+      0x75, 0xF4,  //                   14: jne 0xa
+      0xF4,  //                         16: hlt
+    ]
+    let slots = try #require(Experiment.named("slots"))
+    #expect(try slots.grade(guest: right)?.isPerfect == true)
+    #expect(try slots.grade(guest: [0xF4])?.points == 1)
+  }
+
   private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
 
   @Test("that never end are told to leave, and said to")
