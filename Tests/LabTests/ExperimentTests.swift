@@ -3,8 +3,8 @@ import Testing
 
 @testable import Lab
 
-@Suite("The lab's probes", .needsKVM)
-struct ModesTests {
+@Suite("The lab's experiments", .needsKVM)
+struct ExperimentTests {
   @Test("modes: all trap in user mode and ring 3; in ring 0 three reach user space")
   func modes() throws {
     let report = try run("modes")
@@ -169,6 +169,39 @@ struct ModesTests {
     let slots = try #require(Experiment.named("slots"))
     #expect(try slots.grade(guest: right)?.isPerfect == true)
     #expect(try slots.grade(guest: [0xF4])?.points == 1)
+  }
+
+  @Test("shadow: agrees with the guest's tables under random changes; each reason is counted")
+  func shadow() throws {
+    let report = try run("shadow")
+    #expect(try report.number("mismatches/shadow") == 0)
+    #expect(try report.number("mismatches/own") == 0)
+    #expect(try report.number("disagreements") == 0)
+    #expect(try report.number("checks") == report.number("user_exits/shadow"))
+    #expect(try report.number("table_writes") == report.number("stores"))
+    #expect(try report.number("guest_faults") == report.number("model_faults"))
+    #expect(try report.number("fills") > 50)
+    // Every exit has a reason: a root is a write and a read of a port.
+    let reasons = try ["table_writes", "fills", "upgrades", "guest_faults"].map(report.number)
+    #expect(
+      try report.number("user_exits/shadow")
+        == reasons.reduce(0, +) + 2 * report.number("root_loads"))
+    #expect(try report.number("user_exits/own") == 0)
+  }
+
+  @Test("shadow: a kernel in ring 3 runs by trap and emulate, but for POPF")
+  func deprivileged() throws {
+    let kernel = try Deprivileged()
+    #expect(
+      kernel.traps.map(\.instruction) == [
+        "CLI", "MOV RAX,CR3", "MOV CR3,RAX", "MOV RAX,CR3", "RDMSR EFER", "OUT 0xE9", "IN 0xE9",
+        "STI", "HLT",
+      ])
+    #expect(kernel.results.prefix(4) == [0x99000, 0x123000, 0xD01, 0xE9])
+    #expect(kernel.results[4] & 3 == 3)
+    #expect(kernel.cpu.output == [UInt8(ascii: "!")])
+    // It turned interrupts off by POPF, and nobody was told.
+    #expect(kernel.cpu.interruptsAreOn)
   }
 
   private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
