@@ -220,8 +220,8 @@ private struct Critical {
     }
     if popfIsSilent == true {
       report.text(
-        "POPF is the worst of them: in ring 3 it ran, and the interrupt flag that it was to set stayed "
-          + "as it was. No trap, no error: a kernel run that way believes that its interrupts are on."
+        "POPF is the worst of them: in ring 3 it ran, and the interrupt flag that it was to change stayed "
+          + "as it was. No trap, no error: a kernel run that way believes what isn't so."
       )
     }
     report.note("leaks", .list(leaks.map { .text($0) }))
@@ -234,12 +234,17 @@ private struct Critical {
           + "mended by any hypervisor.")
     }
     report.text(
-      "Did hardware virtualization mend this by trapping them? In ring 0, \(leaving.count) of "
-        + "\(rows.count) left the guest"
-        + (leaving.isEmpty ? "." : ": \(leaving.joined(separator: ", ")).")
-        + " It need not trap them: the guest has a ring 0, descriptor tables and flags of its own, so "
-        + "what these instructions tell is the truth about the guest.")
-    report.note("ring0_leaves", .list(leaving.map { .text($0) }))
+      report.emulatesRing0
+        ? "What hardware virtualization traps of them is n/a here, for this back end emulates ring 0: run "
+          + "the experiment on a host with AMD-V or VT-x (docs/hosts.md has one in software)."
+        : "Did hardware virtualization mend this by trapping them? In ring 0, \(leaving.count) of "
+          + "\(rows.count) left the guest"
+          + (leaving.isEmpty ? "." : ": \(leaving.joined(separator: ", ")).")
+          + " It need not trap them: the guest has a ring 0, descriptor tables and flags of its own, "
+          + "so what these instructions tell is the truth about the guest.")
+    report.note(
+      "ring0_leaves",
+      report.emulatesRing0 ? .text(Table.notMeasured) : .list(leaving.map { .text($0) }))
     report.note("umip", noUMIP == nil)
     report.text(
       "Slides say that ten such instructions exist and that hardware virtualization traps them all; "
@@ -275,6 +280,7 @@ private struct Critical {
       .set(leaks))
     report.ask(
       "theorem", "Is every sensitive instruction privileged (UMIP off)?", .flag(plain.isEmpty))
+    guard !report.emulatesRing0 else { return }
     report.ask(
       "hardware-traps", "Which of these instructions leave the guest when its ring 0 runs them?",
       .set(leaving))

@@ -13,7 +13,7 @@ public enum HTMLReport {
     for block in report.blocks {
       switch block {
       case .heading(let text): lines.append("<h2>\(Markup.xml(text))</h2>")
-      case .text(let text): lines.append("<p>\(Markup.xml(text))</p>")
+      case .text(let text): lines.append("<p>\(Markup.html(text))</p>")
       case .table(let table): lines += self.lines(of: table)
       case .picture(let picture):
         lines += [
@@ -48,7 +48,7 @@ public enum HTMLReport {
     lines += ["<thead>" + row(table.columns.map(\.title), "th") + "</thead>", "<tbody>"]
     lines += table.rows.map { row($0, "td") }
     lines += ["</tbody>", "</table>"]
-    return lines + table.notes.map { "<p class=\"note\">\(Markup.xml($0))</p>" }
+    return lines + table.notes.map { "<p class=\"note\">\(Markup.html($0))</p>" }
   }
 
   private static let style = """
@@ -56,7 +56,7 @@ public enum HTMLReport {
     h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}
     .back-end{background:#f3f3f3;padding:.6rem 1rem}.note{font-size:.85rem;margin:.2rem 0}
     table{border-collapse:collapse;font-size:.85rem;margin:1rem 0}
-    caption{text-align:left;padding:.3rem 0;font-style:italic}
+    caption{text-align:left;white-space:nowrap;padding:.3rem 0;font-style:italic}
     th,td{text-align:left;padding:.2rem .7rem;border-bottom:1px solid #ddd;vertical-align:top}
     .number{text-align:right;font-variant-numeric:tabular-nums}
     figure{margin:1.5rem 0}svg{max-width:100%;height:auto}

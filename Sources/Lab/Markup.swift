@@ -18,6 +18,16 @@ enum Markup {
     return result
   }
 
+  /// `text` in HTML, with what is between backquotes as code.
+  static func html(_ text: String) -> String {
+    let parts = text.split(separator: "`", omittingEmptySubsequences: false)
+    // An odd number of backquotes encloses nothing.
+    guard parts.count % 2 == 1 else { return xml(text) }
+    return parts.enumerated().map { index, part in
+      index % 2 == 1 ? "<code>\(xml(String(part)))</code>" : xml(String(part))
+    }.joined()
+  }
+
   /// `text` as a JSON string.
   static func json(_ text: String) -> String {
     var result = "\""

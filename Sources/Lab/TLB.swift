@@ -338,7 +338,9 @@ private struct TLB {
     for (index, row) in rows.enumerated() {
       let y = 40 + Double(index) * 44
       picture.label(12, y + 14, "guest \(row.guestSize), host \(row.hostSize)")
-      picture.label(12, y + 29, "\(row.nested) references nested", size: 11, fill: "#666")
+      let references = isNested == false ? row.shadow : row.nested
+      let kind = isNested == false ? "shadow" : "nested"
+      picture.label(12, y + 29, "\(references) references, \(kind)", size: 11, fill: "#666")
       let width = max(2, row.cycles / most * 440)
       picture.rectangle(220, y, width, 30, fill: Picture.colours[index])
       picture.label(228 + width, y + 20, decimal(row.cycles, 1))
