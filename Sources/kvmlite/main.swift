@@ -12,7 +12,7 @@ struct KVMLite: ParsableCommand {
       Without an image the built-in hello guest runs.
       """,
     subcommands: [
-      RunCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
+      RunCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self, DiskCommand.self,
       TimelineCommand.self,
     ],
     defaultSubcommand: RunCommand.self)

@@ -18,7 +18,7 @@ struct GuestRunTests {
     let scratch = try guest.diskSize.map(ScratchDisk.init)
     var options = DiskImage.Options()
     options.format = .raw
-    let store = try scratch.map { try DiskImage.open($0.path, options) }
+    let store = try scratch.map { try DiskImage.open($0.path, options).store }
     return try MachineTests.run(guest.image, mode: guest.format == .flat ? guest.mode : nil) {
       if let store { $0.disks = [.init(store, bus: .ide)] }
       $0.vcpuCount = cpus ?? guest.cpus
