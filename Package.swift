@@ -50,7 +50,7 @@ let package = Package(
       dependencies: ["KVM", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
     .target(
-      name: "Lab", dependencies: ["Machine", "Guests", "KVM", "Memory", "Host"],
+      name: "Lab", dependencies: ["Machine", "Guests", "Storage", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",

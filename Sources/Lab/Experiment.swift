@@ -36,5 +36,5 @@ public struct Experiment: Sendable {
   public static func named(_ name: String) -> Experiment? { all.first { $0.name == name } }
 
   /// All experiments, in the order of the course.
-  public static let all: [Experiment] = [modes, critical, exits, twoStage, shadow, tlb, slots]
+  public static let all: [Experiment] = [modes, critical, exits, twoStage, shadow, tlb, slots, cow]
 }

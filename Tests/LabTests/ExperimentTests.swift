@@ -204,6 +204,19 @@ struct ExperimentTests {
     #expect(kernel.cpu.interruptsAreOn)
   }
 
+  @Test("cow: overlays hold what was written, the base nothing new, and no guest sees another's")
+  func copyOnWrite() throws {
+    let report = try run("cow")
+    #expect(try report.flag("base_same"))
+    for machine in ["A", "B", "C"] {
+      #expect(try report.number("wrong_sectors/" + machine) == 0)
+      #expect(try report.flag("owned_as_written/" + machine))
+      #expect(try report.flag("saw_base/" + machine))
+      #expect(try report.number("owned/" + machine) > 1)
+    }
+    #expect(try report.number("stored_bytes") < 3 * 4 << 20)
+  }
+
   private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
 
   @Test("that never end are told to leave, and said to")
