@@ -55,7 +55,7 @@ private struct Critical {
         Row(
           name: probe.name,
           kind: Self.controlSensitive.contains(probe.name) ? .control : .behaviour,
-          host: try plain.runOnHost(probe), user: try plain.run(probe, .user, baseline: nil),
+          host: plain.runOnHost(probe), user: try plain.run(probe, .user, baseline: nil),
           userWithUMIP: try guarded?.run(probe, .user, baseline: nil), kernel: kernel))
     }
   }

@@ -32,7 +32,7 @@ private struct Modes {
       }
       rows.append(
         Row(
-          name: probe.name, host: try runner.runOnHost(probe).outcome,
+          name: probe.name, host: runner.runOnHost(probe).outcome,
           user: try runner.run(probe, .user, baseline: nil).outcome, kernel: kernel))
     }
   }

@@ -201,10 +201,14 @@ struct ProbeRunner {
     }
   }
 
-  /// Runs `probe` in this host's user mode.
-  func runOnHost(_ probe: Probe) throws(LabError) -> (outcome: ProbeOutcome, scratch: [UInt64]) {
-    let result = try host { () throws(Errno) in
-      try UserMode.run(kit.image, entry: probe.offset, scratch: [])
+  /// Runs `probe` in this host's user mode; `n/a` with the reason where the host does not let it.
+  func runOnHost(_ probe: Probe) -> (outcome: ProbeOutcome, scratch: [UInt64]) {
+    let result: (end: UserMode.End, scratch: [UInt64])
+    do throws(Errno) {
+      result = try UserMode.run(kit.image, entry: probe.offset, scratch: [])
+    } catch {
+      // Some hosts allow no code that wasn't in a file.
+      return (.other("\(Table.notMeasured): \(error.name)"), [UInt64](repeating: 0, count: 8))
     }
     let outcome: ProbeOutcome =
       switch result.end {
