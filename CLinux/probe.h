@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -85,9 +86,17 @@ static inline int clinux_probe_run(const uint8_t *image, unsigned long size, uin
   probe->code = (uint64_t)code;
   pid_t child = mprotect(code, size, PROT_READ | PROT_EXEC) < 0 ? -1 : fork();
   if (child == 0) clinux_probe_child(probe, entry);
+  // Not for ever: a kernel that code made stumble may not even be able to end the child.
   int status = 0;
-  while (child > 0 && waitpid(child, &status, 0) < 0)
-    if (errno != EINTR) break;
+  struct timespec pause = {.tv_nsec = 200000};
+  for (int turns = 0; child > 0 && waitpid(child, &status, WNOHANG) == 0; turns++) {
+    if (turns == 35000) {
+      kill(child, SIGKILL);
+      status = SIGKILL;
+      break;
+    }
+    nanosleep(&pause, 0);
+  }
   probe->status = status;
   *result = *probe;
   munmap(code, size);

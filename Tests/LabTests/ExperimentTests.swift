@@ -36,10 +36,11 @@ struct ExperimentTests {
     let ofUMIP = ["SGDT", "SIDT", "SLDT", "STR", "SMSW"]
     #expect(report.fact("critical") == list(names.filter { $0 != "INT n" }))
     if try report.flag("umip") {
-      for name in ofUMIP { #expect(try report.string("ring3_umip/" + name) == "#GP(0)", "\(name)") }
-      #expect(
-        report.fact("critical_umip") == list(names.filter { $0 != "INT n" && !ofUMIP.contains($0) })
-      )
+      // Where KVM stands in for a processor without UMIP, it can't catch SMSW.
+      for name in ofUMIP where name != "SMSW" {
+        #expect(try report.string("ring3_umip/" + name) == "#GP(0)", "\(name)")
+      }
+      #expect(try report.string("ring3_umip/POPF") == "runs")
     } else {
       #expect(try report.string("ring3_umip/SGDT") == "n/a")
     }
@@ -145,7 +146,8 @@ struct ExperimentTests {
     ] { #expect(try report.string("exit/" + kind) == exit, "\(kind)") }
     #expect(try report.number("phases_right") == 12)
     #expect(try report.number("dirty_total") == 40 + 11 * 41)
-    if !emulatesRing0 {
+    // VT-x keeps the log in the processor, the emulator in software; AMD-V takes a fault each.
+    if report.backEnd?.name == "kvm_amd" {
       #expect(try report.number("exits_with_log") > report.number("exits_without_log"))
     }
     #expect(try report.number("resident/touched") - report.number("resident/start") == 2048 << 12)
