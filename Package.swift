@@ -23,7 +23,8 @@ let package = Package(
     .library(
       name: "KVMLite",
       targets: [
-        "Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage", "KVM", "Memory", "Host",
+        "Lab", "Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage", "KVM", "Memory",
+        "Host",
       ]),
   ],
   dependencies: [
@@ -38,7 +39,8 @@ let package = Package(
     .systemLibrary(
       name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
-    // Arrows point one way: kvmlite -> Machine -> {KVM, VhostUser -> Devices -> Storage, Boot, ACPI} -> Memory -> Host
+    // Arrows point one way:
+    // kvmlite -> Lab -> Machine -> {KVM, VhostUser -> Devices -> Storage, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
@@ -54,10 +56,14 @@ let package = Package(
       name: "Machine",
       dependencies: ["KVM", "VhostUser", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
+    .target(
+      name: "Lab", dependencies: ["Machine", "Guests", "Storage", "KVM", "Memory", "Host"],
+      swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
       dependencies: [
-        "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
+        "Lab", "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory",
+        "Host",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -68,7 +74,7 @@ let package = Package(
     // Its path is the guests' folder, so that SwiftPM notices when a guest comes or goes.
     .plugin(
       name: "AssembleGuests", capability: .buildTool(), dependencies: ["assemble-guests"],
-      path: "guest-asm", exclude: ["README.md", "include"], sources: ["plugin"]),
+      path: "guest-asm", exclude: ["README.md", "include", "lab"], sources: ["plugin"]),
     .executableTarget(name: "assemble-guests", swiftSettings: settings),
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
@@ -83,7 +89,8 @@ let package = Package(
       name: "ACPITests", dependencies: ["ACPI", "Memory", "TestSupport"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
     .testTarget(
-      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
+      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Memory", "Host"],
+      swiftSettings: settings),
     .testTarget(
       name: "DocsTests",
       dependencies: ["Machine", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"],
@@ -124,6 +131,9 @@ let package = Package(
       dependencies: [
         "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host", "TestSupport",
       ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "LabTests", dependencies: ["Lab", "Guests", "KVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
       name: "CommandTests", dependencies: ["Guests", "TestSupport"], swiftSettings: settings),

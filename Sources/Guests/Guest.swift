@@ -38,6 +38,8 @@ public struct Guest: Sendable, CustomStringConvertible {
   /// Of a benchmark, how many operations it measures: exits, or bytes of repeated I/O. 0 is the
   /// benchmark that does nothing, whose time is to be taken off the others'.
   public let operations: Int?
+  /// The lab's experiment that it belongs to: it needs the lab around it to mean anything.
+  public let experiment: String?
 
   private let inputText: String
   private let hex: String
@@ -45,8 +47,7 @@ public struct Guest: Sendable, CustomStringConvertible {
   init(
     name: String, summary: String, mode: CPUMode, format: Format, cpus: Int, options: [String],
     diskSize: Int?, inputText: String, expectedOutput: OutputPattern, expectedStatus: Int,
-    operations: Int?,
-    hex: String
+    operations: Int?, experiment: String?, hex: String
   ) {
     self.name = name
     self.summary = summary
@@ -59,6 +60,7 @@ public struct Guest: Sendable, CustomStringConvertible {
     self.expectedOutput = expectedOutput
     self.expectedStatus = expectedStatus
     self.operations = operations
+    self.experiment = experiment
     self.hex = hex
   }
 

@@ -136,6 +136,29 @@ public final class GuestMemory: Sendable {
     throw OutOfBounds(address: address, count: count)
   }
 
+  /// Where an address of the guest is in this process.
+  public struct Location: Equatable, Sendable {
+    /// Which of `regions`: the number of the memory slot that kvmlite gives it.
+    public let region: Int
+    /// How far from the region's start, in bytes.
+    public let offset: UInt64
+    /// The address in this process, as a number to show.
+    public let hostAddress: UInt64
+  }
+
+  /// Where `address` is in this process; nil where there is no memory.
+  public func location(of address: GuestAddress) -> Location? {
+    for index in regions.indices where regions[index].start <= address {
+      let region = regions[index]
+      let offset = address.value - region.start.value
+      guard offset < region.count else { continue }
+      // Only the number is handed out.
+      let base = unsafe UInt64(UInt(bitPattern: region.mapping.base))
+      return Location(region: index, offset: offset, hostAddress: base + offset)
+    }
+    return nil
+  }
+
   /// Gives the host back the whole pages of RAM among `count` bytes from `address` on, which the
   /// guest doesn't need: they read as zeros after that. Returns how many bytes those were.
   @discardableResult

@@ -14,6 +14,8 @@ struct Header {
   var expect: [Piece]
   var status: Int
   var operations: Int?
+  /// The lab's experiment that it belongs to; such a guest prints nothing and ends as the lab says.
+  var experiment: String?
 
   enum Mode: String, CaseIterable { case real, protected, long }
 
@@ -37,7 +39,7 @@ struct Header {
   /// Reads the header of the guest called `name` from its source's text.
   init(name: String, source: String) throws(Malformed) {
     let known = [
-      "mode", "format", "cpus", "options", "disk", "input", "expect", "status", "operations",
+      "mode", "format", "cpus", "options", "disk", "input", "expect", "status", "operations", "lab",
     ]
     var summary: String?
     var values: [String: (text: String, line: Int)] = [:]
@@ -119,8 +121,10 @@ struct Header {
         input += text
       }
     }
-    expect = try Self.unquote(try required("expect"))
-    status = try decimal("status", try required("status"))
+    experiment = values["lab"]?.text
+    let isOfLab = experiment != nil
+    expect = isOfLab ? [] : try Self.unquote(try required("expect"))
+    status = isOfLab ? 0 : try decimal("status", try required("status"))
     operations = nil
     if let value = values["operations"] { operations = try decimal("operations", value) }
   }

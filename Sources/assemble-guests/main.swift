@@ -83,6 +83,7 @@ private func expression(_ header: Header, _ image: [UInt8]) -> String {
           expectedOutput: OutputPattern([\(pieces.joined(separator: ", "))]),
           expectedStatus: \(header.status),
           operations: \(header.operations.map(String.init) ?? "nil"),
+          experiment: \(header.experiment.map(literal) ?? "nil"),
           hex: \(literal(hex)))
     """
 }
@@ -103,9 +104,11 @@ private func main() throws(Failure) {
   let assembler = Assembler(clang: clang, linker: linker, include: include, work: work)
 
   var guests: [String] = []
+  var guestsOfLab: [String] = []
   for path in sources {
     let header = try readHeader(path)
-    guests.append(expression(header, try assembler.image(of: path, header)))
+    let guest = expression(header, try assembler.image(of: path, header))
+    if header.experiment == nil { guests.append(guest) } else { guestsOfLab.append(guest) }
   }
   try writeFile(
     output,
@@ -118,6 +121,11 @@ private func main() throws(Failure) {
       /// The built-in guests, in the order of their names.
       public static let all: [Guest] = [
     \(guests.joined(separator: ",\n"))
+      ]
+
+      /// The guests of the lab's experiments, in the order of their names.
+      public static let lab: [Guest] = [
+    \(guestsOfLab.joined(separator: ",\n"))
       ]
     }
 

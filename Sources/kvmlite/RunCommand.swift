@@ -93,6 +93,12 @@ struct RunCommand: ParsableCommand {
       "Print counts and times at the end; as JSON with =json.", valueName: "format"))
   var stats: StatisticsFormat?
 
+  @Option(
+    help: ArgumentHelp(
+      "At the end, follow a linear address through the guest's page tables. May be repeated.",
+      valueName: "address"))
+  var walk: [GuestAddress] = []
+
   @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
   var timeout: Double?
 
@@ -108,6 +114,7 @@ struct RunCommand: ParsableCommand {
       initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
       disks: disk, commandLine: append,
       cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
+      walks: walk,
       timeLimit: timeout,
       reboots: !noReboot, isVerbose: verbose)
     throw ExitCode(Session(options).run())

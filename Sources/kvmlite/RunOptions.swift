@@ -20,6 +20,7 @@ struct RunOptions {
   var trace: TraceKinds?
   var traceFile: String?
   var statistics: StatisticsFormat?
+  var walks: [GuestAddress] = []
   var timeLimit: Double?
   var reboots = true
   var isVerbose = false
@@ -29,7 +30,7 @@ extension RunOptions {
   /// The options of a command line that has none: `kvmlite [run] [IMAGE]`; nil for any other.
   init?(withoutOptions arguments: [String]) {
     let words = arguments.first == "run" ? arguments.dropFirst() : arguments[...]
-    let commands = ["run", "doctor", "guests", "disk", "backend", "timeline", "help"]
+    let commands = ["run", "doctor", "guests", "lab", "disk", "backend", "timeline", "help"]
     guard words.count <= 1,
       words.allSatisfy({ !$0.hasPrefix("-") && !$0.isEmpty && !commands.contains($0) })
     else { return nil }

@@ -125,7 +125,9 @@ struct Session {
       if options.isVerbose { MachineSummary(machine).tell() }
       let outcome = machine.run()
       guard case .reset = outcome, options.reboots else {
-        return Account(machine, outcome).tell(statistics: options.statistics)
+        let status = Account(machine, outcome).tell(statistics: options.statistics)
+        for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
+        return status
       }
       // A reset takes nothing from what the user has typed.
       configuration.unreadInput = machine.unreadInput

@@ -12,7 +12,7 @@ struct KVMLite: ParsableCommand {
       Without an image the built-in hello guest runs.
       """,
     subcommands: [
-      RunCommand.self, DoctorCommand.self, GuestsCommand.self, DiskCommand.self,
+      RunCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self, DiskCommand.self,
       BackendCommand.self, TimelineCommand.self,
     ],
     defaultSubcommand: RunCommand.self)

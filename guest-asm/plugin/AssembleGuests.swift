@@ -1,7 +1,7 @@
 import Foundation
 import PackagePlugin
 
-/// Runs assemble-guests on guest-asm/*.S while `swift build` builds the target Guests.
+/// Runs assemble-guests on guest-asm/*.S and guest-asm/lab/*.S while `swift build` builds the target Guests.
 ///
 /// Everything that the result depends on is declared as an input, so that a changed guest, include
 /// file or linker script assembles the guests anew and nothing else does.
@@ -10,7 +10,8 @@ struct AssembleGuests: BuildToolPlugin {
   func createBuildCommands(context: PluginContext, target: any Target) throws -> [Command] {
     let sources = context.package.directoryURL.appending(path: "guest-asm")
     let include = sources.appending(path: "include")
-    let guests = try files(in: sources).filter { $0.pathExtension == "S" }
+    let guests = try (files(in: sources) + files(in: sources.appending(path: "lab")))
+      .filter { $0.pathExtension == "S" }
     let output = context.pluginWorkDirectoryURL.appending(path: "AssembledGuests.swift")
     return [
       .buildCommand(

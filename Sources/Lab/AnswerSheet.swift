@@ -1,0 +1,45 @@
+/// A student's answers: one `question: answer` a line. Empty lines, and what follows a `#` at the
+/// start of a line, don't count.
+public struct AnswerSheet: Sendable {
+  /// A line that is no answer.
+  public struct Malformed: Error, CustomStringConvertible {
+    /// The line's number, from 1.
+    public let line: Int
+    /// What is wrong with it.
+    public let description: String
+  }
+
+  /// The answers by the questions' names; an empty answer is none.
+  public let answers: [String: String]
+
+  /// Reads a sheet; the text of any size up to `largest` bytes.
+  public init(_ text: String) throws(Malformed) {
+    var answers: [String: String] = [:]
+    var number = 0
+    for line in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
+      number += 1
+      let line = line.drop(while: \.isWhitespace)
+      guard !line.isEmpty, line.first != "#" else { continue }
+      guard let colon = line.firstIndex(of: ":") else {
+        throw Malformed(line: number, description: "line \(number): wanted 'question: answer'")
+      }
+      let id = String(line[..<colon].filter { !$0.isWhitespace })
+      let answer = line[line.index(after: colon)...].drop(while: \.isWhitespace)
+      guard answers[id] == nil else {
+        throw Malformed(line: number, description: "line \(number): a second answer to '\(id)'")
+      }
+      answers[id] = String(answer)
+    }
+    self.answers = answers
+  }
+
+  /// A sheet to fill in, for the questions of `report`.
+  public static func blank(for report: Report) -> String {
+    var lines = ["# kvmlite lab \(report.name): \(report.title)"]
+    lines.append("# Fill in, then: kvmlite lab \(report.name) --check THIS-FILE")
+    for question in report.questions {
+      lines += ["", "# \(question.text)", "# (\(question.form))", "\(question.id):"]
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+}

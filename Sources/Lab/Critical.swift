@@ -1,0 +1,326 @@
+import Host
+import KVM
+
+extension Experiment {
+  /// Popek and Goldberg's theorem put to the test.
+  static let critical = Experiment(
+    "critical", "sensitive instructions, and the theorem that x86 breaks", "CPU virtualization"
+  ) { report throws(LabError) in
+    try Critical().tell(&report)
+  }
+}
+
+/// The experiment `critical`.
+private struct Critical {
+  private var rows: [Row] = []
+  /// Why this KVM gives guests no UMIP; nil where it does.
+  private let noUMIP: String?
+  private let hostHasUMIP: Bool
+
+  private struct Row {
+    let name: String
+    let kind: Kind
+    let host: (outcome: ProbeOutcome, scratch: [UInt64])
+    let user: ProbeResult
+    let userWithUMIP: ProbeResult?
+    let kernel: ProbeResult
+  }
+
+  /// Why an instruction is sensitive, by Popek and Goldberg's definitions.
+  private enum Kind: String {
+    /// It changes which resources the machine has: here the interrupt flag, segments, the ring.
+    case control
+    /// What it gives depends on the mode or on where the machine's tables are.
+    case behaviour
+  }
+
+  private static let controlSensitive: Set<String> = [
+    "POPF", "MOV to ES", "POP GS", "CALL far", "JMP far", "RET far", "INT n", "IRET",
+  ]
+
+  init() throws(LabError) {
+    let kit = try Probe.Kit("critical")
+    let plain = ProbeRunner(kit: kit, cr4: 0)
+    noUMIP = Self.reasonAgainstUMIP()
+    hostHasUMIP = HostUMIP.isThere
+    let guarded = noUMIP == nil ? ProbeRunner(kit: kit, cr4: Bench.Control.umip) : nil
+    var baseline: Double?
+    for probe in kit.probes {
+      let kernel = try plain.run(probe, .kernel, baseline: baseline)
+      if probe.name == "NOP" {
+        baseline = kernel.exitsEach
+        continue
+      }
+      rows.append(
+        Row(
+          name: probe.name,
+          kind: Self.controlSensitive.contains(probe.name) ? .control : .behaviour,
+          host: plain.runOnHost(probe), user: try plain.run(probe, .user, baseline: nil),
+          userWithUMIP: try guarded?.run(probe, .user, baseline: nil), kernel: kernel))
+    }
+  }
+
+  /// UMIP in CR4 needs CPUID.7.0:ECX[2] in the guest, or KVM refuses the register.
+  private static func reasonAgainstUMIP() -> String? {
+    do throws(KVMError) {
+      let leaf = try System().supportedCPUID().entry(7)
+      return leaf.map { $0.ecx & 1 << 2 != 0 } == true
+        ? nil : "this KVM offers its guests no UMIP (CPUID leaf 7, ECX bit 2)"
+    } catch { return "KVM does not say whether it has UMIP: \(error)" }
+  }
+
+  // MARK: The report
+
+  func tell(_ report: inout Report) {
+    report.text(
+      "Popek and Goldberg (1974): a machine can be virtualized by trapping if every sensitive "
+        + "instruction is privileged. An instruction is privileged if it traps in user mode. It is "
+        + "control-sensitive if it changes the machine's resources, behaviour-sensitive if its result "
+        + "depends on the mode or on where the machine's tables are. A sensitive instruction that "
+        + "just runs in user mode is critical: it breaks the theorem.")
+    report.table(fates)
+    report.table(values)
+    tellVerdict(&report)
+    report.picture(picture)
+    for row in rows {
+      report.note("host/" + row.name, row.host.outcome.text)
+      report.note("ring3/" + row.name, row.user.outcome.text)
+      report.note("ring3_umip/" + row.name, row.userWithUMIP?.outcome.text ?? Table.notMeasured)
+      report.note("ring0/" + row.name, row.kernel.outcome.text)
+    }
+    ask(&report)
+  }
+
+  private var fates: Table {
+    var table = Table(
+      "What becomes of each sensitive instruction",
+      [
+        "instruction", "sensitive", "host user mode", "ring 3", "ring 3, UMIP", "ring 0",
+        "#exits each",
+      ])
+    for row in rows {
+      table.add([
+        row.name, row.kind.rawValue, row.host.outcome.text, row.user.outcome.text,
+        row.userWithUMIP?.outcome.text ?? Table.notMeasured, row.kernel.outcome.text,
+        row.kernel.exitsEach.map { decimal(max(0, $0)) } ?? Table.notMeasured,
+      ])
+    }
+    if let noUMIP { table.note("n/a under UMIP: \(noUMIP).") }
+    if rows.contains(where: { $0.kernel.exitsEach == nil }) {
+      table.note(
+        "n/a exits: the instruction did not come to its end in ring 0, or KVM has no counters.")
+    }
+    table.note(
+      "vector 129 is INT n that went through its gate: the gate lets ring 0 through and nobody else."
+    )
+    if rows.contains(where: { $0.kernel.outcome == .notEmulated }) {
+      table.note(
+        "not in KVM's emulator: on a back end that runs ring 0 in software KVM gives the guest up there "
+          + "(KVM_EXIT_INTERNAL_ERROR), which no hardware does.")
+    }
+    return table
+  }
+
+  private var values: Table {
+    var table = Table(
+      "What the instructions tell (nothing is said of those that only change something)",
+      ["instruction", "host user mode", "ring 3", "ring 3, UMIP", "ring 0"])
+    for row in rows where Self.tells(row.name) {
+      table.add([
+        row.name, Self.value(row.name, row.host.outcome, row.host.scratch),
+        Self.value(row.name, row.user.outcome, row.user.scratch),
+        row.userWithUMIP.map { Self.value(row.name, $0.outcome, $0.scratch) } ?? Table.notMeasured,
+        Self.value(row.name, row.kernel.outcome, row.kernel.scratch),
+      ])
+    }
+    table.note(
+      "In the guest the GDT is at \(hex(BenchLayout.descriptorTable)), the IDT at "
+        + "\(hex(BenchLayout.interruptTable)), the TSS's selector is "
+        + "\(hex(UInt64(BenchLayout.taskSelector))).")
+    if rows.contains(where: { $0.host.outcome == .other("SIGKILL") }) {
+      table.note("SIGKILL: the host's kernel found no way to go on, and ended the process.")
+    }
+    if hostHasUMIP {
+      table.note(
+        "This host's processor has UMIP. Linux catches the trap of SGDT, SIDT, SMSW, SLDT and STR in "
+          + "user mode and answers with values that it made up.")
+    }
+    return table
+  }
+
+  private static func tells(_ name: String) -> Bool {
+    !["MOV to ES", "POP GS", "CALL far", "JMP far", "RET far", "INT n", "IRET"].contains(name)
+  }
+
+  /// What a probe left in its scratch memory.
+  private static func value(_ name: String, _ outcome: ProbeOutcome, _ words: [UInt64]) -> String {
+    guard outcome.didRun, words.count > 1 else { return "-" }
+    switch name {
+    case "SGDT", "SIDT":
+      return "base \(hex(words[0] >> 16 | words[1] << 48)) limit \(hex(words[0] & 0xFFFF))"
+    case "SLDT", "STR": return "selector \(hex(words[0] & 0xFFFF))"
+    case "SMSW": return hex(words[0] & 0xFFFF_FFFF)
+    case "PUSHF", "POPF": return "\(hex(words[0])), IF=\(words[0] >> 9 & 1)"
+    case "LAR": return "rights \(hex(words[0])), DPL \(words[0] >> 13 & 3)"
+    case "VERR", "VERW": return words[0] & 1 == 1 ? "allowed" : "not allowed"
+    case "MOV from CS": return "selector \(hex(words[0])), ring \(words[0] & 3)"
+    default: return hex(words[0])
+    }
+  }
+
+  // MARK: The verdict
+
+  /// Those that ran in user mode: sensitive, and not privileged.
+  private func critical(_ outcome: (Row) -> ProbeOutcome) -> [String] {
+    rows.filter { outcome($0).didRun }.map(\.name)
+  }
+
+  private var leaving: [String] {
+    rows.filter { ($0.kernel.exitsEach ?? 0) > 0.5 }.map(\.name)
+  }
+
+  /// What the probe `name` left in ring 3; nil if it didn't run there.
+  private func told(_ name: String) -> UInt64? {
+    rows.first { $0.name == name && $0.user.outcome.didRun }?.user.scratch.first
+  }
+
+  /// Whether POPF, which was to turn the interrupt flag over, left it as PUSHF saw it.
+  private var popfIsSilent: Bool? {
+    guard let before = told("PUSHF"), let after = told("POPF") else { return nil }
+    return (before ^ after) >> 9 & 1 == 0
+  }
+
+  /// Those that told ring 3 of the guest something else than the guest's own state.
+  private var leaks: [String] {
+    var names: [String] = []
+    // The guest's ring-3 code has selector 0x20 with the ring in its low bits; its IF is 0.
+    if let selector = told("MOV from CS"), selector != 0x23 { names.append("MOV from CS") }
+    if let flags = told("PUSHF"), flags >> 9 & 1 != 0 { names.append("PUSHF") }
+    if let selector = told("PUSH GS"), selector != 0x1B { names.append("PUSH GS") }
+    return names
+  }
+
+  private func tellVerdict(_ report: inout Report) {
+    let plain = critical { $0.user.outcome }
+    report.heading("Verdict")
+    report.text(
+      "\(plain.count) of \(rows.count) sensitive instructions run in the guest's ring 3 without a trap: "
+        + plain.joined(separator: ", ") + ". "
+        + (plain.isEmpty
+          ? "The theorem's condition holds." : "So x86 does not meet the theorem's condition."))
+    report.note("sensitive", rows.count)
+    report.note("critical", .list(plain.map { .text($0) }))
+    if noUMIP == nil {
+      let guarded = critical { $0.userWithUMIP?.outcome ?? .nothing }
+      let mended = plain.filter { !guarded.contains($0) }
+      report.text(
+        "With UMIP \(guarded.count) are left. UMIP mended "
+          + (mended.isEmpty ? "none." : mended.joined(separator: ", ") + "."))
+      report.note("critical_umip", .list(guarded.map { .text($0) }))
+    }
+    if popfIsSilent == true {
+      report.text(
+        "POPF is the worst of them: in ring 3 it ran, and the interrupt flag that it was to change stayed "
+          + "as it was. No trap, no error: a kernel run that way believes what isn't so."
+      )
+    }
+    report.note("leaks", .list(leaks.map { .text($0) }))
+    if !leaks.isEmpty {
+      report.text(
+        "On this back end the theorem bites: \(leaks.joined(separator: ", ")) told the guest's ring "
+          + "3 of the host and not of the guest, whose CS is 0x23, whose GS is 0x1b and whose interrupt "
+          + "flag is 0. Ring 3 "
+          + "runs on the processor here without VT-x or AMD-V below it, and what doesn't trap can't be "
+          + "mended by any hypervisor.")
+    }
+    report.text(
+      report.emulatesRing0
+        ? "What hardware virtualization traps of them is n/a here, for this back end emulates ring 0: run "
+          + "the experiment on a host with AMD-V or VT-x (docs/hosts.md has one in software)."
+        : "Did hardware virtualization mend this by trapping them? In ring 0, \(leaving.count) of "
+          + "\(rows.count) left the guest"
+          + (leaving.isEmpty ? "." : ": \(leaving.joined(separator: ", ")).")
+          + " It need not trap them: the guest has a ring 0, descriptor tables and flags of its own, "
+          + "so what these instructions tell is the truth about the guest.")
+    report.note(
+      "ring0_leaves",
+      report.emulatesRing0 ? .text(Table.notMeasured) : .list(leaving.map { .text($0) }))
+    report.note("umip", noUMIP == nil)
+    report.text(
+      "Slides say that ten such instructions exist and that hardware virtualization traps them all; "
+        + "Robin and Irvine (2000) count seventeen, for the Pentium, where some of these rows share a "
+        + "name and IRET isn't one. The rows above are what this machine does.")
+  }
+
+  private func ask(_ report: inout Report) {
+    let plain = critical { $0.user.outcome }
+    report.ask(
+      "critical-count",
+      "How many of these sensitive instructions run in the guest's ring 3, UMIP off, without a trap?",
+      .number(plain.count), points: 2)
+    if noUMIP == nil {
+      let guarded = critical { $0.userWithUMIP?.outcome ?? .nothing }
+      report.ask(
+        "umip-mends", "Which of those trap once UMIP is on?",
+        .set(plain.filter { !guarded.contains($0) }), points: 2)
+    }
+    if let popfIsSilent {
+      report.ask(
+        "popf-silent", "Does POPF in ring 3 leave the interrupt flag as it was, without a trap?",
+        .flag(popfIsSilent))
+    }
+    if let row = rows.first(where: { $0.name == "MOV from CS" }) {
+      report.ask(
+        "cs-ring", "What are the low two bits of the selector that MOV from CS gives in ring 3?",
+        .number(Int(row.user.scratch[0] & 3)))
+    }
+    report.ask(
+      "leaks",
+      "Which of MOV from CS, PUSHF and PUSH GS tell the guest's ring 3 something that is the host's?",
+      .set(leaks))
+    report.ask(
+      "theorem", "Is every sensitive instruction privileged (UMIP off)?", .flag(plain.isEmpty))
+    guard !report.emulatesRing0 else { return }
+    report.ask(
+      "hardware-traps", "Which of these instructions leave the guest when its ring 0 runs them?",
+      .set(leaving))
+  }
+
+  /// A grid: green where it runs unseen, blue where it traps.
+  private var picture: Picture {
+    let rowHeight = 20.0
+    var picture = Picture(
+      "Sensitive instructions: blue fields trap, green ones run unnoticed.", width: 900,
+      height: 64 + rowHeight * Double(rows.count))
+    picture.label(12, 20, "Is every sensitive instruction privileged?", size: 15)
+    let titles = ["host user mode", "ring 3", "ring 3, UMIP", "ring 0"]
+    for (index, title) in titles.enumerated() {
+      picture.label(150 + Double(index) * 186, 42, title)
+    }
+    for (index, row) in rows.enumerated() {
+      let y = 50 + Double(index) * rowHeight
+      picture.label(12, y + 14, row.name, isFixed: true)
+      let outcomes = [
+        row.host.outcome, row.user.outcome, row.userWithUMIP?.outcome, row.kernel.outcome,
+      ]
+      for (column, outcome) in outcomes.enumerated() {
+        let x = 150 + Double(column) * 186
+        let colour = outcome.map(ProbePalette.colour) ?? "#ffffff"
+        picture.rectangle(x, y, 180, rowHeight - 3, fill: colour)
+        picture.label(x + 8, y + 13, outcome?.text ?? Table.notMeasured, size: 12)
+      }
+    }
+    return picture
+  }
+}
+
+/// Whether this host's processor has UMIP, as the kernel says.
+enum HostUMIP {
+  static var isThere: Bool {
+    guard let file = try? FileDescriptor(opening: "/proc/cpuinfo", [.readOnly]),
+      let bytes = try? file.read(atMost: 8192)
+    else { return false }
+    return String(decoding: bytes, as: UTF8.self)
+      .split(whereSeparator: { $0 == " " || $0.isNewline }).contains("umip")
+  }
+}

@@ -1,0 +1,26 @@
+/// An exercise in which the student writes a guest: a flat image for long mode, as scripts/guest makes
+/// it of docs/labs/skeletons.
+public struct Exercise: Sendable {
+  /// What the guest is to do.
+  public let text: String
+  let check: @Sendable ([UInt8]) throws(LabError) -> [Grade.Item]
+}
+
+extension Experiment {
+  /// Runs `image` and says what it's worth; nil if the experiment has no such exercise.
+  public func grade(guest image: [UInt8]) throws(LabError) -> Grade? {
+    guard let exercise else { return nil }
+    return Grade(name: name, items: try exercise.check(image))
+  }
+}
+
+extension Grade.Item {
+  /// A number that must be met.
+  static func counted(
+    _ id: String, _ text: String, _ expected: Int, _ seen: Int, points: Int = 1
+  ) -> Grade.Item {
+    Grade.Item(
+      id: id, text: text, expected: "\(expected)", seen: "\(seen)", isRight: expected == seen,
+      points: points)
+  }
+}

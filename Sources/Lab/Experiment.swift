@@ -1,0 +1,40 @@
+import Host
+import KVM
+import Machine
+
+/// One experiment of the lab: it runs guests and reports what happened.
+public struct Experiment: Sendable {
+  /// What the command calls it, such as `modes`.
+  public let name: String
+  /// What it is about, in a few words.
+  public let title: String
+  /// The lecture it belongs to.
+  public let lecture: String
+  /// A guest for the student to write, if there is one.
+  public let exercise: Exercise?
+  private let body: @Sendable (inout Report) throws(LabError) -> Void
+
+  init(
+    _ name: String, _ title: String, _ lecture: String, exercise: Exercise? = nil,
+    _ body: @escaping @Sendable (inout Report) throws(LabError) -> Void
+  ) {
+    self.name = name
+    self.title = title
+    self.lecture = lecture
+    self.exercise = exercise
+    self.body = body
+  }
+
+  /// Runs it on this host's KVM. Takes less than a minute and needs no right but that to /dev/kvm.
+  public func run() throws(LabError) -> Report {
+    var report = Report(self, backEnd: BackEnd.read(HostFacts.read()))
+    try body(&report)
+    return report
+  }
+
+  /// The experiment of that name.
+  public static func named(_ name: String) -> Experiment? { all.first { $0.name == name } }
+
+  /// All experiments, in the order of the course.
+  public static let all: [Experiment] = [modes, critical, exits, twoStage, shadow, tlb, slots, cow]
+}

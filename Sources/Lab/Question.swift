@@ -1,0 +1,70 @@
+/// A question whose answer came from running the experiment.
+public struct Question: Sendable {
+  /// What is right.
+  public enum Answer: Sendable, Equatable {
+    /// One of these words, the first being the usual one.
+    case words([String])
+    /// A whole number.
+    case number(Int)
+    /// These words in any order.
+    case set([String])
+    /// Yes or no.
+    case flag(Bool)
+
+    /// Words that mean one thing.
+    static func word(_ text: String) -> Answer { .words([text]) }
+  }
+
+  /// What a sheet of answers calls it.
+  public let id: String
+  /// The question.
+  public let text: String
+  /// What this run says.
+  public let answer: Answer
+  /// What a right answer is worth.
+  public let points: Int
+
+  /// The form that an answer takes, as a hint.
+  public var form: String {
+    switch answer {
+    case .words: "a word"
+    case .number: "a number"
+    case .set: "names with commas between them, or: none"
+    case .flag: "yes or no"
+    }
+  }
+
+  /// The right answer as a sheet has it.
+  public var expected: String {
+    switch answer {
+    case .words(let words): words.first ?? ""
+    case .number(let number): "\(number)"
+    case .set(let names): names.isEmpty ? "none" : names.joined(separator: ", ")
+    case .flag(let flag): flag ? "yes" : "no"
+    }
+  }
+
+  /// Whether `text` is right. Case, spaces at the ends and repeated spaces don't count.
+  public func accepts(_ text: String) -> Bool {
+    let given = Self.plain(text)
+    switch answer {
+    case .words(let words): return words.contains { Self.plain($0) == given }
+    case .number(let number): return Self.number(given) == number
+    case .flag(let flag):
+      return (flag ? ["yes", "y", "true"] : ["no", "n", "false"]).contains(given)
+    case .set(let names):
+      let items = given.split(separator: ",").map { Self.plain(String($0)) }.filter { !$0.isEmpty }
+      let told = Set(items == ["none"] ? [] : items)
+      return !items.isEmpty && told == Set(names.map(Self.plain))
+    }
+  }
+
+  private static func plain(_ text: String) -> String {
+    text.lowercased().split(whereSeparator: \.isWhitespace).joined(separator: " ")
+  }
+
+  /// Decimal or, after 0x, hexadecimal.
+  private static func number(_ text: String) -> Int? {
+    text.hasPrefix("0x") ? Int(text.dropFirst(2), radix: 16) : Int(text)
+  }
+}

@@ -1,0 +1,76 @@
+import Machine
+
+/// What an experiment found, in the order in which it is told.
+public struct Report: Sendable {
+  /// A part of the report.
+  public enum Block: Sendable {
+    /// A heading.
+    case heading(String)
+    /// A paragraph.
+    case text(String)
+    /// A table.
+    case table(Table)
+    /// A picture, which only HTML shows.
+    case picture(Picture)
+  }
+
+  /// A finding for machines, and for questions.
+  public enum Fact: Sendable, Equatable {
+    /// Words.
+    case text(String)
+    /// A whole number.
+    case number(Int)
+    /// Yes or no.
+    case flag(Bool)
+    /// Several.
+    case list([Fact])
+  }
+
+  /// The experiment's name.
+  public let name: String
+  /// Its title.
+  public let title: String
+  /// What served /dev/kvm; nil where the kernel doesn't say.
+  public let backEnd: BackEnd?
+  /// The parts, in order.
+  public private(set) var blocks: [Block] = []
+  /// The findings, in order; no two have one key.
+  public private(set) var facts: [(key: String, value: Fact)] = []
+  /// The questions, with the answers that this run gave.
+  public private(set) var questions: [Question] = []
+
+  init(_ experiment: Experiment, backEnd: BackEnd?) {
+    name = experiment.name
+    title = experiment.title
+    self.backEnd = backEnd
+  }
+
+  /// The finding called `key`.
+  public func fact(_ key: String) -> Fact? { facts.first { $0.key == key }?.value }
+
+  /// Whether the back end emulates ring 0 in software.
+  var emulatesRing0: Bool { backEnd?.name == "kvm_pvm" }
+
+  /// What ran the guest, with what that changes: a sentence a line.
+  public var backEndLines: [String] {
+    guard let backEnd else {
+      return ["unknown: the kernel shows no module of KVM's in /sys/module"]
+    }
+    let notes =
+      backEnd.notes.isEmpty
+      ? ["Ring 0 of the guest runs on the processor: its traps are the hardware's."] : backEnd.notes
+    return ["\(backEnd.name): \(backEnd.summary)"] + notes
+  }
+
+  mutating func heading(_ text: String) { blocks.append(.heading(text)) }
+  mutating func text(_ text: String) { blocks.append(.text(text)) }
+  mutating func table(_ table: Table) { blocks.append(.table(table)) }
+  mutating func picture(_ picture: Picture) { blocks.append(.picture(picture)) }
+  mutating func note(_ key: String, _ value: Fact) { facts.append((key, value)) }
+  mutating func note(_ key: String, _ value: Int) { facts.append((key, .number(value))) }
+  mutating func note(_ key: String, _ value: String) { facts.append((key, .text(value))) }
+  mutating func note(_ key: String, _ value: Bool) { facts.append((key, .flag(value))) }
+  mutating func ask(_ id: String, _ text: String, _ answer: Question.Answer, points: Int = 1) {
+    questions.append(Question(id: id, text: text, answer: answer, points: points))
+  }
+}

@@ -1,0 +1,274 @@
+import KVM
+import Memory
+
+extension Experiment {
+  /// Memory and processor virtualized without help from hardware.
+  static let shadow = Experiment(
+    "shadow", "shadow page tables, and a kernel that runs de-privileged", "Memory virtualization"
+  ) { report throws(LabError) in
+    try Shadow().tell(&report)
+  }
+}
+
+/// The experiment `shadow`.
+private struct Shadow {
+  private static let steps = 600
+  private static let orders: UInt64 = 0x20_0000
+  private static let shadowed: UInt64 = 0x1000_0000
+  private static let plain: UInt64 = 0x60_0000
+
+  private let script: ShadowScript
+  private let shadow: Run
+  private let nested: Run
+  private let kernel: Deprivileged
+
+  /// What one run of the guest came to.
+  private struct Run {
+    var work = ShadowPager.Work()
+    var userExits = 0
+    var kernelExits: Int?
+    var mismatches = 0
+    var disagreements = 0
+    var checks = 0
+  }
+
+  init() throws(LabError) {
+    script = ShadowScript(count: Self.steps, tables: Self.shadowed)
+    shadow = try Self.run(script, tables: Self.shadowed, isShadowed: true)
+    nested = try Self.run(
+      ShadowScript(count: Self.steps, tables: Self.plain), tables: Self.plain, isShadowed: false)
+    kernel = try Deprivileged()
+  }
+
+  // MARK: Running
+
+  private static func run(
+    _ script: ShadowScript, tables: UInt64, isShadowed: Bool
+  ) throws(LabError) -> Run {
+    let kit = try Probe.Kit("shadow")
+    let empty = [UInt8](repeating: 0, count: 0x4000)
+    let bench = try Bench(
+      kit.image, what: "the kernel of shadow",
+      roms: isShadowed ? [(GuestAddress(tables), empty)] : [])
+    // What every kernel has from the start: its own code, here the first GiB.
+    let open: UInt64 = 7
+    try bench.store([tables + 0x1000 | open], at: tables)
+    try bench.store([BenchLayout.pageTables + 0x2000 | open], at: tables + 0x1000)
+    for frame in 0..<ShadowPager.pages {
+      try bench.store(
+        [ShadowScript.value(frame)], at: ShadowScript.frames + UInt64(frame) << 12)
+    }
+    try bench.store(script.words, at: orders)
+    try bench.setGate(14, to: kit.address(of: "(page fault)"))
+    try bench.start(at: kit.address(of: "kernel"), .kernel) { registers in
+      (registers.r13, registers.r12) = (orders, isShadowed ? 1 : 0)
+    }
+    var run = Run()
+    let counter = bench.exitCounter()
+    let before = try counter?.value()
+    try answer(bench, tables: tables, &run)
+    run.kernelExits = try counter.flatMap { counter throws(LabError) in
+      let after = try counter.value()
+      return before.map { after - $0 }
+    }
+    for (index, expected) in script.expected.enumerated() {
+      guard let expected else { continue }
+      let result = try bench.words(at: orders + UInt64(index * 32 + 24), 1)[0]
+      if result != expected { run.mismatches += 1 }
+    }
+    return run
+  }
+
+  /// Answers the guest until it halts by itself.
+  private static func answer(
+    _ bench: Bench, tables: UInt64, _ run: inout Run
+  ) throws(LabError) {
+    var pager = ShadowPager(bench)
+    var root: UInt64 = 0
+    while true {
+      let exit = try bench.run()
+      if case .halt = exit {
+        if let exception = try bench.exception() {
+          throw .unexpected("the kernel of shadow raised \(exception.name)")
+        }
+        run.work = pager.work
+        return
+      }
+      run.userExits += 1
+      switch exit {
+      case .mmio(let mmio) where mmio.isWrite: try pager.wrote(mmio, tables: tables)
+      case .portIO(let io) where io.port == 0x94 && io.isWrite:
+        root = try pager.load(root: bench.vcpu.value(of: io, 0))
+      case .portIO(let io) where io.port == 0x94: bench.vcpu.setValue(root, of: io, 0)
+      case .portIO(let io) where io.port == 0x90 && !io.isWrite:
+        let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
+        // The stub pushed RAX: the error code is behind it.
+        let error = try bench.words(at: bench.registers().rsp + 8, 1)[0]
+        let isFilled = try pager.fault(special.cr2, error: error)
+        bench.vcpu.setValue(isFilled ? 0 : 1, of: io, 0)
+      default: throw .unexpected("the kernel of shadow left by \(exit.reason.name)")
+      }
+      run.checks += 1
+      run.disagreements += try pager.disagreements()
+    }
+  }
+
+  // MARK: The report
+
+  func tell(_ report: inout Report) {
+    report.text(
+      "The guest's kernel maps, unmaps and protects \(ShadowPager.pages) pages at random and reads and "
+        + "writes them, \(Self.steps) steps in all. First with shadow paging by kvmlite: its tables are "
+        + "in a read-only slot, CR3 leads to others that kvmlite fills when the guest faults. Then the "
+        + "same kernel with its own tables in CR3. A model says what each step must give.")
+    report.table(counts)
+    report.table(comparison)
+    report.heading("What it shows")
+    report.text(
+      "\(shadow.mismatches == 0 ? "Every" : "Not every") read, write and fault was as the model says "
+        + "(\(shadow.mismatches) differ), and after each of \(shadow.checks) exits the shadow was held "
+        + "against the guest's tables: \(shadow.disagreements) entries allowed more than those. "
+        + "The shadow may have less, for a fault fills it; never more.")
+    report.text(
+      "The same kernel with its own tables came to user space \(nested.userExits) times, with shadow "
+        + "paging \(shadow.userExits) times: each of \(shadow.work.tableWrites) table writes, each first "
+        + "use of a page, each first write to a clean one, each fault, even the guest's own. This is "
+        + "what nested paging saves, and pays for with longer walks (lab `tlb`).")
+    if report.emulatesRing0 {
+      report.text(
+        "On this back end the second row is KVM's own work: with neither NPT nor EPT it does for the "
+          + "kernel's tables what kvmlite does in the first row, inside the kernel.")
+    }
+    report.picture(picture)
+    tellKernel(&report)
+    noteFacts(&report)
+    ask(&report)
+  }
+
+  private var counts: Table {
+    var table = Table("What the kernel did, and what kvmlite had to do for it", ["what", "#times"])
+    let work = shadow.work
+    for (name, count) in [
+      ("pages mapped", script.maps), ("unmapped", script.unmaps), ("protected", script.protects),
+      ("reads", script.reads), ("writes", script.writes), ("of both, faults", script.faults),
+      ("table writes seen (MMIO)", work.tableWrites), ("shadow entries filled", work.fills),
+      ("of them later made writable", work.upgrades), ("pages found dirty first", work.dirtied),
+      ("shadow entries dropped", work.zapped),
+      ("faults given to the guest", work.guestFaults), ("roots asked for by port", work.rootLoads),
+    ] { table.add([name, "\(count)"]) }
+    return table
+  }
+
+  private var comparison: Table {
+    var table = Table(
+      "The same kernel both ways",
+      ["tables in CR3", "#to user space", "#KVM's exits", "#wrong results"])
+    for (name, run) in [("kvmlite's shadow", shadow), ("the kernel's own", nested)] {
+      table.add([
+        name, "\(run.userExits)", run.kernelExits.map { "\($0)" } ?? Table.notMeasured,
+        "\(run.mismatches)",
+      ])
+    }
+    if shadow.kernelExits == nil { table.note("n/a: this kernel has no KVM_GET_STATS_FD.") }
+    return table
+  }
+
+  private func tellKernel(_ report: inout Report) {
+    report.heading("A kernel in ring 3")
+    report.text(
+      "The other half of virtualization without hardware: the guest's kernel runs in ring 3, its "
+        + "privileged instructions trap, and kvmlite does them on a virtual processor.")
+    var table = Table("Its traps", ["##", "at", "instruction", "what kvmlite did"])
+    for (index, trap) in kernel.traps.enumerated() {
+      table.add(["\(index + 1)", hex(trap.address), trap.instruction, trap.effect])
+    }
+    report.table(table)
+    report.text(
+      "After STI the kernel turned interrupts off again by POPF. That did not trap, so the virtual flag "
+        + "is \(kernel.cpu.interruptsAreOn ? "still on: the virtual processor is wrong" : "off") now. And "
+        + "MOV from CS gave it \(hex(kernel.results[4])), whose low bits say ring "
+        + "\(kernel.results[4] & 3). These are the critical instructions of the lab `critical`; "
+        + "hypervisors of that time rewrote the kernel's code to get rid of them.")
+  }
+
+  private func noteFacts(_ report: inout Report) {
+    let work = shadow.work
+    report.note("steps", Self.steps)
+    report.note("mismatches/shadow", shadow.mismatches)
+    report.note("mismatches/own", nested.mismatches)
+    report.note("disagreements", shadow.disagreements)
+    report.note("checks", shadow.checks)
+    report.note("user_exits/shadow", shadow.userExits)
+    report.note("user_exits/own", nested.userExits)
+    report.note("kvm_exits/shadow", shadow.kernelExits.map { .number($0) } ?? .text("n/a"))
+    report.note("kvm_exits/own", nested.kernelExits.map { .number($0) } ?? .text("n/a"))
+    report.note("stores", script.stores)
+    report.note("table_writes", work.tableWrites)
+    report.note("fills", work.fills)
+    report.note("upgrades", work.upgrades)
+    report.note("dirtied", work.dirtied)
+    report.note("guest_faults", work.guestFaults)
+    report.note("model_faults", script.faults)
+    report.note("root_loads", work.rootLoads)
+    report.note("traps", .list(kernel.traps.map { .text($0.instruction) }))
+    report.note("virtual_if", kernel.cpu.interruptsAreOn)
+    report.note("virtual_root", hex(kernel.results[1]))
+    report.note("cs_ring", Int(kernel.results[4] & 3))
+    report.note("output", String(decoding: kernel.cpu.output, as: UTF8.self))
+  }
+
+  private func ask(_ report: inout Report) {
+    report.ask(
+      "table-writes", "How many writes to its tables by the guest came to kvmlite?",
+      .number(shadow.work.tableWrites))
+    report.ask(
+      "own-exits", "How many exits came to user space with the kernel's own tables in CR3?",
+      .number(nested.userExits))
+    report.ask(
+      "guest-faults", "How many page faults were the guest's own, and given to its handler?",
+      .number(shadow.work.guestFaults))
+    report.ask(
+      "shadow-safe", "Did an entry of the shadow ever allow more than the guest's tables?",
+      .flag(shadow.disagreements > 0))
+    report.ask(
+      "traps", "How many instructions of the kernel in ring 3 trapped?", .number(kernel.traps.count)
+    )
+    report.ask(
+      "popf-lost",
+      "The kernel in ring 3 turned interrupts off by POPF at the end. Are they off on its virtual "
+        + "processor?",
+      .flag(!kernel.cpu.interruptsAreOn), points: 2)
+  }
+
+  private var picture: Picture {
+    let work = shadow.work
+    let parts: [(name: String, count: Int)] = [
+      ("table writes", work.tableWrites), ("entries filled", work.fills),
+      ("made writable", work.upgrades),
+      ("guest's own faults", work.guestFaults), ("root by port", 2 * work.rootLoads),
+    ]
+    var picture = Picture(
+      "Exits to user space: shadow paging by kvmlite, by reason, and the same kernel with its own "
+        + "tables.", width: 860, height: 190)
+    picture.label(12, 22, "What shadow paging costs in exits", size: 15)
+    let scale = 620 / Double(max(1, shadow.userExits))
+    var x = 150.0
+    picture.label(12, 66, "kvmlite's shadow")
+    for (index, part) in parts.enumerated() {
+      let width = Double(part.count) * scale
+      picture.rectangle(
+        x, 44, width, 34, fill: Picture.colours[index], tip: "\(part.name): \(part.count)")
+      x += width
+    }
+    picture.label(x + 8, 66, "\(shadow.userExits)")
+    picture.label(12, 116, "the kernel's own")
+    picture.rectangle(150, 94, max(2, Double(nested.userExits) * scale), 34, fill: "#bbb")
+    picture.label(160 + Double(nested.userExits) * scale, 116, "\(nested.userExits)")
+    for (index, part) in parts.enumerated() {
+      let x = 12 + Double(index) * 168
+      picture.rectangle(x, 150, 12, 12, fill: Picture.colours[index])
+      picture.label(x + 18, 161, "\(part.name) \(part.count)", size: 12)
+    }
+    return picture
+  }
+}

@@ -1,0 +1,72 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("kvmlite lab", .needsKVM)
+struct LabTests {
+  private let scratch: Scratch
+  init() throws { scratch = try Scratch() }
+
+  @Test("lists the experiments")
+  func list() throws {
+    let result = try Kvmlite.run("lab")
+    #expect(result.end == .exited(0))
+    #expect(result.output.contains("\n  modes "))
+  }
+
+  @Test("tells an experiment's findings, and writes them as a page and as JSON")
+  func modes() throws {
+    let page = scratch.path + "/modes.html"
+    let result = try Kvmlite.run("lab", "modes", "--html", page)
+    #expect(result.end == .exited(0))
+    #expect(result.errors == "")
+    #expect(result.output.hasPrefix("modes: ") && result.output.contains("back end  kvm_"))
+    #expect(try String(contentsOfFile: page, encoding: .utf8).contains("<svg"))
+    let json = try Kvmlite.run("lab", "modes", "--json")
+    let object = try JSONSerialization.jsonObject(with: Data(json.outputBytes)) as? [String: Any]
+    #expect(object?["lab"] as? String == "modes")
+  }
+
+  @Test("grades a sheet: status 0 when all is right, else 1")
+  func check() throws {
+    let blank = try Kvmlite.run("lab", "modes", "--sheet").output
+    let empty = try scratch.file("empty", Array(blank.utf8))
+    let wrong = try Kvmlite.run("lab", "modes", "--check", empty, "--format", "tap")
+    #expect(wrong.end == .exited(1))
+    #expect(wrong.output.contains("not ok 1"))
+    let answers = wrong.output.split(separator: "\n")
+    // What TAP says was expected is right.
+    let ids = answers.filter { $0.hasPrefix("not ok") }.map { $0.split(separator: " ").last ?? "" }
+    let expected = answers.filter { $0.hasPrefix("  expected: ") }.map {
+      $0.dropFirst("  expected: ".count).dropFirst().dropLast()
+    }
+    let sheet = zip(ids, expected).map { "\($0): \($1)\n" }.joined()
+    let right = try scratch.file("right", Array(sheet.utf8))
+    let result = try Kvmlite.run("lab", "modes", "--check", right)
+    #expect(result.end == .exited(0), "\(result.output)")
+  }
+
+  @Test("refuses what it doesn't know, and sheets that are none")
+  func refusals() throws {
+    #expect(try Kvmlite.run("lab", "nothing").end == .exited(64))
+    #expect(try Kvmlite.run("lab", "--json").end == .exited(64))
+    #expect(try Kvmlite.run("lab", "modes", "--check", "/nowhere").end == .exited(66))
+    let bad = try scratch.file("bad", Array("no colon\n".utf8))
+    #expect(try Kvmlite.run("lab", "modes", "--check", bad).end == .exited(65))
+  }
+}
+
+@Suite("kvmlite --walk", .needsKVM)
+struct WalkTests {
+  @Test("tells each entry of the ended guest's tables, and where they lead")
+  func walk() throws {
+    let result = try Kvmlite.run("guest:hello-long", "--walk", "0x212345", "--walk", "0x1000000000")
+    #expect(result.end == .exited(0))
+    #expect(result.errors.contains("0x212345: 4-level paging, CR3 = 0x1000\n"))
+    #expect(result.errors.contains("\n  PDPT     0  at 0x2000 "))
+    #expect(result.errors.contains("guest-physical 0x212345, in a page of 2 MiB; slot 0, offset"))
+    #expect(result.errors.contains("not present: a page fault"))
+    let real = try Kvmlite.run("guest:hello-real", "--walk", "0x1234")
+    #expect(real.errors.contains("0x1234: no paging"))
+  }
+}

@@ -1,0 +1,230 @@
+import TestSupport
+import Testing
+
+@testable import Lab
+
+@Suite("The lab's experiments", .needsKVM)
+struct ExperimentTests {
+  @Test("modes: all trap in user mode and ring 3; in ring 0 three reach user space")
+  func modes() throws {
+    let report = try run("modes")
+    let names = try Probe.Kit("modes").probes.map(\.name).filter { $0 != "NOP" }
+    #expect(names.count == 20)
+    for name in names {
+      #expect(try report.string("host/" + name) == "#GP(0)", "\(name)")
+      #expect(try report.string("ring3/" + name) == "#GP(0)", "\(name)")
+      #expect(try !report.string("ring0/" + name).hasPrefix("#"), "\(name)")
+    }
+    #expect(report.fact("ring0_to_user") == .list([.text("HLT"), .text("IN"), .text("OUT")]))
+    if emulatesRing0 {
+      #expect(try report.number("ring0_emulated") == 17)
+      #expect(try report.number("ring0_silent") == 0)
+    } else {
+      #expect(try report.number("ring0_emulated") == 0)
+      #expect(try report.string("ring0/CLI") == "runs")
+      #expect(try report.string("ring0/MOV to CR3") == "runs")
+      #expect(try report.string("ring0/RDMSR FS_BASE") == "runs")
+      #expect(try report.string("ring0/RDMSR EFER") == "exit in KVM")
+    }
+  }
+
+  @Test("critical: all but INT n run in ring 3; UMIP takes five away; POPF is silent")
+  func critical() throws {
+    let report = try run("critical")
+    let names = try Probe.Kit("critical").probes.map(\.name).filter { $0 != "NOP" }
+    #expect(names.count == 20)
+    let ofUMIP = ["SGDT", "SIDT", "SLDT", "STR", "SMSW"]
+    #expect(report.fact("critical") == list(names.filter { $0 != "INT n" }))
+    if try report.flag("umip") {
+      // Where KVM stands in for a processor without UMIP, it can't catch SMSW.
+      for name in ofUMIP where name != "SMSW" {
+        #expect(try report.string("ring3_umip/" + name) == "#GP(0)", "\(name)")
+      }
+      #expect(try report.string("ring3_umip/POPF") == "runs")
+    } else {
+      #expect(try report.string("ring3_umip/SGDT") == "n/a")
+    }
+    let silent = report.questions.first { $0.id == "popf-silent" }
+    #expect(silent?.answer == .flag(true))
+    if emulatesRing0 {
+      #expect(try report.string("ring0/LAR") == "not in KVM's emulator")
+      #expect(report.fact("leaks") == list(["MOV from CS", "PUSHF", "PUSH GS"]))
+    } else {
+      #expect(report.fact("leaks") == list([]))
+      #expect(try report.string("ring0/LAR") == "runs")
+      #expect(try report.string("ring0/INT n") == "vector 129")
+    }
+  }
+
+  @Test("exits: what reaches user space does so once each; what KVM handles never does")
+  func exits() throws {
+    let report = try run("exits")
+    let toUser = [
+      "RDMSR unknown", "OUT", "IN", "MMIO write", "MMIO read", "HLT", "HLT until interrupt",
+    ]
+    #expect(report.fact("to_user") == list(toUser))
+    for name in toUser { #expect(try report.number("user/" + name) == 1, "\(name)") }
+    #expect(try report.string("reasons/MMIO read") == "MMIO")
+    for name in ["nothing", "RDTSC", "page fault of the guest", "CPUID", "first touch of a page"] {
+      #expect(try report.number("user/" + name) == 0, "\(name)")
+    }
+    if !emulatesRing0 {
+      #expect(try report.string("place/CPUID") == "KVM")
+      #expect(try report.string("place/first touch of a page") == "KVM")
+      #expect(try report.string("place/nothing") == "nowhere")
+    }
+  }
+
+  @Test("exits: grades the guest of the exercise, and finds what is wrong with another")
+  func exitsExercise() throws {
+    let right: [UInt8] = [
+      0xB9, 0x64, 0x00, 0x00, 0x00,  // 00: mov ecx,0x64
+      0xE6, 0x80,  //                   05: out 0x80,al
+      0xFF, 0xC9,  //                   07: dec ecx
+      0x75, 0xFA,  //                   09: jne 0x5
+      0xB9, 0x0A, 0x00, 0x00, 0x00,  // 0b: mov ecx,0xa
+      0xBB, 0x00, 0x00, 0x00, 0x30,  // 10: mov ebx,0x30000000
+      0x8B, 0x03,  //                   15: mov eax,[rbx]
+      0xFF, 0xC9,  //                   17: dec ecx
+      0x75, 0xFA,  //                   19: jne 0x15
+      0xF4,  //                         1b: hlt
+    ]
+    let exits = try #require(Experiment.named("exits"))
+    #expect(try exits.grade(guest: right)?.isPerfect == true)
+    var wrong = right
+    wrong[1] = 0x65
+    let grade = try #require(try exits.grade(guest: wrong))
+    #expect(grade.items.filter { !$0.isRight }.map(\.id) == ["outs"])
+    // mov ebx,0x40000000; mov eax,[rbx]: nothing is mapped there
+    let faulting = try exits.grade(guest: [0xBB, 0, 0, 0, 0x40, 0x8B, 0x03])
+    #expect(faulting?.items.last?.seen == "exception #PF")
+  }
+
+  @Test("two-stage: our walk, KVM's translation and what the guest wrote agree")
+  func twoStage() throws {
+    let report = try run("two-stage")
+    #expect(try report.number("agree") == report.number("addresses"))
+    #expect(try report.number("addresses") >= 3)
+    #expect(try report.number("steps/4 KiB") == 4)
+    #expect(try report.number("steps/2 MiB") == 3)
+    #expect(try report.string("physical/4 KiB") == "0x345678")
+    #expect(try report.string("physical/2 MiB") == "0x412345")
+    #expect(try report.string("physical/nothing") == "none")
+    #expect(try report.flag("proven/4 KiB") && report.flag("proven/2 MiB"))
+    if report.fact("steps/1 GiB") != nil {
+      #expect(try report.number("steps/1 GiB") == 2)
+      #expect(try report.flag("proven/1 GiB"))
+    }
+    // hlt: nothing is mapped
+    let experiment = try #require(Experiment.named("two-stage"))
+    let grade = try #require(try experiment.grade(guest: [0xF4]))
+    #expect(grade.items.filter(\.isRight).map(\.id) == ["end"])
+    #expect(grade.items[1].seen == "a page fault in the PML4")
+  }
+
+  @Test("tlb: 24, 19 and 15 references; a stale entry lives until INVLPG")
+  func tlb() throws {
+    let report = try run("tlb")
+    let sizes = [("4 KiB", "4 KiB", 24), ("2 MiB", "4 KiB", 19), ("4 KiB", "huge", 19)]
+    for (guest, host, references) in sizes + [("2 MiB", "huge", 15)] {
+      #expect(try report.number("references/guest \(guest), host \(host)") == references)
+    }
+    #expect(try report.number("levels/guest 4 KiB, host huge") == 4)
+    #expect(try report.number("levels/guest 2 MiB, host huge") == 3)
+    #expect(try report.flag("right_after_invlpg"))
+    // Ring 3 runs on the processor everywhere; the emulator of ring 0 has no TLB.
+    #expect(try report.number("stale/ring 3") > 0)
+    if emulatesRing0 { #expect(try report.number("stale/ring 0") == 0) }
+  }
+
+  @Test("slots: what leaves, which pages were written, and a balloon that gives memory back")
+  func slots() throws {
+    let report = try run("slots")
+    for (kind, exit) in [
+      ("RAM read", "none"), ("RAM write", "none"), ("ROM read", "none"), ("ROM write", "MMIO"),
+      ("hole read", "MMIO"), ("hole write", "MMIO"),
+    ] { #expect(try report.string("exit/" + kind) == exit, "\(kind)") }
+    #expect(try report.number("phases_right") == 12)
+    #expect(try report.number("dirty_total") == 40 + 11 * 41)
+    // VT-x keeps the log in the processor, the emulator in software; AMD-V takes a fault each.
+    if report.backEnd?.name == "kvm_amd" {
+      #expect(try report.number("exits_with_log") > report.number("exits_without_log"))
+    }
+    #expect(try report.number("resident/touched") - report.number("resident/start") == 2048 << 12)
+    #expect(
+      try report.number("resident/touched") - report.number("resident/ballooned") == 1536 << 12)
+    #expect(try report.flag("ballooned_page_is_zero"))
+    #expect(try report.number("balloon_exits") == 1536)
+  }
+
+  @Test("slots: counts the pages of a student's guest")
+  func slotsExercise() throws {
+    let right: [UInt8] = [
+      0xBB, 0x00, 0x00, 0x10, 0x00,  // 00: mov ebx,0x100000
+      0xB9, 0x0A, 0x00, 0x00, 0x00,  // 05: mov ecx,0xa
+      0x88, 0x03,  //                   0a: mov [rbx],al
+      0x81, 0xC3, 0x00, 0x10, 0, 0,  // 0c: add ebx,0x1000
+      0xFF, 0xC9,  //                   12: dec ecx
+      0x75, 0xF4,  //                   14: jne 0xa
+      0xF4,  //                         16: hlt
+    ]
+    let slots = try #require(Experiment.named("slots"))
+    #expect(try slots.grade(guest: right)?.isPerfect == true)
+    #expect(try slots.grade(guest: [0xF4])?.points == 1)
+  }
+
+  @Test("shadow: agrees with the guest's tables under random changes; each reason is counted")
+  func shadow() throws {
+    let report = try run("shadow")
+    #expect(try report.number("mismatches/shadow") == 0)
+    #expect(try report.number("mismatches/own") == 0)
+    #expect(try report.number("disagreements") == 0)
+    #expect(try report.number("checks") == report.number("user_exits/shadow"))
+    #expect(try report.number("table_writes") == report.number("stores"))
+    #expect(try report.number("guest_faults") == report.number("model_faults"))
+    #expect(try report.number("fills") > 50)
+    // Every exit has a reason: a root is a write and a read of a port.
+    let reasons = try ["table_writes", "fills", "upgrades", "guest_faults"].map(report.number)
+    #expect(
+      try report.number("user_exits/shadow")
+        == reasons.reduce(0, +) + 2 * report.number("root_loads"))
+    #expect(try report.number("user_exits/own") == 0)
+  }
+
+  @Test("shadow: a kernel in ring 3 runs by trap and emulate, but for POPF")
+  func deprivileged() throws {
+    let kernel = try Deprivileged()
+    #expect(
+      kernel.traps.map(\.instruction) == [
+        "CLI", "MOV RAX,CR3", "MOV CR3,RAX", "MOV RAX,CR3", "RDMSR EFER", "OUT 0xE9", "IN 0xE9",
+        "STI", "HLT",
+      ])
+    #expect(kernel.results.prefix(4) == [0x99000, 0x123000, 0xD01, 0xE9])
+    #expect(kernel.results[4] & 3 == 3)
+    #expect(kernel.cpu.output == [UInt8(ascii: "!")])
+    // It turned interrupts off by POPF, and nobody was told.
+    #expect(kernel.cpu.interruptsAreOn)
+  }
+
+  @Test("cow: overlays hold what was written, the base nothing new, and no guest sees another's")
+  func copyOnWrite() throws {
+    let report = try run("cow")
+    #expect(try report.flag("base_same"))
+    for machine in ["A", "B", "C"] {
+      #expect(try report.number("wrong_sectors/" + machine) == 0)
+      #expect(try report.flag("owned_as_written/" + machine))
+      #expect(try report.flag("saw_base/" + machine))
+      #expect(try report.number("owned/" + machine) > 1)
+    }
+    #expect(try report.number("stored_bytes") < 3 * 4 << 20)
+  }
+
+  private func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }
+
+  @Test("that never end are told to leave, and said to")
+  func overdue() throws {
+    // 10000: jmp 0x10000
+    let bench = try Bench([0xEB, 0xFE], seconds: 0, what: "a loop")
+    #expect(throws: LabError.self) { try bench.run() }
+  }
+}

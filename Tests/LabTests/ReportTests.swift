@@ -1,0 +1,118 @@
+import Foundation
+import FoundationXML
+import Testing
+
+@testable import Lab
+
+/// Whether XML is well-formed.
+func isWellFormed(_ xml: String) -> Bool { XMLParser(data: Data(xml.utf8)).parse() }
+
+/// What JSON says.
+func object(_ json: String) throws -> [String: Any] {
+  try #require(JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
+}
+
+@Suite("A report")
+struct ReportTests {
+  private func makeReport() -> Report {
+    let experiment = Experiment("sample", "a <sample> & more", "none") { _ in }
+    var report = Report(experiment, backEnd: nil)
+    report.heading("Heading <1>")
+    report.text("One & two.")
+    var table = Table("A table", ["name", "#count"])
+    table.add(["a", "5"])
+    table.add(["long name", "1234"])
+    table.note("n/a: nobody knows <why>.")
+    report.table(table)
+    var picture = Picture("A \"picture\"", width: 100, height: 50)
+    picture.label(1, 2, "a < b & c")
+    picture.rectangle(1, 2, 3.25, 4, fill: "#fff", tip: "<tip>")
+    picture.arrow(0, 0, 10, 10)
+    report.picture(picture)
+    report.note("number", 5)
+    report.note("list", .list([.text("x\"y"), .flag(true)]))
+    report.ask("count", "How many?", .number(42), points: 2)
+    report.ask("names", "Which?", .set(["HLT", "MOV to CR0"]))
+    report.ask("so", "Is it so?", .flag(true))
+    return report
+  }
+
+  @Test("has tables whose columns align, numbers to the right")
+  func columns() {
+    let text = TextReport.text(makeReport())
+    #expect(text.contains("  name       count\n  ---------  -----\n  a              5\n"))
+    #expect(text.contains("  long name   1234\n"))
+    #expect(!text.contains(" \n"))
+  }
+
+  @Test("says when the back end is unknown")
+  func backEnd() { #expect(TextReport.text(makeReport()).contains("back end  unknown")) }
+
+  @Test("is well-formed as a page, with its pictures inside and no script")
+  func html() {
+    let page = HTMLReport.text(makeReport())
+    #expect(page.hasPrefix("<!DOCTYPE html>"))
+    #expect(isWellFormed(page))
+    #expect(page.contains("<svg") && page.contains("a &lt; b &amp; c"))
+    #expect(!page.contains("<script") && !page.contains("src=") && !page.contains("href="))
+  }
+
+  @Test("is an object as JSON, without the answers")
+  func json() throws {
+    let json = try object(JSONReport.text(makeReport()))
+    #expect(json["lab"] as? String == "sample")
+    #expect((json["facts"] as? [String: Any])?["number"] as? Int == 5)
+    #expect((json["questions"] as? [Any])?.count == 3)
+    #expect(!JSONReport.text(makeReport()).contains("42"))
+  }
+
+  @Test(
+    "grades answers however they are spelled",
+    arguments: [
+      ("count: 42\nnames: mov to  CR0,  hlt\nso: Yes", 4),
+      ("count: 0x2A\nnames: HLT\nso: no", 2),
+      ("count: 41\nso: y", 1), ("names: none", 0), ("", 0), ("# nothing\n\n", 0),
+    ])
+  func grading(sheet: String, points: Int) throws {
+    let grade = Grade(try AnswerSheet(sheet), makeReport())
+    #expect(grade.points == points)
+    #expect(grade.possiblePoints == 4)
+  }
+
+  @Test("refuses a sheet that it can't read, by line")
+  func malformed() {
+    #expect(throws: AnswerSheet.Malformed.self) { try AnswerSheet("a: 1\nnonsense") }
+    #expect(throws: AnswerSheet.Malformed.self) { try AnswerSheet("a: 1\na: 2") }
+  }
+
+  @Test("prints a sheet to fill in that is read again, without an answer")
+  func blank() throws {
+    let sheet = try AnswerSheet(AnswerSheet.blank(for: makeReport()))
+    #expect(Set(sheet.answers.keys) == ["count", "names", "so"])
+    #expect(Grade(sheet, makeReport()).points == 0)
+    #expect(Grade(sheet, makeReport()).items.allSatisfy { $0.seen == nil })
+  }
+
+  @Test("writes grades as text, TAP and JUnit, with what was expected and seen")
+  func formats() throws {
+    let grade = Grade(try AnswerSheet("count: <7>\nso: yes\nwhat: 1"), makeReport())
+    #expect(!grade.isPerfect)
+    let text = grade.text(.text)
+    #expect(text.contains("1 of 4 points") && text.contains("there is no question 'what'"))
+    let tap = grade.text(.tap)
+    #expect(tap.hasPrefix("TAP version 13\n1..3\nnot ok 1 - sample count\n"))
+    #expect(tap.contains("  expected: \"42\"\n  seen: \"<7>\"\n"))
+    #expect(tap.contains("ok 3 - sample so\n"))
+    let junit = grade.text(.junit)
+    #expect(isWellFormed(junit))
+    #expect(junit.contains("tests=\"3\" failures=\"2\"") && junit.contains("seen &lt;7&gt;"))
+  }
+
+  @Test("writes numbers as people read them")
+  func numbers() {
+    #expect(decimal(0.05, 1) == "0.1" && decimal(-1.25, 2) == "-1.25" && decimal(3, 0) == "3")
+    #expect(decimal(-0.001, 1) == "0.0" && decimal(.infinity) == "?")
+    #expect(grouped(1_234_567) == "1 234 567" && grouped(-12) == "-12" && grouped(123) == "123")
+    #expect(hex(0x2A, 4) == "0x002a")
+  }
+}
