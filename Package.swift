@@ -22,7 +22,7 @@ let package = Package(
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(
       name: "KVMLite",
-      targets: ["Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"]),
+      targets: ["Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -32,23 +32,25 @@ let package = Package(
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
 
-    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices -> Storage, Boot, ACPI} -> Memory -> Host
+    // Arrows point one way: kvmlite -> Machine -> {KVM, Devices -> {Storage, Network}, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
+    .target(name: "Network", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .target(
-      name: "Devices", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
+      name: "Devices", dependencies: ["Storage", "Network", "Memory", "Host"],
+      swiftSettings: settings),
     .target(name: "Boot", dependencies: ["Memory"], swiftSettings: settings),
     .target(name: "ACPI", dependencies: ["Memory"], swiftSettings: settings),
     .target(
       name: "Machine",
-      dependencies: ["KVM", "Devices", "Storage", "Boot", "ACPI", "Memory", "Host"],
+      dependencies: ["KVM", "Devices", "Storage", "Network", "Boot", "ACPI", "Memory", "Host"],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -77,7 +79,7 @@ let package = Package(
       name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Host"], swiftSettings: settings),
     .testTarget(
       name: "DocsTests",
-      dependencies: ["Machine", "Boot", "Devices", "Storage", "KVM", "Memory", "Host"],
+      dependencies: ["Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
@@ -88,7 +90,7 @@ let package = Package(
     .testTarget(
       name: "StorageTests", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DevicesTests", dependencies: ["Devices", "Storage", "Memory", "Host", "TestSupport"],
+      name: "DevicesTests", dependencies: ["Devices", "Storage", "Network", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set
@@ -98,7 +100,7 @@ let package = Package(
     .testTarget(
       name: "MachineTests",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "Storage", "KVM", "Memory", "Host", "TestSupport",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(

@@ -4,13 +4,16 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/memfd.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 
@@ -56,6 +59,13 @@ static inline int clinux_epoll_next(int epoll, int milliseconds, uint64_t *numbe
   return count;
 }
 
+// accept4(2) is _GNU_SOURCE's; the new socket never waits.
+int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
+
+static inline int clinux_accept(int fd) {
+  return accept4(fd, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
+}
+
 // Block devices: <linux/fs.h> has these requests as expressions that Swift can't import.
 
 static inline int clinux_block_size(int fd, uint64_t *bytes) {
@@ -82,4 +92,28 @@ static inline int clinux_is_locked(int fd, int64_t start, int64_t count) {
       .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = count};
   if (fcntl(fd, CLINUX_F_OFD_GETLK, &lock) < 0) return -1;
   return lock.l_type != F_UNLCK;
+}
+
+// TUN/TAP: the requests are expressions, and struct ifreq ends in a union: only its name and flags
+// matter here, and the rest of its 40 bytes is zero.
+
+struct clinux_ifreq {
+  char name[16];
+  short flags;
+  char rest[22];
+};
+static inline int clinux_tun_attach(int fd, const char *name, short flags) {
+  struct clinux_ifreq request = {.flags = flags};
+  strncpy(request.name, name, sizeof request.name - 1);
+  return ioctl(fd, TUNSETIFF, &request);
+}
+static inline int clinux_tun_set_queue(int fd, short flags) {
+  struct clinux_ifreq request = {.flags = flags};
+  return ioctl(fd, TUNSETQUEUE, &request);
+}
+static inline int clinux_tun_set_offload(int fd, unsigned flags) {
+  return ioctl(fd, TUNSETOFFLOAD, (unsigned long)flags);
+}
+static inline int clinux_tun_set_header_size(int fd, int bytes) {
+  return ioctl(fd, TUNSETVNETHDRSZ, &bytes);
 }

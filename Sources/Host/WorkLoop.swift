@@ -35,6 +35,14 @@ public final class WorkLoop: Sendable {
   public func watch(
     _ event: borrowing Event, _ handler: @escaping @Sendable () -> Void
   ) throws(Errno) {
+    try watch(event.descriptor, handler)
+  }
+
+  /// Calls `handler` each time that something comes to `file`, not while something is there. The file
+  /// must stay until the loop has stopped.
+  public func watch(
+    _ file: borrowing FileDescriptor, _ handler: @escaping @Sendable () -> Void
+  ) throws(Errno) {
     try state.withLock { (state) throws(Errno) in
       guard !shouldStop.load(ordering: .relaxed) else { return }
       if state.thread == nil {
@@ -42,7 +50,7 @@ public final class WorkLoop: Sendable {
         state.thread = try HostThread(name: name) { [self] in run() }
       }
       state.handlers.append(handler)
-      try poller.addEdges(event.descriptor, tag: UInt64(state.handlers.count - 1))
+      try poller.addEdges(file, tag: UInt64(state.handlers.count - 1))
     }
   }
 

@@ -37,6 +37,10 @@ struct Session {
     }
     configuration.deviceTrouble = { Message.note($0) }
     for disk in options.disks { configuration.disks.append(try disk.disk()) }
+    for (index, option) in options.networks.enumerated() {
+      if let network = try option.network(index: index) { configuration.networks.append(network) }
+    }
+    configuration.vsock = try options.vsock?.vsock()
     configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize
     configuration.vcpuCount = options.vcpuCount

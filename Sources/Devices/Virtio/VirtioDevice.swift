@@ -14,6 +14,13 @@ public protocol VirtioDevice: AnyObject, Sendable {
   /// Whether its work takes long enough for each queue to have a thread of its own.
   var hasOwnThreads: Bool { get }
 
+  /// Whether it can work with `features`, a set of those it offers: some ask for others.
+  func accepts(_ features: VirtioFeatures) -> Bool
+
+  /// The number of a file that gives `queue` a turn each time that something comes to it; nil for
+  /// none. It is there for as long as the device.
+  func inputDescriptor(queue: Int) -> Int32?
+
   /// Learns how to ask for its queues' turn and how to say that its configuration changed. Called
   /// once, before anything else.
   func connect(to signals: VirtioSignals)
@@ -38,6 +45,10 @@ public protocol VirtioDevice: AnyObject, Sendable {
 extension VirtioDevice {
   /// One thread with all others.
   public var hasOwnThreads: Bool { false }
+  /// Any set will do.
+  public func accepts(_ features: VirtioFeatures) -> Bool { true }
+  /// Its queues wait for drivers alone.
+  public func inputDescriptor(queue: Int) -> Int32? { nil }
   /// Asks for nothing.
   public func connect(to signals: VirtioSignals) {}
   /// No configuration space: zeros.
