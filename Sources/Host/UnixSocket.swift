@@ -8,10 +8,11 @@ public enum UnixSocket {
 
   private static let kind = Int32(SOCK_STREAM.rawValue) | O_CLOEXEC | O_NONBLOCK
 
-  /// Makes two sockets that are connected with each other; both numbers are the caller's to own.
+  /// Makes two sockets that are connected with each other; both numbers are the caller's to own. The
+  /// second is for another program, which may count on its calls to wait, if `secondWaits`.
   ///
   /// Corresponds to `socketpair(2)`.
-  public static func makePair() throws(Errno) -> (Int32, Int32) {
+  public static func makePair(secondWaits: Bool = false) throws(Errno) -> (Int32, Int32) {
     var numbers: (Int32, Int32) = (-1, -1)
     // The kernel writes two numbers.
     let result = unsafe withUnsafeMutablePointer(to: &numbers) {
@@ -20,6 +21,7 @@ public enum UnixSocket {
       }
     }
     guard result == 0 else { throw Errno.current }
+    if secondWaits { _ = fcntl(numbers.1, F_SETFL, O_RDWR) }
     return numbers
   }
 

@@ -49,9 +49,17 @@ public protocol NetworkBackEnd: AnyObject, Sendable {
     header: MemoryView, _ frame: [MemoryView], count: Int, queue: Int, mayWait: () -> Bool
   ) -> Bool
 
+  /// Gives back what others may see, such as a program that was started: no machine uses it any more.
+  func close()
+
   /// Puts the next frame of `queue` with its header into `buffer`, which has
   /// `NetworkFrame.bufferCount` bytes. Throws when there will be no more frames.
   func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput
+}
+
+extension NetworkBackEnd {
+  /// There is nothing to give back.
+  public func close() {}
 }
 
 /// What came of an attempt to receive.

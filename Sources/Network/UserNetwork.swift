@@ -16,7 +16,8 @@ public final class UserNetwork: NetworkBackEnd {
   /// Starts passt, which ends with this object or with the process.
   public init() throws(NetworkError) {
     do throws(Errno) {
-      let (ours, theirs) = try UnixSocket.makePair()
+      // passt ends a frame that went in part by a call that it wants to wait.
+      let (ours, theirs) = try UnixSocket.makePair(secondWaits: true)
       let ourEnd = FileDescriptor(owning: ours)
       // Closed here once the program has it.
       let theirEnd = FileDescriptor(owning: theirs)
@@ -55,4 +56,7 @@ public final class UserNetwork: NetworkBackEnd {
         .host, "passt ended with status \(status): the guest's network cable is out")
     }
   }
+
+  /// Ends passt.
+  public func close() { program.stop() }
 }

@@ -11,6 +11,8 @@ public protocol VsockHost: AnyObject, Sendable {
   func accept() -> FileDescriptor?
   /// Connects to the program that listens for `port`; nil if there is none.
   func connect(port: UInt32) -> FileDescriptor?
+  /// Lets nobody connect any more.
+  func close()
 }
 
 /// The same, with sockets in the file system.
@@ -56,7 +58,8 @@ public final class VsockSockets: VsockHost {
     return try UnixSocket.listen(at: path)
   }
 
-  deinit { UnixSocket.remove(path) }
+  /// Removes the socket.
+  public func close() { UnixSocket.remove(path) }
 
   /// The next program that has connected.
   public func accept() -> FileDescriptor? {

@@ -13,6 +13,11 @@ struct Session {
   func run() -> Int32 {
     do throws(Failure) {
       var configuration = try makeConfiguration()
+      let (networks, vsock) = (configuration.networks, configuration.vsock)
+      defer {
+        for network in networks { network.backEnd.close() }
+        vsock?.host.close()
+      }
       return try withConsole(&configuration)
     } catch {
       Message.error(error.message)
