@@ -90,6 +90,8 @@ let package = Package(
     .testTarget(
       name: "StorageTests", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
     .testTarget(
+      name: "NetworkTests", dependencies: ["Network", "Memory", "Host"], swiftSettings: settings),
+    .testTarget(
       name: "DevicesTests", dependencies: ["Devices", "Storage", "Network", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
 

@@ -51,6 +51,12 @@ public enum UnixSocket {
   /// Removes the socket at `path` from the file system. Corresponds to `unlink(2)`.
   public static func remove(_ path: String) { unsafe unlink(path) }
 
+  /// Whether the file at `path` is a socket. Corresponds to `lstat(2)`.
+  public static func exists(_ path: String) -> Bool {
+    var status = stat()
+    return unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
+  }
+
   private static func make() throws(Errno) -> FileDescriptor {
     let number = socket(AF_UNIX, kind, 0)
     guard number >= 0 else { throw Errno.current }

@@ -15,8 +15,9 @@ public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
   /// The address that `text` spells, such as `52:54:00:12:34:56`.
   public init?(_ text: String) {
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    let bytes = parts.compactMap { $0.utf8.count == 2 ? UInt8($0, radix: 16) : nil }
-    guard parts.count == 6 else { return nil }
+    let bytes = parts.compactMap { UInt8($0, radix: 16) }
+    // "+f" is a number too.
+    guard parts.count == 6, parts.allSatisfy({ $0.count == 2 && $0.allSatisfy(\.isHexDigit) }) else { return nil }
     self.init(bytes)
   }
 

@@ -31,8 +31,8 @@ public final class VsockSockets: VsockHost {
       listener = try Self.listen(path)
     } catch {
       switch error.name {
-      case "EADDRINUSE":
-        throw NetworkError(.unusable, "\(path): in use; give another path to vsock's socket=")
+      case "EEXIST":
+        throw NetworkError(.unusable, "\(path): in use, or no socket; give another path after socket=")
       case "ENAMETOOLONG":
         throw NetworkError(
           .unusable, "\(path): too long for a socket: at most \(UnixSocket.longestPath) bytes")
@@ -51,8 +51,8 @@ public final class VsockSockets: VsockHost {
       _ = try UnixSocket.connect(to: path)
       throw Errno.exists
     } catch {
-      // Only what nobody listens at any more is removed, and only a socket refuses so.
-      guard error.name == "ECONNREFUSED" else { return try UnixSocket.listen(at: path) }
+      // Only a socket at which nobody listens any more is removed; other files refuse in the same way.
+      guard error.name == "ECONNREFUSED", UnixSocket.exists(path) else { throw Errno.exists }
     }
     UnixSocket.remove(path)
     return try UnixSocket.listen(at: path)
