@@ -23,7 +23,9 @@ let package = Package(
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(
       name: "KVMLite",
-      targets: ["Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host"]),
+      targets: [
+        "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host",
+      ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -93,7 +95,8 @@ let package = Package(
     .testTarget(
       name: "NetworkTests", dependencies: ["Network", "Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "DevicesTests", dependencies: ["Devices", "Storage", "Network", "Memory", "Host", "TestSupport"],
+      name: "DevicesTests",
+      dependencies: ["Devices", "Storage", "Network", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
 
     // Tests on a real /dev/kvm, skipped where there is none unless KVMLITE_REQUIRE_KVM is set
@@ -103,7 +106,8 @@ let package = Package(
     .testTarget(
       name: "MachineTests",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host", "TestSupport",
+        "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host",
+        "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(

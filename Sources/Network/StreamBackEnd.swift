@@ -119,7 +119,8 @@ public final class StreamBackEnd: NetworkBackEnd {
     _ input: inout Input, into buffer: MemoryView
   ) throws(NetworkError) -> NetworkInput? {
     guard input.end - input.start >= 4 else { return nil }
-    let count = Int(UInt32(bigEndian: UInt32(littleEndian: input.bytes.load(input.start, as: UInt32.self))))
+    let count = Int(
+      UInt32(bigEndian: UInt32(littleEndian: input.bytes.load(input.start, as: UInt32.self))))
     guard count >= NetworkFrame.shortest, count <= NetworkFrame.longest else {
       throw NetworkError(.host, "\(name) sent a frame of \(count) bytes, which none can have")
     }

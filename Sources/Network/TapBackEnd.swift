@@ -138,7 +138,8 @@ enum TapTrouble {
     case .invalidArgument:
       return NetworkError(
         .unusable,
-        "\(name) is not a tap interface with \(queueCount) queue(s): make one with: \(making)")
+        "\(name) is not a tap interface with \(queueCount) queue(s): make another one with: "
+          + "sudo ip tuntap add NAME mode tap user $USER\(several)")
     default: return NetworkError(.host, "\(name) can't be opened: \(errno)")
     }
   }

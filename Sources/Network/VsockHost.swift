@@ -32,7 +32,8 @@ public final class VsockSockets: VsockHost {
     } catch {
       switch error.name {
       case "EEXIST":
-        throw NetworkError(.unusable, "\(path): in use, or no socket; give another path after socket=")
+        throw NetworkError(
+          .unusable, "\(path): in use, or no socket; give another path after socket=")
       case "ENAMETOOLONG":
         throw NetworkError(
           .unusable, "\(path): too long for a socket: at most \(UnixSocket.longestPath) bytes")
@@ -57,6 +58,8 @@ public final class VsockSockets: VsockHost {
     UnixSocket.remove(path)
     return try UnixSocket.listen(at: path)
   }
+
+  deinit { close() }
 
   /// Removes the socket.
   public func close() { UnixSocket.remove(path) }

@@ -72,6 +72,9 @@ public final class VirtioNet: VirtioDevice {
     self.receivers = receivers
     self.transmitters = transmitters
     state = Mutex(State(mac: mac))
+    // Another machine may have had it before.
+    backEnd.allow([])
+    backEnd.setActiveQueues(1)
   }
 
   /// The card's address as the guest has it now.

@@ -22,11 +22,10 @@ enum NetFeature {
   static let controlMAC = VirtioFeatures.bit(23)
 
   /// Each offload with the feature by which the host takes it and that by which a guest does.
-  static let offloads:
-    [(offload: NetworkOffloads, host: VirtioFeatures, guest: VirtioFeatures)] = [
-      (.checksum, checksum, guestChecksum), (.tcp4, hostTCP4, guestTCP4),
-      (.tcp6, hostTCP6, guestTCP6), (.congestion, hostECN, guestECN), (.udp, hostUDP, guestUDP),
-    ]
+  static let offloads: [(offload: NetworkOffloads, host: VirtioFeatures, guest: VirtioFeatures)] = [
+    (.checksum, checksum, guestChecksum), (.tcp4, hostTCP4, guestTCP4),
+    (.tcp6, hostTCP6, guestTCP6), (.congestion, hostECN, guestECN), (.udp, hostUDP, guestUDP),
+  ]
 
   static func offered(
     _ offloads: NetworkOffloads, hasMTU: Bool, pairs: Int

@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct VirtioNetTests {
   private static let all: NetworkOffloads = [.checksum, .tcp4, .tcp6, .congestion, .udp]
-  private static let mac = MACAddress("52:54:00:12:34:56")!
+  private static let mac = MACAddress(stableFor: "test")
   private static let mergeable = VirtioFeatures.bit(15)
   private let data = MMIODriver.buffers
 
@@ -72,7 +72,7 @@ import Testing
     let driver = try driver(TestNetwork(queueCount: 2), mtu: 1400)
     defer { driver.stop() }
     let bytes = (0..<12).map { UInt8(driver.device.read(offset: 0x100 + $0, width: 1)) }
-    #expect(bytes == [0x52, 0x54, 0, 0x12, 0x34, 0x56, 1, 0, 2, 0, 0x78, 5])
+    #expect(bytes == Self.mac.bytes + [1, 0, 2, 0, 0x78, 5])
   }
 
   @Test func `the back end learns which offloads the guest takes, and forgets them by a reset`()
@@ -103,7 +103,9 @@ import Testing
     ])
     #expect(try driver.complete(1).written == 0)
     #expect(
-      network.sent == [.init(header: header(flags: 1, start: 34, offset: 6), frame: frame(300), queue: 0)])
+      network.sent == [
+        .init(header: header(flags: 1, start: 34, offset: 6), frame: frame(300), queue: 0)
+      ])
   }
 
   @Test func `large frames go out for the back end to cut, with a hint that it can trust`() throws {
@@ -154,7 +156,8 @@ import Testing
     defer { driver.stop() }
     driver.start()
     try send(driver, header(flags: 1, start: 34, offset: 6) + frame(100))
-    try send(driver, header(flags: 1, segmentation: 1, size: 100, start: 34, offset: 6) + frame(100))
+    try send(
+      driver, header(flags: 1, segmentation: 1, size: 100, start: 34, offset: 6) + frame(100))
     try send(driver, header(flags: 0xFE, length: 9, size: 9, start: 9, offset: 9) + frame(80))
     #expect(network.sent == [.init(header: header(), frame: frame(80), queue: 0)])
   }
@@ -170,7 +173,8 @@ import Testing
 
   // MARK: To the guest
 
-  @Test func `a frame fills as many buffers as it needs, and the driver sees them at once`() throws {
+  @Test func `a frame fills as many buffers as it needs, and the driver sees them at once`() throws
+  {
     let network = try TestNetwork(Self.all)
     let driver = try driver(network)
     defer { driver.stop() }

@@ -19,7 +19,8 @@ import Testing
     var got: [UInt8] = []
     while got.count < 5000 { got += try vsock.next().data }
     #expect(got == bytes(5000))
-    try vsock.send(.init(operation: VsockDriver.data, guestPort: 80, hostPort: port, data: bytes(3000)))
+    try vsock.send(
+      .init(operation: VsockDriver.data, guestPort: 80, hostPort: port, data: bytes(3000)))
     #expect(try program.read(count: 3000) == bytes(3000))
 
     program.socket.shutDown(.sending)
@@ -54,7 +55,8 @@ import Testing
       return
     }
     let program = VsockDriver.Program(accepted)
-    try vsock.send(.init(operation: VsockDriver.data, guestPort: 9, hostPort: 5000, data: [7, 8, 9]))
+    try vsock.send(
+      .init(operation: VsockDriver.data, guestPort: 9, hostPort: 5000, data: [7, 8, 9]))
     #expect(try program.read(count: 3) == [7, 8, 9])
     try program.write([1])
     #expect(try vsock.next().data == [1])
@@ -126,7 +128,8 @@ import Testing
     #expect(try vsock.next().data == Array(bytes(250)[160...]))
   }
 
-  @Test func `a slow program's guest is told of its room, and cut off when it goes beyond`() throws {
+  @Test func `a slow program's guest is told of its room, and cut off when it goes beyond`() throws
+  {
     let vsock = try VsockDriver()
     defer { vsock.stop() }
     let (program, port) = try vsock.open(port: 80)
@@ -157,7 +160,8 @@ import Testing
     #expect(try vsock.next().forwarded > forwarded)
     try vsock.send(
       .init(
-        operation: VsockDriver.data, guestPort: 80, hostPort: port, data: bytes(60000), length: 60000))
+        operation: VsockDriver.data, guestPort: 80, hostPort: port, data: bytes(60000),
+        length: 60000))
     #expect(try program.read(count: 60000) == bytes(60000))
   }
 
@@ -273,8 +277,10 @@ import Testing
   }
 
   static let violations: [VsockDriver.Packet] = [
-    .init(operation: 1, guestPort: 80, hostPort: 0), .init(operation: 2, guestPort: 80, hostPort: 0),
-    .init(operation: 0, guestPort: 80, hostPort: 0), .init(operation: 9, guestPort: 80, hostPort: 0),
+    .init(operation: 1, guestPort: 80, hostPort: 0),
+    .init(operation: 2, guestPort: 80, hostPort: 0),
+    .init(operation: 0, guestPort: 80, hostPort: 0),
+    .init(operation: 9, guestPort: 80, hostPort: 0),
     .init(operation: 5, guestPort: 80, hostPort: 0, data: [1, 2, 3], length: 4),
     .init(operation: 5, guestPort: 80, hostPort: 0, data: [1, 2, 3], length: .max),
   ]
