@@ -267,6 +267,7 @@ import Testing
         let address = queue.get(
           queue.addresses.descriptors + 16 * UInt64(part.head), as: UInt64.self)
         let content = queue.bytes(Int(part.written), at: address)
+        try #require(content.count >= 12 || !bytes.isEmpty)
         if bytes.isEmpty { left = Int(content[10]) | Int(content[11]) << 8 }
         bytes += content
         left -= 1
