@@ -7,7 +7,7 @@ let settings: [SwiftSetting] =
   + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
     ? [] : [.treatAllWarnings(as: .error)])
 
-// Stock kernels need downloads and a host that runs ring 0: `.ci/run amd-v` asks for their tests.
+// Stock kernels need downloads and a host that runs ring 0: `.ci/run kernels` asks for their tests.
 let kernelTests: [Target] =
   Context.environment["KVMLITE_KERNEL_TESTS"] == nil
   ? []
@@ -34,9 +34,13 @@ let package = Package(
     // C shims
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
+    .systemLibrary(
+      name: "CZlib", path: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(
+      name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
     // Arrows point one way: kvmlite -> Machine -> {KVM, Devices -> {Storage, Network}, Boot, ACPI} -> Memory -> Host
-    .target(name: "Host", dependencies: ["CLinux"], swiftSettings: settings),
+    .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
@@ -91,7 +95,17 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
-      name: "StorageTests", dependencies: ["Storage", "Memory", "Host"], swiftSettings: settings),
+      name: "StorageTests",
+      dependencies: ["Storage", "Memory", "Host", "TestSupport", "storage-writer"],
+      swiftSettings: settings),
+    // What StorageTests kills while it writes
+    .executableTarget(
+      name: "storage-writer", dependencies: ["Storage", "Memory", "Host"],
+      path: "Tests/storage-writer", swiftSettings: settings),
+    // What scripts/bench-disk holds against qemu-img bench
+    .executableTarget(
+      name: "storage-bench", dependencies: ["Storage", "Memory", "Host"],
+      path: "Tests/storage-bench", swiftSettings: settings),
     .testTarget(
       name: "NetworkTests", dependencies: ["Network", "Memory", "Host"], swiftSettings: settings),
     .testTarget(

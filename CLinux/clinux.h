@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <cpuid.h>
 #include <linux/if_tun.h>
 #include <linux/memfd.h>
 #include <string.h>
@@ -28,6 +29,16 @@ char *ptsname(int fd);
 const char *strerrordesc_np(int number);
 const char *strerrorname_np(int number);
 const char *sigabbrev_np(int number);
+
+// What the CPUID instruction answers for a leaf, by value.
+struct clinux_cpuid {
+  uint32_t eax, ebx, ecx, edx;
+};
+static inline struct clinux_cpuid clinux_cpuid(uint32_t leaf) {
+  struct clinux_cpuid result;
+  __cpuid_count(leaf, 0, result.eax, result.ebx, result.ecx, result.edx);
+  return result;
+}
 
 static inline int clinux_set_thread_name(const char *name) {
   return prctl(PR_SET_NAME, name, 0, 0, 0);

@@ -16,7 +16,7 @@ public func bootFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   let text = String(repeating: "x", count: Int(input[3]) << 2)
   let options = BootOptions(
     mode: choices & 8 == 0 ? nil : CPUMode.allCases[Int(choices >> 4) % 3],
-    initrd: choices & 1 == 0 ? nil : BootFile(initrd, name: "initrd"),
+    initrds: choices & 1 == 0 ? [] : [BootFile(initrd, name: "initrd")],
     commandLine: choices & 2 == 0 ? nil : text)
   let rsdp: GuestAddress? = choices & 4 == 0 ? nil : 0xE_0000
   do throws(BootError) {

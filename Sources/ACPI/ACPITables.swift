@@ -7,6 +7,8 @@ import Memory
 public struct ACPITables: Sendable {
   /// Where the bytes go, and where the RSDP is.
   public let start: GuestAddress
+  /// Where FACS is from `start` on, a multiple of 64 (5.2.10).
+  public static let facsOffset: UInt64 = 64
   /// The tables.
   public let bytes: [UInt8]
 
@@ -15,8 +17,8 @@ public struct ACPITables: Sendable {
     precondition(start.value % 64 == 0 && start.value < 1 << 32 - 1 << 24)
     let base = UInt32(start.value)
     var bytes = [UInt8](repeating: 0, count: RSDP.size)
-    // FACS must be on a boundary of 64 bytes (5.2.10), the rest on one of 8 for the XSDT's sake.
-    let facs = Self.place(FACS.bytes(), at: 64, base, in: &bytes)
+    // FACS comes first, the rest on boundaries of 8 bytes for the XSDT's sake.
+    let facs = Self.place(FACS.bytes(), at: Int(Self.facsOffset), base, in: &bytes)
     let dsdt = Self.place(DSDT.table(platform), at: 8, base, in: &bytes)
     var listed = [
       Self.place(FADT.table(platform, facs: facs, dsdt: dsdt), at: 8, base, in: &bytes)

@@ -1,7 +1,7 @@
 /// The Firmware ACPI Control Structure (ACPI 6.5, 5.2.10): the waking vector and the global lock.
 ///
-/// The machine neither sleeps nor has firmware to share a lock with, but a FADT that isn't
-/// hardware-reduced must name one.
+/// There is no firmware to share a lock with, but the waking vector is where a guest goes on that has
+/// suspended the machine.
 enum FACS {
   static let size = 64
 

@@ -5,7 +5,10 @@ enum PCIDevices {
   /// `PCI0`: a PCI Express host bridge, which says that there is ECAM, and for kernels that know none
   /// a PCI one.
   private static func hostBridge(_ pci: PlatformDescription.PCI) -> AML {
+    // ISA's ports are behind it too: an IDE function in compatibility mode claims some of them.
+    let isaPorts = 0...pci.configurationPorts - 1
     var resources = ResourceTemplate().buses(0...0).ports(pci.configurationPorts, count: 8)
+      .portWindow(isaPorts)
       .portWindow(pci.ports).memoryWindow(pci.memory32)
     if let memory = pci.memory64 { resources = resources.memoryWindow(memory) }
     return .device(

@@ -6,19 +6,19 @@ public struct BootOptions: Sendable {
   public var mode: CPUMode?
   /// Where a flat image goes; nil for the layout's place. Other formats have their own.
   public var loadAddress: GuestAddress?
-  /// Linux's initial RAM disk, or the one module of a PVH or Multiboot kernel.
-  public var initrd: BootFile?
+  /// Linux's initial RAM disks, which it gets as one, or the modules of a PVH or Multiboot kernel.
+  public var initrds: [BootFile]
   /// What a kernel is told; nil and an empty text are the same to it.
   public var commandLine: String?
 
   /// Options with nothing said, or with what is given.
   public init(
-    mode: CPUMode? = nil, loadAddress: GuestAddress? = nil, initrd: BootFile? = nil,
+    mode: CPUMode? = nil, loadAddress: GuestAddress? = nil, initrds: [BootFile] = [],
     commandLine: String? = nil
   ) {
     self.mode = mode
     self.loadAddress = loadAddress
-    self.initrd = initrd
+    self.initrds = initrds
     self.commandLine = commandLine
   }
 }

@@ -99,8 +99,9 @@ struct BootRequest {
   /// Refuses what only a kernel's boot protocol has a place for.
   func requireNothingToTell() throws(BootError) {
     let option =
-      if options.initrd != nil { "--initrd" } else if options.commandLine != nil { "--append" } else
-      {
+      if !options.initrds.isEmpty { "--initrd" } else if options.commandLine != nil {
+        "--append"
+      } else {
         ""
       }
     guard option.isEmpty else {

@@ -1,12 +1,17 @@
 import Memory
 
 extension Placement {
-  /// Places the initrd, if there is one, as high as RAM below 4 GiB and `limit`, the highest address
-  /// of its last byte, allow: the kernel's own memory starts low.
+  /// Places the initrds, if there are any, one after the other as Linux wants them.
   mutating func placeInitrd(
     _ request: BootRequest, below limit: UInt64
   ) throws(BootError) -> Range<UInt64>? {
-    guard let file = request.options.initrd else { return nil }
+    guard let file = try request.joinedInitrds() else { return nil }
+    return try place(file, below: limit)
+  }
+
+  /// Places `file` as high as RAM below 4 GiB and `limit`, the highest address of its last byte,
+  /// allow: the kernel's own memory starts low.
+  mutating func place(_ file: BootFile, below limit: UInt64) throws(BootError) -> Range<UInt64> {
     let size = try Self.size(of: file)
     let lowest = MemoryMap.legacyHole.upperBound
     let range = lowest..<max(lowest, min(limit + 1, GuestMemory.holeStart))
@@ -18,10 +23,8 @@ extension Placement {
     return start..<start + size
   }
 
-  /// Places the initrd, if there is one, behind all that is above 1 MiB, where Multiboot kernels
-  /// look for modules.
-  mutating func placeModule(_ request: BootRequest) throws(BootError) -> Range<UInt64>? {
-    guard let file = request.options.initrd else { return nil }
+  /// Places `file` behind all that is above 1 MiB, where Multiboot kernels look for modules.
+  mutating func placeModule(_ file: BootFile) throws(BootError) -> Range<UInt64> {
     let size = try Self.size(of: file)
     let range = lowEnd..<GuestMemory.holeStart
     guard let start = lowestRoom(for: size, alignment: GuestMemory.pageSize, in: range) else {
@@ -31,7 +34,7 @@ extension Placement {
     return start..<start + size
   }
 
-  private static func size(of file: BootFile) throws(BootError) -> UInt64 {
+  fileprivate static func size(of file: BootFile) throws(BootError) -> UInt64 {
     guard !file.bytes.isEmpty else {
       throw BootError(
         .malformed, "\(file.name) is empty: leave --initrd out, or give a file with it")
@@ -61,5 +64,21 @@ extension Placement {
       .memory,
       "\(file.name) has \(size) bytes, and beside \(image.name) there is no such room for it in the "
         + "guest's RAM (\(ram.ranges.map(span).joined(separator: " and "))): \(remedy)")
+  }
+}
+
+extension BootRequest {
+  /// All initrds as one, each from a boundary of 4 bytes on: between archives the kernel skips zeros
+  /// (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+  fileprivate func joinedInitrds() throws(BootError) -> BootFile? {
+    guard let first = options.initrds.first, options.initrds.count > 1 else {
+      return options.initrds.first
+    }
+    var bytes: [UInt8] = []
+    for file in options.initrds {
+      _ = try Placement.size(of: file)
+      bytes += [UInt8](repeating: 0, count: -bytes.count & 3) + file.bytes
+    }
+    return BootFile(bytes, name: "\(first.name) with \(options.initrds.count - 1) more")
   }
 }

@@ -13,8 +13,9 @@ extension BootPlan {
     let entry = try placement.placeMultibootImage(image)
     try placement.placeBIOSDataArea()
     let stack = try placement.reserveStack()
-    let module = try placement.placeModule(request)
-    let info = try MultibootInfo(request, module: module)
+    var modules: [Range<UInt64>] = []
+    for file in request.options.initrds { modules.append(try placement.placeModule(file)) }
+    let info = try MultibootInfo(request, modules: modules)
     let address = try placement.placeInformation("the Multiboot information", size: info.size) {
       info.bytes(at: $0)
     }

@@ -2,11 +2,11 @@ import Memory
 
 /// The Multiboot information with what it leads to (Multiboot 0.6.96, 3.3).
 struct MultibootInfo {
-  private let module: Range<UInt64>?
+  private let modules: [Range<UInt64>]
   private let memoryMap: MemoryMap
   private let ram: RAM
   private let commandLine: [UInt8]
-  private let moduleName: [UInt8]
+  private let moduleNames: [[UInt8]]
   private let loaderName = Array("kvmlite".utf8) + [0]
 
   /// Up to and with the fields of the VBE; those of a frame buffer would follow.
@@ -24,27 +24,27 @@ struct MultibootInfo {
     static let all = memory | commandLine | modules | memoryMap | loaderName
   }
 
-  /// The information for `request`, whose module has been placed.
-  init(_ request: BootRequest, module: Range<UInt64>?) throws(BootError) {
-    self.module = module
+  /// The information for `request`, whose modules have been placed.
+  init(_ request: BootRequest, modules: [Range<UInt64>]) throws(BootError) {
+    self.modules = modules
     memoryMap = request.memoryMap
     ram = request.ram
     // The kernel's name comes first, as GRUB and QEMU have it.
     let arguments = try request.commandLine(atMost: UInt64.max)
     let separator: [UInt8] = arguments.count > 1 ? [0x20] : []
     commandLine = Self.text(request.image.name) + separator + arguments
-    moduleName = Self.text(request.options.initrd?.name ?? "") + [0]
+    moduleNames = request.options.initrds.map { Self.text($0.name) + [0] }
   }
 
   private static func text(_ name: String) -> [UInt8] { name.utf8.filter { $0 != 0 } }
 
   // Where the parts are, one after the other, from the structure on.
   private var moduleOffset: Int { Self.headSize }
-  private var mapOffset: Int { moduleOffset + Self.moduleSize }
+  private var mapOffset: Int { moduleOffset + modules.count * Self.moduleSize }
   private var mapSize: Int { memoryMap.entries.count * Self.entrySize }
   private var loaderNameOffset: Int { mapOffset + mapSize }
   private var moduleNameOffset: Int { loaderNameOffset + loaderName.count }
-  private var commandLineOffset: Int { moduleNameOffset + moduleName.count }
+  private var commandLineOffset: Int { moduleNameOffset + moduleNames.reduce(0) { $0 + $1.count } }
 
   /// How many bytes all of it takes.
   var size: Int { commandLineOffset + commandLine.count }
@@ -57,20 +57,27 @@ struct MultibootInfo {
     storeMemorySizes(in: &record)
     record.store(pointer(commandLineOffset), at: 16)
     record.store(pointer(moduleOffset), at: 24)
-    if let module {
-      record.store(UInt32(1), at: 20)
-      record.store(UInt32(module.lowerBound), at: moduleOffset)
-      record.store(UInt32(module.upperBound), at: moduleOffset + 4)
-      record.store(pointer(moduleNameOffset), at: moduleOffset + 8)
-    }
+    storeModules(in: &record, pointer)
     record.store(UInt32(mapSize), at: 44)
     record.store(pointer(mapOffset), at: 48)
     record.store(pointer(loaderNameOffset), at: 64)
     storeMemoryMap(in: &record)
     record.copy(loaderName[...], to: loaderNameOffset)
-    record.copy(moduleName[...], to: moduleNameOffset)
     record.copy(commandLine[...], to: commandLineOffset)
     return record.bytes
+  }
+
+  private func storeModules(in record: inout Record, _ pointer: (Int) -> UInt32) {
+    record.store(UInt32(modules.count), at: 20)
+    var nameOffset = moduleNameOffset
+    for (index, module) in modules.enumerated() {
+      let offset = moduleOffset + index * Self.moduleSize
+      record.store(UInt32(module.lowerBound), at: offset)
+      record.store(UInt32(module.upperBound), at: offset + 4)
+      record.store(pointer(nameOffset), at: offset + 8)
+      record.copy(moduleNames[index][...], to: nameOffset)
+      nameOffset += moduleNames[index].count
+    }
   }
 
   /// mem_lower and mem_upper, in KiB: from 0, and from 1 MiB to the first hole.

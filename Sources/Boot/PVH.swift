@@ -14,9 +14,12 @@ extension BootPlan {
     let text = try request.commandLine(atMost: UInt64.max)
     let line = try placement.placeInformation("the command line", text)
     // A kernel finds itself in the map, but not what it was given: at the top nothing is in its way.
-    let module = try placement.placeInitrd(request, below: UInt64(UInt32.max))
+    var modules: [Range<UInt64>] = []
+    for file in request.options.initrds {
+      modules.append(try placement.place(file, below: UInt64(UInt32.max)))
+    }
     let info = PVHStartInfo(
-      commandLine: line, module: module, rsdp: request.rsdp, memoryMap: request.memoryMap)
+      commandLine: line, modules: modules, rsdp: request.rsdp, memoryMap: request.memoryMap)
     let address = try placement.placeInformation("the start info", size: PVHStartInfo.size(info)) {
       info.bytes(at: $0)
     }

@@ -73,21 +73,40 @@ public struct Bus: Sendable {
     }
   }
 
-  /// Fills `bytes` by one repeated byte-wide read of the one address `address`, in order.
-  public func read(_ address: UInt64, into bytes: inout MutableSpan<UInt8>) {
+  /// Fills `bytes` by one repeated read of the one address `address`, in order, with accesses of
+  /// `width` bytes.
+  public func read(_ address: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
     let index = index(of: address)
-    if index >= 0 {
-      slots[index].device.read(offset: address &- slots[index].start, into: &bytes)
-    } else {
-      for index in bytes.indices { bytes[index] = 0xFF }
+    if index >= 0 && takesWhole(index, address, width) {
+      slots[index].device.read(
+        offset: address &- slots[index].start, width: width, into: &bytes)
+      return
+    }
+    var position = 0
+    while position &+ width <= bytes.count {
+      let value = readInPieces(address, width, index)
+      for byte in 0..<width {
+        bytes[position] = UInt8(truncatingIfNeeded: value >> UInt64(byte * 8))
+        position &+= 1
+      }
     }
   }
 
-  /// Writes the bytes of one repeated byte-wide write to the one address `address`, in order.
-  public func write(_ address: UInt64, bytes: Span<UInt8>) {
+  /// Writes the bytes of one repeated write to the one address `address`, in order, with accesses of
+  /// `width` bytes.
+  public func write(_ address: UInt64, width: Int, bytes: Span<UInt8>) {
     let index = index(of: address)
-    if index >= 0 {
-      slots[index].device.write(offset: address &- slots[index].start, bytes: bytes)
+    if index >= 0 && takesWhole(index, address, width) {
+      slots[index].device.write(
+        offset: address &- slots[index].start, width: width, bytes: bytes)
+      return
+    }
+    var position = 0
+    while position &+ width <= bytes.count {
+      var value: UInt64 = 0
+      for byte in 0..<width { value |= UInt64(bytes[position &+ byte]) << UInt64(byte * 8) }
+      writeInPieces(address, width, value, index)
+      position &+= width
     }
   }
 

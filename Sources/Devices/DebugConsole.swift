@@ -16,5 +16,5 @@ public final class DebugConsole: Device {
   }
 
   /// Prints all the bytes at once.
-  public func write(offset: UInt64, bytes: Span<UInt8>) { sink.write(bytes) }
+  public func write(offset: UInt64, width: Int, bytes: Span<UInt8>) { sink.write(bytes) }
 }

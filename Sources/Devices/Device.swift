@@ -21,11 +21,13 @@ public protocol Device: AnyObject, Sendable {
   /// Takes a write of `width` bytes (1, 2, 4 or 8) at `offset`; the value's higher bytes are zero.
   func write(offset: UInt64, width: Int, value: UInt64)
 
-  /// Answers one repeated byte-wide read (REP INSB) of `offset`: fills `bytes`, in order.
-  func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>)
+  /// Answers one repeated read (REP INS) of `offset`: fills `bytes`, in order, by accesses of `width`
+  /// bytes, no more than `widestAccess`.
+  func read(offset: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>)
 
-  /// Takes the bytes of one repeated byte-wide write (REP OUTSB) to `offset`, in order.
-  func write(offset: UInt64, bytes: Span<UInt8>)
+  /// Takes the bytes of one repeated write (REP OUTS) to `offset`, in order, by accesses of `width`
+  /// bytes, no more than `widestAccess`.
+  func write(offset: UInt64, width: Int, bytes: Span<UInt8>)
 }
 
 extension Device {
@@ -36,18 +38,35 @@ extension Device {
   public var widestAccess: Int { 1 }
 
   /// One read after another.
-  public func read(offset: UInt64, into bytes: inout MutableSpan<UInt8>) {
-    for index in bytes.indices {
-      bytes[index] = UInt8(truncatingIfNeeded: read(offset: offset, width: 1))
-    }
+  public func read(offset: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
+    readOneByOne(offset: offset, width: width, into: &bytes)
   }
 
   /// One write after another.
-  public func write(offset: UInt64, bytes: Span<UInt8>) {
-    for index in 0..<bytes.count {
-      write(
-        offset: offset, width: 1,
-        value: UInt64(bytes[index]))
+  public func write(offset: UInt64, width: Int, bytes: Span<UInt8>) {
+    writeOneByOne(offset: offset, width: width, bytes: bytes)
+  }
+
+  /// Answers a repeated read by single ones.
+  func readOneByOne(offset: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
+    var index = 0
+    while index &+ width <= bytes.count {
+      let value = read(offset: offset, width: width)
+      for byte in 0..<width {
+        bytes[index] = UInt8(truncatingIfNeeded: value >> UInt64(byte * 8))
+        index &+= 1
+      }
+    }
+  }
+
+  /// Takes a repeated write as single ones.
+  func writeOneByOne(offset: UInt64, width: Int, bytes: Span<UInt8>) {
+    var index = 0
+    while index &+ width <= bytes.count {
+      var value: UInt64 = 0
+      for byte in 0..<width { value |= UInt64(bytes[index &+ byte]) << UInt64(byte * 8) }
+      write(offset: offset, width: width, value: value)
+      index &+= width
     }
   }
 }
@@ -68,6 +87,8 @@ public protocol ByteSink: AnyObject, Sendable {
 public protocol MachineControl: AnyObject, Sendable {
   /// Ends the run as if the power were switched off.
   func requestPowerOff()
+  /// Suspends the machine to RAM: all but memory, and what wakes it, loses its state.
+  func requestSuspend()
   /// Resets the machine, as its reset line would.
   func requestReset()
   /// Ends the run with `(value << 1) | 1` as the exit status, of which 8 bits are kept.

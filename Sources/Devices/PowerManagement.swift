@@ -21,6 +21,8 @@ public final class PowerManagement: Device {
   /// What must be in SLP_TYP for the power to go off, as in the PIIX4. Guests without ACPI count on
   /// it: they write 0x2000, SLP_EN alone, as they do for QEMU.
   public static let powerOffType: UInt8 = 0
+  /// What must be in SLP_TYP for the machine to be suspended to RAM, as in the PIIX4 and in QEMU.
+  public static let suspendType: UInt8 = 1
   /// How fast the timer counts.
   public static let timerHertz: UInt64 = 3_579_545
 
@@ -48,8 +50,9 @@ public final class PowerManagement: Device {
     static let global = Self(rawValue: 1 << 5)
     static let powerButton = Self(rawValue: 1 << 8)
     static let realTimeClock = Self(rawValue: 1 << 10)
-    // No sleep button, no wake-up. The clock's alarm never comes, but Linux complains if it can't be
-    // enabled.
+    static let wake = Self(rawValue: 1 << 15)
+    // No sleep button. The clock's alarm comes only to wake a suspended machine, but Linux complains
+    // if it can't be enabled.
     static let all: Self = [.timer, .global, .powerButton, .realTimeClock]
   }
 
@@ -58,11 +61,11 @@ public final class PowerManagement: Device {
     let rawValue: UInt16
     static let sciEnable = Self(rawValue: 1 << 0)
     static let busMasterReload = Self(rawValue: 1 << 1)
-    static let sleepType = Self(rawValue: 7 << 10)
+    static let sleepTypeBits = Self(rawValue: 7 << 10)
     static let sleepEnable = Self(rawValue: 1 << 13)
     // The others read zero: GBL_RLS and SLP_EN are for writing only.
-    static let kept: Self = [.busMasterReload, .sleepType]
-    var sleepTypeValue: UInt16 { rawValue >> 10 & 7 }
+    static let kept: Self = [.busMasterReload, .sleepTypeBits]
+    var sleepType: UInt8 { UInt8(rawValue >> 10 & 7) }
   }
 
   /// Registers that switch `machine` off and raise `line`, the SCI; `now` is any clock that counts
@@ -83,6 +86,12 @@ public final class PowerManagement: Device {
       update(&state)
     }
   }
+
+  /// Whether the clock's alarm may wake a suspended machine (ACPI 6.5, 4.8.2.4: RTC_EN).
+  public var clockMayWake: Bool { state.withLock { $0.enable.contains(.realTimeClock) } }
+
+  /// Tells the guest that its machine has been woken by the clock's alarm.
+  public func wakeByClock() { state.withLock { $0.status.formUnion([.wake, .realTimeClock]) } }
 }
 
 // MARK: - Accesses
@@ -103,18 +112,22 @@ extension PowerManagement {
   /// Takes the registers' bytes, each by its own rule.
   public func write(offset: UInt64, width: Int, value: UInt64) {
     let ticks = ticks
-    let isOff = state.withLock { state in
+    let sleepType = state.withLock { state in
       advance(&state, to: ticks)
-      var isOff = false
+      var sleepType: UInt8?
       for index in 0..<width {
         let byte = UInt8(truncatingIfNeeded: value >> UInt64(index * 8))
         let place = Int(truncatingIfNeeded: offset & 0xFF) + index
-        if write(byte, place, &state) { isOff = true }
+        if let type = write(byte, place, &state) { sleepType = type }
       }
       update(&state)
-      return isOff
+      return sleepType
     }
-    if isOff { machine.requestPowerOff() }
+    switch sleepType {
+    case Self.powerOffType: machine.requestPowerOff()
+    case Self.suspendType: machine.requestSuspend()
+    default: break
+    }
   }
 
   private func byte(_ place: Int, _ state: State, _ ticks: UInt64) -> UInt8 {
@@ -132,8 +145,8 @@ extension PowerManagement {
     }
   }
 
-  /// Takes one byte; returns whether it switches the power off.
-  private func write(_ byte: UInt8, _ place: Int, _ state: inout State) -> Bool {
+  /// Takes one byte; returns the type of sleep that it starts.
+  private func write(_ byte: UInt8, _ place: Int, _ state: inout State) -> UInt8? {
     let shift = UInt16(place & 1) * 8
     let bits = UInt16(byte) << shift
     let others = ~(UInt16(0xFF) << shift)
@@ -145,10 +158,10 @@ extension PowerManagement {
     case ..<(Offset.control + 2):
       let new = Control(rawValue: state.control.rawValue & others | bits)
       state.control = new.intersection(.kept)
-      return new.contains(.sleepEnable) && new.sleepTypeValue == UInt16(Self.powerOffType)
+      return new.contains(.sleepEnable) ? new.sleepType : nil
     default: break
     }
-    return false
+    return nil
   }
 }
 

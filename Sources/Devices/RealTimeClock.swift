@@ -2,7 +2,8 @@ import Synchronization
 
 /// The PC's real-time clock and CMOS RAM, an MC146818A: an index port (0x70) and a data port (0x71).
 ///
-/// The flags of register C come as time passes, for guests that poll them. IRQ 8 is never raised:
+/// The flags of register C come as time passes, for guests that poll them, and for a suspended machine
+/// to wake by the alarm. IRQ 8 is never raised:
 /// that would take a timer of the machine's for every guest, and kernels keep time by others.
 public final class RealTimeClock: Device {
   /// The name that traces and tables show.
@@ -31,6 +32,14 @@ public final class RealTimeClock: Device {
   public init(sizes: MachineSizes, now: @escaping @Sendable () -> Int64) {
     self.now = now
     state = Mutex(RealTimeClockState(sizes: sizes, now: now()))
+  }
+
+  /// Whether the alarm has come by now and is enabled, for a suspended machine to wake by.
+  public var hasAlarm: Bool {
+    state.withLock { state in
+      state.advance(to: now())
+      return state.hasAlarm
+    }
   }
 
   /// Answers a read of the data port; the index port is write-only and reads ones.

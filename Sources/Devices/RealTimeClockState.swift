@@ -44,6 +44,7 @@ struct RealTimeClockState: Sendable {
     static let hours24 = Self(rawValue: 0x02)
     static let dm = Self(rawValue: 0x04)
     static let uie = Self(rawValue: 0x10)
+    static let aie = Self(rawValue: 0x20)
     static let set = Self(rawValue: 0x80)
   }
 
@@ -93,6 +94,11 @@ extension RealTimeClockState {
     default:
       return self[index]
     }
+  }
+
+  /// Whether the alarm has come, and is to be an interrupt.
+  var hasAlarm: Bool {
+    registerB.contains(.aie) && RegisterC(rawValue: self[Register.c]).contains(.af)
   }
 
   /// Writes the byte that `index` selects.

@@ -66,7 +66,7 @@ public final class UART16550A: Device {
   }
 
   /// Takes the bytes of a repeated write; those to the THR reach the sink in one call.
-  public func write(offset: UInt64, bytes: Span<UInt8>) {
+  public func write(offset: UInt64, width: Int, bytes: Span<UInt8>) {
     let isTransmission = registers.withLock { registers in
       guard isTransmitter(offset, registers), !registers.isLoopback else { return false }
       transmitterEmptied(&registers)
@@ -75,9 +75,7 @@ public final class UART16550A: Device {
     if isTransmission {
       sink.write(bytes)
     } else {
-      for index in 0..<bytes.count {
-        write(offset: offset, width: 1, value: UInt64(bytes[index]))
-      }
+      writeOneByOne(offset: offset, width: width, bytes: bytes)
     }
   }
 }

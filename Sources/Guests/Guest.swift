@@ -29,6 +29,8 @@ public struct Guest: Sendable, CustomStringConvertible {
   public let cpus: Int
   /// What else kvmlite's command line needs for it to end as expected, such as `--no-reboot`.
   public let options: [String]
+  /// How many bytes the IDE disk has that it wants for it, all zeros at first; nil for none.
+  public let diskSize: Int?
   /// What it prints.
   public let expectedOutput: OutputPattern
   /// The exit status that kvmlite ends with.
@@ -42,7 +44,8 @@ public struct Guest: Sendable, CustomStringConvertible {
 
   init(
     name: String, summary: String, mode: CPUMode, format: Format, cpus: Int, options: [String],
-    inputText: String, expectedOutput: OutputPattern, expectedStatus: Int, operations: Int?,
+    diskSize: Int?, inputText: String, expectedOutput: OutputPattern, expectedStatus: Int,
+    operations: Int?,
     hex: String
   ) {
     self.name = name
@@ -51,6 +54,7 @@ public struct Guest: Sendable, CustomStringConvertible {
     self.format = format
     self.cpus = cpus
     self.options = options
+    self.diskSize = diskSize
     self.inputText = inputText
     self.expectedOutput = expectedOutput
     self.expectedStatus = expectedStatus

@@ -10,10 +10,9 @@ extension FileDescriptor {
     guard clinux_lock(number, Int32(F_RDLCK), offset, 1) == 0 else { throw Errno.current }
   }
 
-  /// Lets the lock on the byte at `offset` go.
-  public func unlock(_ offset: Int64) {
-    _ = clinux_lock(number, Int32(F_UNLCK), offset, 1)
-  }
+  /// Lets all locks go, which closing does too; but not while a process that was just forked has the
+  /// open file as well, up to its `execve(2)`.
+  public func unlockAll() { _ = clinux_lock(number, Int32(F_UNLCK), 0, 0) }
 
   /// Whether somebody else, this process through another open file included, has locked the byte at
   /// `offset`. Corresponds to `F_OFD_GETLK`.

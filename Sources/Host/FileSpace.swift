@@ -148,3 +148,32 @@ extension FileFacts {
       modified: Int64(status.st_mtim.tv_sec), modifiedNanoseconds: Int64(status.st_mtim.tv_nsec))
   }
 }
+
+extension FileDescriptor {
+  /// Makes a file without a name in `directory`, to be read and written: it goes when it is closed.
+  ///
+  /// Corresponds to `open(2)` with `O_TMPFILE`, and where a file system can't, to a name that is
+  /// removed at once.
+  public init(unnamedIn directory: String) throws(Errno) {
+    let number = unsafe open(directory, O_RDWR | O_CLOEXEC | Int32(CLINUX_O_TMPFILE), 0o600)
+    if number >= 0 {
+      self.init(owning: number)
+      return
+    }
+    guard errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT else { throw Errno.current }
+    let name = "\(directory)/.kvmlite-\(getpid())-\(Clock.monotonicNanoseconds)"
+    let file = try FileDescriptor(
+      opening: name, [.readWrite, .create, .exclusive], permissions: 0o600)
+    unsafe unlink(name)
+    self = file
+  }
+}
+
+/// What the environment says.
+public enum HostEnvironment {
+  /// Where files go that may become large and are nobody's later: TMPDIR, or /var/tmp.
+  public static var temporaryDirectory: String {
+    guard let value = unsafe getenv("TMPDIR"), unsafe value.pointee != 0 else { return "/var/tmp" }
+    return unsafe String(cString: value)
+  }
+}

@@ -128,7 +128,7 @@ public final class VCPU: @unchecked Sendable {
     }
   }
 
-  /// Hands the bytes of a repeated byte-wide write to `body` in one piece.
+  /// Hands the bytes of a repeated write to `body` in one piece.
   @inline(__always)
   public func withBytes(of io: Exit.PortIO, _ body: (Span<UInt8>) -> Void) {
     // portIO() has checked that `count` accesses of `width` bytes are inside the page, which nobody
@@ -138,7 +138,7 @@ public final class VCPU: @unchecked Sendable {
     unsafe body(bytes.span)
   }
 
-  /// Lets `body` answer a repeated byte-wide read in one piece.
+  /// Lets `body` answer a repeated read in one piece.
   @inline(__always)
   public func withMutableBytes(of io: Exit.PortIO, _ body: (inout MutableSpan<UInt8>) -> Void) {
     // portIO() has checked that `count` accesses of `width` bytes are inside the page, which nobody

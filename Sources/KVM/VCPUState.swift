@@ -124,6 +124,15 @@ extension VCPU {
     return try Int(check("KVM_SET_MSRS", result))
   }
 
+  /// Gives the VCPU so many machine-check banks, and the register that turns them on, MCG_CTL.
+  ///
+  /// Corresponds to `KVM_X86_SETUP_MCE`.
+  public func setUpMachineChecks(banks: UInt8) throws(KVMError) {
+    // IA32_MCG_CAP (Intel SDM vol 3, 16.3.1.1): the banks' number, and MCG_CTL_P.
+    var capability = UInt64(banks) | 1 << 8
+    try check("KVM_X86_SETUP_MCE", unsafe ckvm_x86_setup_mce(descriptor.number, &capability))
+  }
+
   /// What CPUID answers on this VCPU; before its first run. Corresponds to `KVM_SET_CPUID2`.
   public func setCPUID(_ cpuid: CPUID) throws(KVMError) {
     let (result, _) = unsafe withFlexibleArray(unsafe ckvm_cpuid_entries, cpuid.entries) {

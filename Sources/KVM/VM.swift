@@ -54,21 +54,26 @@ public final class VM: Sendable {
 
   // MARK: Memory
 
-  /// Gives the guest `region` as memory slot `slot`. Corresponds to `KVM_SET_USER_MEMORY_REGION`.
+  /// Gives the guest `region`, or the `part` of it by offsets that are multiples of 4096, as memory
+  /// slot `slot`. Corresponds to `KVM_SET_USER_MEMORY_REGION`.
   ///
   /// The region's mapping must outlive the VM; `Machine` holds both.
   public func setMemory(
-    slot: UInt32, _ region: GuestMemory.Region, logsDirtyPages: Bool = false
+    slot: UInt32, _ region: GuestMemory.Region, part: Range<UInt64>? = nil,
+    logsDirtyPages: Bool = false
   ) throws(KVMError) {
+    let part = (part ?? 0..<region.count).clamped(to: 0..<region.count)
     var request = kvm_userspace_memory_region()
     request.slot = slot
     request.flags =
       (region.kind == .rom ? UInt32(KVM_MEM_READONLY) : 0)
       | (logsDirtyPages ? UInt32(KVM_MEM_LOG_DIRTY_PAGES) : 0)
-    request.guest_phys_addr = region.start.value
-    request.memory_size = region.count
-    // The kernel keeps the number, not a reference: see above for who keeps the memory.
-    request.userspace_addr = unsafe UInt64(UInt(bitPattern: region.mapping.base))
+    request.guest_phys_addr = region.start.value + part.lowerBound
+    request.memory_size = part.upperBound - part.lowerBound
+    // The kernel keeps the number, not a reference: see above for who keeps the memory. The part is
+    // within the mapping.
+    request.userspace_addr =
+      unsafe UInt64(UInt(bitPattern: region.mapping.base)) + part.lowerBound
     try check(
       "KVM_SET_USER_MEMORY_REGION",
       unsafe ckvm_set_user_memory_region(descriptor.number, &request))

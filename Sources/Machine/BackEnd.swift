@@ -46,6 +46,19 @@ public struct BackEnd: Sendable, Equatable {
     ]
   }
 
+  /// What to tell the user of a stock kernel that came to nothing here, a sentence a line; none where
+  /// such kernels run.
+  public var adviceForKernels: [String] {
+    guard name == "kvm_pvm" else { return [] }
+    return [
+      "This host's KVM is kvm_pvm, which emulates ring 0 and lacks some of its instructions: stock",
+      "kernels don't get far on it, and what they do takes long. Run this one where the processor",
+      "does the work:",
+      "  on a machine with kvm_intel or kvm_amd (kvmlite doctor names the back end), or",
+      "  on a host with AMD-V made of software, by kvmlite's scripts: scripts/host -- kvmlite ...",
+    ]
+  }
+
   /// One thing the processor may do for guests, and whether it is turned on.
   public struct Switch: Sendable, Equatable {
     /// The module's parameter.

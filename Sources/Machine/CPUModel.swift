@@ -1,3 +1,4 @@
+import Host
 import KVM
 
 /// Which of the host processor's features a guest sees.
@@ -13,7 +14,10 @@ extension CPUModel {
   /// What CPUID answers on VCPU `id` of `count`, from what the host and its KVM can do.
   func cpuid(_ host: KVMHost, id: Int, count: Int) -> CPUID {
     var cpuid = host.cpuid
-    if self == .baseline { Self.restrict(&cpuid) }
+    switch self {
+    case .host: Self.addName(&cpuid)
+    case .baseline: Self.restrict(&cpuid)
+    }
     if host.hasTSCDeadline {
       // KVM_GET_SUPPORTED_CPUID leaves this bit out: it depends on the local APIC in the kernel.
       cpuid.update(leaf: 1) { $0.ecx |= 1 << 24 }
@@ -22,6 +26,17 @@ extension CPUModel {
     cpuid.update(leaf: 1) { $0.ecx |= 1 << 31 }
     Topology.apply(to: &cpuid, id: id, count: count)
     return cpuid
+  }
+
+  /// The processor's name, 48 characters in leaves 0x80000002 to 4 (Intel SDM vol 2A, CPUID; AMD APM
+  /// vol 3, E.4.3): some KVMs leave it to their user.
+  private static func addName(_ cpuid: inout CPUID) {
+    for leaf: UInt32 in 0x8000_0002...0x8000_0004 {
+      cpuid.update(leaf: leaf) { entry in
+        guard entry.eax | entry.ebx | entry.ecx | entry.edx == 0 else { return }
+        (entry.eax, entry.ebx, entry.ecx, entry.edx) = Processor.cpuid(leaf)
+      }
+    }
   }
 
   /// Leaf 1: SSE3, CMPXCHG16B, SSSE3, SSE4.1, SSE4.2, x2APIC, POPCNT and the hypervisor's bit of ECX;

@@ -22,7 +22,7 @@ final class Engine {
     cpu: CPUModel,
     vcpuCount: Int, hasControllers: Bool
   ) throws(KVMError) {
-    try Self.furnish(vm, memory, hasControllers)
+    try Self.furnish(vm, memory, hole: wiring.memoryHole, hasControllers)
     let parking = Parking(count: vcpuCount)
     let buses =
       hasControllers
@@ -32,6 +32,7 @@ final class Engine {
     for id in 0..<vcpuCount {
       let vcpu = try vm.makeVCPU(id: id)
       try vcpu.setCPUID(cpu.cpuid(host, id: id, count: vcpuCount))
+      try vcpu.setUpModelSpecificRegisters()
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
         VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))
@@ -50,7 +51,7 @@ final class Engine {
   }
 
   private static func furnish(
-    _ vm: VM, _ memory: GuestMemory, _ hasControllers: Bool
+    _ vm: VM, _ memory: GuestMemory, hole: Range<UInt64>, _ hasControllers: Bool
   ) throws(KVMError) {
     // Both matter to kvm_intel alone, which wants them before the first VCPU.
     try vm.setIdentityMapAddress(Layout.identityMap)
@@ -58,13 +59,28 @@ final class Engine {
     if hasControllers {
       try vm.makeIRQChip()
       try vm.makePIT()
+      try vm.setRouting(InterruptRouting.inputs)
     } else {
       // What no local APIC answers is to be seen: see VCPURunner.
       try vm.enable(.userSpaceMSR, MSRExit.mask)
     }
-    for (slot, region) in memory.regions.enumerated() {
-      try vm.setMemory(slot: UInt32(slot), region)
+    var slot: UInt32 = 0
+    for region in memory.regions {
+      for part in parts(of: region, without: hole) {
+        try vm.setMemory(slot: slot, region, part: part)
+        slot += 1
+      }
     }
+  }
+
+  /// What of `region` the guest gets, by offsets: all but what is in `hole`.
+  private static func parts(
+    of region: GuestMemory.Region, without hole: Range<UInt64>
+  ) -> [Range<UInt64>] {
+    let start = region.start.value
+    let all = start..<start + region.count
+    return [all.clamped(to: 0..<hole.lowerBound), all.clamped(to: hole.upperBound..<UInt64.max)]
+      .filter { !$0.isEmpty }.map { $0.lowerBound - start..<$0.upperBound - start }
   }
 }
 

@@ -13,6 +13,10 @@ extension VCPU {
       special.gdt.base = table.base.value
       special.gdt.limit = table.limit
     }
+    // A reset leaves the caches off, and whoever brings a processor to these modes turns them on.
+    if entry.mode != .real {
+      special.cr0 &= ~(ControlBit.cacheDisable | ControlBit.notWriteThrough)
+    }
     switch entry.mode {
     case .real: break
     case .protected: special.cr0 |= ControlBit.protection
@@ -32,15 +36,30 @@ extension VCPU {
     (general.rsi, general.rdi, general.rbp) = (entry.rsi, entry.rdi, entry.rbp)
     try setRegisters(general)
   }
+
+  /// Sets the VCPU up to start in real mode at `address`, below 1 MiB, as after a reset otherwise.
+  func enterRealMode(at address: UInt32) throws(KVMError) {
+    var special = try specialRegisters()
+    special.cs.selector = UInt16(truncatingIfNeeded: address >> 4)
+    special.cs.base = UInt64(special.cs.selector) << 4
+    try setSpecialRegisters(special)
+    var general = Registers()
+    (general.rip, general.rflags) = (UInt64(address & 0xF), 2)
+    try setRegisters(general)
+  }
 }
 
-/// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1).
+/// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1; AMD APM vol 2, 3.1.7).
 enum ControlBit {
   static let protection: UInt64 = 1 << 0
+  static let notWriteThrough: UInt64 = 1 << 29
+  static let cacheDisable: UInt64 = 1 << 30
   static let paging: UInt64 = 1 << 31
   static let physicalAddressExtension: UInt64 = 1 << 5
+  static let vmxEnable: UInt64 = 1 << 13
   static let longModeEnable: UInt64 = 1 << 8
   static let longModeActive: UInt64 = 1 << 10
+  static let svmEnable: UInt64 = 1 << 12
 }
 
 extension KVM.Segment {

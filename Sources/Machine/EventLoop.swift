@@ -138,11 +138,12 @@ final class EventLoop {
 
   /// Stops all VCPUs, runs `body`, and lets them go on; false if one could not be stopped in time.
   private func whileStill(_ patience: UInt64, _ body: () -> Void) -> Bool {
-    control.enter(.paused)
+    // A VCPU may have asked for something else just now, or may do so while others are stopped.
+    guard control.change(from: .running, to: .paused) else { return false }
     kick()
     let isStill = engine.parking.waitUntilStill(patience)
     if isStill { body() }
-    control.enter(.running)
+    _ = control.change(from: .paused, to: .running)
     engine.parking.wake()
     return isStill
   }

@@ -87,11 +87,15 @@ enum FirmwareTables {
     if let leaf = cpuid.entry(1) {
       platform.processorIdentity = .init(signature: leaf.eax, features: leaf.edx)
     }
-    // Without an override the SCI would be active low, which KVM's IOAPIC doesn't know.
+    // The timer isn't at the input of its number. Without an override the SCI would be active low,
+    // which KVM's IOAPIC doesn't know.
     platform.overrides = [
       .init(
+        interrupt: UInt8(Layout.timerInterrupt), globalInterrupt: Layout.timerInput,
+        isLevelTriggered: false),
+      .init(
         interrupt: UInt8(Layout.systemControlInterrupt),
-        globalInterrupt: Layout.systemControlInterrupt, isLevelTriggered: true)
+        globalInterrupt: Layout.systemControlInterrupt, isLevelTriggered: true),
     ]
     platform.serialPorts = [
       .init(port: Layout.serial.start, interrupt: UInt8(Layout.serialInterrupt))

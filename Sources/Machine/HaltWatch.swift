@@ -77,11 +77,20 @@ extension VCPU {
     case .uninitialized, .initReceived: return true
     case .halted:
       let interruptFlag: UInt64 = 1 << 9
+      // The flags may be those of a guest of the guest's own, which other rules wake.
+      guard try !isHypervisor() else { return false }
       let pending = try events()
       let flags = try registers().rflags
       return flags & interruptFlag == 0 && pending.nmi.pending == 0 && pending.smi.pending == 0
     case .runnable, .sipiReceived: return false
     }
+  }
+
+  /// Whether the guest has turned on virtualization: such bits must stay set in a guest of its own
+  /// (AMD APM vol 2, 15.5.1; Intel SDM vol 3, A.8).
+  private func isHypervisor() throws(KVMError) -> Bool {
+    let special = try specialRegisters()
+    return special.efer & ControlBit.svmEnable != 0 || special.cr4 & ControlBit.vmxEnable != 0
   }
 
   /// Whether the local APIC's LINT0 takes the timer's interrupt as an NMI, as NMI watchdogs set up.

@@ -73,13 +73,9 @@ final class KVMMessageRouter: MessageRouter {
     }
   }
 
-  /// KVM's own routes of the controllers' inputs, which a new table replaces, and the messages.
+  /// The routes of the controllers' inputs, which a new table replaces, and the messages.
   private static func table(_ routes: [Route]) -> [kvm_irq_routing_entry] {
-    var entries: [kvm_irq_routing_entry] = []
-    for input in 0..<UInt32(Layout.ioapicInputs) {
-      entries.append(.ioapic(gsi: input, input: input))
-      if input < 16 { entries.append(.pic(gsi: input, interrupt: input)) }
-    }
+    var entries = InterruptRouting.inputs
     for (index, route) in routes.enumerated() {
       guard let message = route.message else { continue }
       entries.append(

@@ -22,6 +22,9 @@ public enum Layout {
   public static let firmwareEnd: GuestAddress = 0x10_0000
   /// 64 KiB of the test device's.
   public static let testMemory: GuestAddress = 0xFF00_0000
+  /// A PC's video memory. It is RAM here but for machines with the test device: kvm-unit-tests count
+  /// on its accesses to leave the guest.
+  public static let videoMemory: Range<UInt64> = 0xA_0000..<0xC_0000
   /// Virtio devices on the MMIO transport, a page each.
   public static let virtioMMIO: GuestAddress = 0xFEA0_0000
   /// The page of virtio device `index`.
@@ -40,6 +43,10 @@ public enum Layout {
 
   // MARK: PCI
 
+  /// The chip set's ISA bridge, and the IDE controller beside it.
+  public static let isaBridge = PCIAddress(device: 1, function: 0)
+  /// The IDE controller.
+  public static let ideFunction = PCIAddress(device: 1, function: 1)
   /// PCI's configuration space as memory (ECAM), for bus 0 alone.
   public static let pciConfigurationMemory: GuestAddress = 0xFEB0_0000
 
@@ -106,10 +113,17 @@ public enum Layout {
     Ports(start: 0xA0, count: 2), Ports(start: 0x4D0, count: 2),
   ]
 
+  /// The registers of the IDE channels, the primary and the secondary one: the Command Blocks.
+  public static let ideCommand = [Ports(start: 0x1F0, count: 8), Ports(start: 0x170, count: 8)]
+  /// The one port of their Control Blocks that isn't a floppy controller's.
+  public static let ideControl = [Ports(start: 0x3F6, count: 1), Ports(start: 0x376, count: 1)]
+
   // MARK: Interrupts
 
   /// The first serial port's interrupt.
   public static let serialInterrupt: UInt32 = 4
+  /// The IDE channels' interrupts, the primary's and the secondary's.
+  public static let ideInterrupts: (primary: UInt32, secondary: UInt32) = (14, 15)
   /// The SCI, ACPI's interrupt: level-triggered, active high.
   public static let systemControlInterrupt: UInt32 = 9
   /// The IOAPIC's inputs that pins of PCI functions go to, level-triggered.
@@ -120,7 +134,10 @@ public enum Layout {
   public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
   /// The first GSI of those that stand for messages.
   public static let firstMessageInterrupt: UInt32 = 24
-  /// How many inputs the IOAPIC has. KVM's default routing takes GSI n to input n, 0 too: unlike a
-  /// PC's, its 8254 is at input 0.
+  /// The 8254's interrupt, counted as ISA and the 8259s do.
+  public static let timerInterrupt: UInt32 = 0
+  /// The IOAPIC's input that it is at; the others are at those of their own number.
+  public static let timerInput: UInt32 = 2
+  /// How many inputs the IOAPIC has.
   public static let ioapicInputs = 24
 }

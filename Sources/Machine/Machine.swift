@@ -12,6 +12,8 @@ public final class Machine {
   public let memory: GuestMemory
   /// What was found in the image.
   public let format: ImageFormat
+  /// Whether that is an operating system's kernel.
+  public var isKernel: Bool { format.isKernel && format != .firmware }
   /// What the kernel is told, if it is told anything.
   public let commandLine: String?
   /// What was counted; there once a run with an observation is over.
@@ -21,10 +23,10 @@ public final class Machine {
   let trace: TraceSinks?
   let input: InputPump
   private(set) var engine: Engine
+  let wiring: Wiring
   let recorders: [Recorder]
 
   private let host: KVMHost
-  private let wiring: Wiring
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
@@ -77,6 +79,7 @@ public final class Machine {
         hasControllers: configuration.vcpuCount > 1 || plan.format.isKernel
           || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
+      try Self.setUpMemoryTypes(engine, host, for: plan.format)
     } catch { throw .kvm(KVMTrouble(error)) }
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
@@ -98,11 +101,13 @@ public final class Machine {
       while control.outcome == nil {
         try EventLoop(self, deadline: deadline).run(signalSource)
         if control.phase == .promoting { promote() }
+        if control.phase == .suspended { try sleep(signalSource, deadline: deadline) }
       }
     } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     Signal.unblock(signals)
+    wiring.ide?.stop()
     wiring.virtio.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
@@ -123,11 +128,32 @@ public final class Machine {
         old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
         xsaveSize: host.system.value(of: .xsave2), memory)
       new.runners[0].history = old.history
-      if trace != nil { pastCounters = counters(of: engine) }
+      if trace != nil { pastCounters += counters(of: engine) }
       engine = new
       control.enter(.running)
     } catch {
       control.finish(.hostFailed("the guest's interrupt controllers can't be made: \(error)"))
+    }
+  }
+
+  /// Replaces the engine by a new one whose processors are as after a reset but for the first, which
+  /// is to start in real mode at `vector`, an address below 1 MiB (ACPI 6.5, 5.2.10).
+  func restart(at vector: UInt32) throws(KVMError) {
+    let new = try Engine(
+      host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu,
+      vcpuCount: configuration.vcpuCount, hasControllers: true)
+    try Self.setUpMemoryTypes(new, host, for: format)
+    try new.runners[0].vcpu.enterRealMode(at: vector)
+    if trace != nil { pastCounters += counters(of: engine) }
+    engine = new
+  }
+
+  private static func setUpMemoryTypes(
+    _ engine: Engine, _ host: KVMHost, for format: ImageFormat
+  ) throws(KVMError) {
+    guard format.isKernel && format != .firmware else { return }
+    for runner in engine.runners {
+      try runner.vcpu.setUpMemoryTypes(addressBits: UInt64(host.addressBits))
     }
   }
 
@@ -184,6 +210,7 @@ public final class Machine {
     statistics.elapsed = elapsed
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
+    statistics.ideDrives = wiring.ide?.statistics ?? []
     statistics.touchedMemory = memory.touchedBytes()
     statistics.devices = wiring.virtio.statistics
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
@@ -223,6 +250,7 @@ public final class Machine {
     guard configuration.vcpuCount >= 1 else {
       throw .configuration("a machine needs at least 1 VCPU, not \(configuration.vcpuCount)")
     }
+    try IDEWiring.check(configuration)
     if let vsock = configuration.vsock, !VirtioVsock.possibleCIDs.contains(vsock.cid) {
       throw .configuration(
         "a guest can't have the vsock address \(vsock.cid): give 3 to 4294967294")

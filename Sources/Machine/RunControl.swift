@@ -12,6 +12,8 @@ public final class RunControl: MachineControl {
     case running
     /// Wait outside the guest.
     case paused
+    /// Leave, to sleep until the machine is woken.
+    case suspended
     /// Leave, to go on with interrupt controllers.
     case promoting
     /// End.
@@ -41,6 +43,12 @@ public final class RunControl: MachineControl {
     }
   }
 
+  /// Changes the phase from `old` to `new`, and says whether it was `old`.
+  func change(from old: Phase, to new: Phase) -> Bool {
+    phaseValue.compareExchange(expected: old, desired: new, ordering: .sequentiallyConsistent)
+      .exchanged
+  }
+
   /// Makes the VCPU leave, so that it can go on with interrupt controllers.
   func requestControllers() {
     enter(.promoting)
@@ -62,6 +70,12 @@ public final class RunControl: MachineControl {
 
   /// Ends the run: the guest switched the power off.
   public func requestPowerOff() { finish(.poweredOff) }
+
+  /// Makes all VCPUs leave, until the machine is woken.
+  public func requestSuspend() {
+    enter(.suspended)
+    event.raise()
+  }
 
   /// Ends the run: the guest asked for a reset.
   public func requestReset() { finish(.reset) }

@@ -1,3 +1,4 @@
+import Devices
 import KVM
 
 /// Exits by reason, with times: what one VCPU's recorder counts.
@@ -86,6 +87,8 @@ public struct RunStatistics: Sendable {
   public var touchedMemory = 0
   /// RAM that the guest has, in bytes.
   public var memorySize: UInt64 = 0
+  /// What the IDE disks did, in their order.
+  public var ideDrives: [IDEDriveStatistics] = []
   /// Devices with queues.
   public var devices: [DeviceStatistics] = []
   /// KVM's own counters that aren't zero, all VCPUs and the VM added up.

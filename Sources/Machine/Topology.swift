@@ -23,6 +23,11 @@ enum Topology {
   /// of cores (2); EAX is the shift to the next level, EBX the number of logical processors there.
   private static func setExtendedTopology(_ cpuid: inout CPUID, id: UInt32, count: UInt32) {
     for leaf: UInt32 in [0xB, 0x1F] {
+      // KVM gives the level of cores only where the host has one.
+      if var cores = cpuid.entry(leaf, 0), cpuid.entry(leaf, 1) == nil {
+        cores.index = 1
+        cpuid.entries.append(cores)
+      }
       cpuid.update(leaf: leaf) { entry in
         entry.edx = id
         entry.ecx = entry.index & 0xFF

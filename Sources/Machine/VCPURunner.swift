@@ -91,22 +91,16 @@ final class VCPURunner: @unchecked Sendable {
       let first = vcpu.value(of: io, 0)
       if io.count == 1 {
         ports.write(port, width: io.width, value: first)
-      } else if io.width == 1 {
-        vcpu.withBytes(of: io) { ports.write(port, bytes: $0) }
       } else {
         // A repeated instruction: the data goes on, the port stays.
-        for index in 0..<io.count {
-          ports.write(port, width: io.width, value: vcpu.value(of: io, index))
-        }
+        vcpu.withBytes(of: io) { ports.write(port, width: io.width, bytes: $0) }
       }
       return first
     }
-    if io.count > 1 && io.width == 1 {
-      vcpu.withMutableBytes(of: io) { ports.read(port, into: &$0) }
+    if io.count == 1 {
+      vcpu.setValue(ports.read(port, width: io.width), of: io, 0)
     } else {
-      for index in 0..<io.count {
-        vcpu.setValue(ports.read(port, width: io.width), of: io, index)
-      }
+      vcpu.withMutableBytes(of: io) { ports.read(port, width: io.width, into: &$0) }
     }
     return vcpu.value(of: io, 0)
   }

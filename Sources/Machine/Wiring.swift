@@ -14,10 +14,16 @@ struct Wiring {
   /// The ways of its functions' messages, and of what guests ring.
   let messages = KVMMessageRouter()
   let doorbells = KVMDoorbells()
+  /// The IDE controller, where a disk is on it.
+  let ide: IDEController?
+  /// Addresses where the guest finds no RAM though there is some: for the test device.
+  private(set) var memoryHole: Range<UInt64> = 0..<0
   /// The virtio devices, some of them on the PCI bus.
   let virtio: VirtioDevices
   /// ACPI's registers, to press the power button.
   let powerManagement: PowerManagement
+  /// The clock, whose alarm wakes a suspended machine.
+  let realTimeClock: RealTimeClock
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
@@ -38,6 +44,7 @@ struct Wiring {
     let sizes = RealTimeClock.MachineSizes(
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
+    realTimeClock = RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds })
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
@@ -47,16 +54,21 @@ struct Wiring {
     let firmware = FirmwareConfiguration(
       ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
     let platform = PCIPlatform(memory: memory, doorbells: doorbells, messages: messages)
+    var pciWiring: PCIWiring
+    do throws(Errno) { pciWiring = try PCIWiring(platform, trace) } catch {
+      throw .host("can't make the PCI bus: \(error)")
+    }
+    let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
+    ide = ideWiring?.controller
     virtio = try VirtioDevices(configuration, platform, console: console, trace)
-    let pciLines: [KVMInterruptLine]
-    (pci, pciLines) = try Self.makePCI(
-      configuration, virtio, platform, trace, addressBits: addressBits)
-    lines = [serialLine, sciLine] + pciLines + virtio.mmio.map(\.line)
+    for device in virtio.pci { try pciWiring.add(device.function) }
+    pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
+    lines =
+      [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
-    ports.add(
-      RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds }), at: Layout.realTimeClock)
+    ports.add(realTimeClock, at: Layout.realTimeClock)
     ports.add(keyboard.makeDataPort(), at: Layout.keyboardData)
     ports.add(keyboard.makeCommandPort(), at: Layout.keyboardCommand)
     ports.add(SystemControlPortA(machine: control), at: Layout.systemControl)
@@ -64,6 +76,7 @@ struct Wiring {
     addPCI(ResetControl(machine: control))
     for place in virtio.mmio { mmio.add(place.device, at: place.start, count: VirtioMMIO.size) }
     ports.add(firmware, at: Layout.firmwareConfiguration)
+    if let ide { addIDE(ide) }
     if configuration.devices.contains(.testDevice) {
       addTestDevice(memory, trace)
     } else {
@@ -71,19 +84,14 @@ struct Wiring {
     }
   }
 
-  /// The functions that `configuration` asks for on the bus that they make.
+  /// The bus with `pci`'s functions and those that `configuration` asks for besides.
   private static func makePCI(
-    _ configuration: Configuration, _ virtio: VirtioDevices, _ platform: PCIPlatform,
-    _ trace: TraceSinks?, addressBits: Int
-  ) throws(MachineError) -> (bus: PCIBus, lines: [KVMInterruptLine]) {
-    var pci: PCIWiring
-    do throws(Errno) { pci = try PCIWiring(platform, trace) } catch {
-      throw .host("can't make the PCI bus: \(error)")
-    }
-    for device in virtio.pci { try pci.add(device.function) }
+    _ configuration: Configuration, _ pci: PCIWiring, addressBits: Int
+  ) throws(MachineError) -> PCIBus {
+    var pci = pci
     for make in configuration.pciDevices {
       let function: PCIFunction
-      do throws(Errno) { function = try make(platform) } catch {
+      do throws(Errno) { function = try make(pci.platform) } catch {
         throw .host("can't make a PCI device: \(error)")
       }
       try pci.add(function)
@@ -91,7 +99,12 @@ struct Wiring {
     let bus = pci.makeBus(ramSize: configuration.memorySize, addressBits: addressBits)
     // Firmware does it itself.
     if !configuration.image.isFirmware { bus.assign(interrupt: PCIWiring.isaInterrupt) }
-    return (bus, pci.lines)
+    return bus
+  }
+
+  private mutating func addIDE(_ ide: IDEController) {
+    for (block, place) in zip(ide.commandBlocks, Layout.ideCommand) { ports.add(block, at: place) }
+    for (block, place) in zip(ide.controlBlocks, Layout.ideControl) { ports.add(block, at: place) }
   }
 
   private mutating func addPCI(_ reset: ResetControl) {
@@ -120,6 +133,7 @@ struct Wiring {
       at: Layout.testDevice)
     ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
+    memoryHole = Layout.videoMemory
   }
 
   /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they

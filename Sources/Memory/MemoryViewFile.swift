@@ -146,3 +146,14 @@ extension [MemoryView] {
     for segment in slice(position, count: count) { segment.zero(0, count: segment.count) }
   }
 }
+
+extension [MemoryView] {
+  /// Copies all of `bytes` to `position`; there is room for them.
+  public func copy(from bytes: Span<UInt8>, at position: Int) {
+    var done = 0
+    for segment in slice(position, count: bytes.count) {
+      segment.copy(from: bytes.extracting(done..<done + segment.count), at: 0)
+      done += segment.count
+    }
+  }
+}

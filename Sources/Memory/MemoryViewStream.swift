@@ -55,7 +55,7 @@ extension FileDescriptor {
       for index in 0..<capacity - used {
         unsafe vector.initializeElement(at: used + index, to: iovec(of: segments[index]))
       }
-      guard let base = unsafe vector.baseAddress else { return -Int(EINVAL) }
+      guard let base = vector.baseAddress else { return -Int(EINVAL) }
       let count = unsafe body(number, base, capacity)
       return count < 0 ? -Int(errno) : count
     }

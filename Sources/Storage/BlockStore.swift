@@ -42,6 +42,8 @@ public enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
   case readOnly
   /// The image contradicts itself; the text says where.
   case corrupt(String)
+  /// The image is sound but uses what kvmlite doesn't know; the text says what.
+  case unsupported(String)
 
   /// Says what happened.
   public var description: String {
@@ -51,6 +53,7 @@ public enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
     case .outOfRange: "beyond the end of the disk"
     case .readOnly: "the disk is read-only"
     case .corrupt(let what): "the image is damaged: \(what)"
+    case .unsupported(let what): "not supported: \(what)"
     }
   }
 }

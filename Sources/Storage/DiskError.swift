@@ -43,7 +43,7 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   init(_ path: String, _ error: StorageError) {
     switch error {
     case .host(let errno): self.init(.host, path, "\(errno)")
-    case .truncated, .corrupt, .outOfRange: self.init(.malformed, path, "\(error)")
+    case .truncated, .corrupt, .unsupported, .outOfRange: self.init(.malformed, path, "\(error)")
     case .readOnly: self.init(.usage, path, "\(error)")
     }
   }
@@ -60,4 +60,12 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
 
   /// What happened to what.
   public var description: String { "\(path): \(message)" }
+}
+
+extension DiskError {
+  /// What was asked for makes no sense.
+  public init(usage path: String, _ message: String) { self.init(.usage, path, message) }
+
+  /// The image couldn't be read to its end.
+  public init(reading path: String, _ error: StorageError) { self.init(path, error) }
 }

@@ -80,6 +80,8 @@ public final class HostDiskFile: DiskFile {
     self.descriptor = descriptor
   }
 
+  deinit { descriptor.unlockAll() }
+
   /// Whether what lies beyond the end reads as zeros: not so for a device.
   public var growsWithZeros: Bool { deviceSize == nil }
 

@@ -19,41 +19,117 @@ public enum DiskImage {
     public var isReadOnly = false
     /// Whether writes are kept beside the image, and thrown away in the end.
     public var isSnapshot = false
+    /// Whether the locks of those who use the image are ignored, for a look at it.
+    public var ignoresLocks = false
 
     /// To be read and written, its format looked for.
     public init() {}
   }
 
-  /// Opens the image called `path` and locks it.
-  public static func open(_ path: String, _ options: Options) throws(DiskError) -> any BlockStore {
-    let isReadOnly = options.isReadOnly || options.isSnapshot
-    let file = try openFile(path, isReadOnly: isReadOnly)
-    let format: DiskFormat
-    if let told = options.format { format = told } else { format = try guessFormat(file) }
-    do throws(StorageError) {
-      switch format {
-      case .raw:
-        return try RawDisk(file, isReadOnly: isReadOnly, wasGuessed: options.format == nil)
-      case .qcow2: throw .corrupt("qcow2 isn't read yet")
-      }
-    } catch { throw DiskError(path, error) }
+  /// An image that was opened.
+  public struct Opened: Sendable {
+    /// What is in it.
+    public let store: any BlockStore
+    /// Its format.
+    public let format: DiskFormat
+    /// What its user should know, in words.
+    public let warnings: [String]
   }
 
-  static func openFile(_ path: String, isReadOnly: Bool) throws(DiskError) -> HostDiskFile {
+  /// How many images may be under one another.
+  static let deepestChain = 64
+
+  /// Opens the image called `path`, with what it is based on, and locks all of them.
+  public static func open(_ path: String, _ options: Options) throws(DiskError) -> Opened {
+    var chain = Chain(ignoresLocks: options.ignoresLocks)
+    let isReadOnly = options.isReadOnly || options.isSnapshot
+    let (store, format) = try chain.open(path, format: options.format, isReadOnly: isReadOnly)
+    guard options.isSnapshot else {
+      return Opened(store: store, format: format, warnings: chain.warnings)
+    }
+    let overlay = try Qcow2Image.temporary(over: store)
+    return Opened(store: overlay, format: format, warnings: chain.warnings)
+  }
+
+  static func openFile(
+    _ path: String, isReadOnly: Bool, ignoresLocks: Bool = false
+  ) throws(DiskError) -> HostDiskFile {
     let file: HostDiskFile
     do throws(Errno) { file = try HostDiskFile(path, isReadOnly: isReadOnly) } catch {
       throw DiskError(opening: path, error)
     }
-    try ImageLock.take(file, isReadOnly: isReadOnly)
+    if !ignoresLocks { try ImageLock.take(file, isReadOnly: isReadOnly) }
     return file
   }
 
-  private static func guessFormat(_ file: HostDiskFile) throws(DiskError) -> DiskFormat {
+  /// The format of an open file: qcow2 if it has its magic number, else raw.
+  static func guessFormat(_ file: HostDiskFile) throws(DiskError) -> DiskFormat {
     var start = [UInt8](repeating: 0, count: 4)
     var span = start.mutableSpan
     do throws(StorageError) { _ = try file.read(into: &span, at: 0) } catch {
       throw DiskError(file.path, error)
     }
     return start == Qcow2Header.magic ? .qcow2 : .raw
+  }
+
+  /// What a name in the image at `path` means: relative ones are relative to it.
+  static func resolve(_ name: String, from path: String) -> String {
+    guard !name.hasPrefix("/"), let slash = path.lastIndex(of: "/") else { return name }
+    return path[...slash] + name
+  }
+}
+
+/// Images that are opened one under another.
+struct Chain {
+  let ignoresLocks: Bool
+  var warnings: [String] = []
+  private var seen: Set<FileIdentity> = []
+
+  init(ignoresLocks: Bool = false) { self.ignoresLocks = ignoresLocks }
+
+  mutating func open(
+    _ path: String, format: DiskFormat?, isReadOnly: Bool
+  ) throws(DiskError) -> (any BlockStore, DiskFormat) {
+    let file = try DiskImage.openFile(path, isReadOnly: isReadOnly, ignoresLocks: ignoresLocks)
+    guard seen.insert(file.facts.identity).inserted else {
+      throw DiskError(.malformed, path, "is its own backing file, over others or by itself")
+    }
+    guard seen.count <= DiskImage.deepestChain else {
+      throw DiskError(.malformed, path, "more than \(DiskImage.deepestChain) images on one another")
+    }
+    let actual: DiskFormat
+    if let format { actual = format } else { actual = try DiskImage.guessFormat(file) }
+    if actual == .raw {
+      do throws(StorageError) {
+        return (
+          try RawDisk(file, isReadOnly: isReadOnly, wasGuessed: format == nil), actual
+        )
+      } catch { throw DiskError(path, error) }
+    }
+    let header = try Qcow2Image.header(of: file)
+    let base = try openBase(of: header, at: path)
+    do throws(StorageError) {
+      return (try Qcow2Disk(file, header, base: base, isReadOnly: isReadOnly), actual)
+    } catch { throw DiskError(path, error) }
+  }
+
+  private mutating func openBase(
+    of header: Qcow2Header, at path: String
+  ) throws(DiskError) -> (any BlockStore)? {
+    guard let name = header.backingName else { return nil }
+    let (basePath, format) = try Qcow2Image.base(of: header, at: path)
+    do throws(DiskError) {
+      let base = try open(basePath, format: format, isReadOnly: true).0
+      if let stamp = header.baseStamp, let facts = try? FileFacts(of: basePath),
+        stamp != BaseStamp(facts)
+      {
+        warnings.append(
+          "\(path): its base \(name) was changed after this was put on it: what it holds may be "
+            + "damaged; if the base is what it was, kvmlite disk rebase --unsafe says so")
+      }
+      return base
+    } catch {
+      throw DiskError(error.kind, path, "its backing file: \(error)")
+    }
   }
 }

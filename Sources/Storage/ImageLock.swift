@@ -42,7 +42,8 @@ enum ImageLock {
     let hint =
       isReadOnly
       ? "it may change at any moment; wait until that has ended"
-      : "one disk can't have two writers; make an overlay for each, or add ,snapshot or ,readonly"
+      : "a disk has one writer and then no reader; on a base that nobody writes, each machine can "
+        + "have an overlay of its own: kvmlite disk create --backing"
     return DiskError(.unusable, file.path, "in use by \(who): \(hint)")
   }
 }

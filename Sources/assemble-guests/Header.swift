@@ -8,6 +8,8 @@ struct Header {
   var format: Format
   var cpus: Int
   var options: [String]
+  /// Bytes of the IDE disk that it wants, if it wants one.
+  var disk: Int?
   var input: String
   var expect: [Piece]
   var status: Int
@@ -34,7 +36,9 @@ struct Header {
 
   /// Reads the header of the guest called `name` from its source's text.
   init(name: String, source: String) throws(Malformed) {
-    let known = ["mode", "format", "cpus", "options", "input", "expect", "status", "operations"]
+    let known = [
+      "mode", "format", "cpus", "options", "disk", "input", "expect", "status", "operations",
+    ]
     var summary: String?
     var values: [String: (text: String, line: Int)] = [:]
     var number = 0
@@ -99,6 +103,13 @@ struct Header {
     cpus = 1
     if let value = values["cpus"] { cpus = try decimal("cpus", value) }
     options = values["options"]?.text.split(separator: " ").map(String.init) ?? []
+    disk = nil
+    if let value = values["disk"] {
+      guard value.text.hasSuffix("K"), let count = Int(value.text.dropLast()), count > 0 else {
+        throw Malformed(line: value.line, message: "'disk:' wants a size in K, not '\(value.text)'")
+      }
+      disk = count << 10
+    }
     input = ""
     if let value = values["input"] {
       for piece in try Self.unquote(value) {

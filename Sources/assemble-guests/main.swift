@@ -78,6 +78,7 @@ private func expression(_ header: Header, _ image: [UInt8]) -> String {
           format: .\(header.format),
           cpus: \(header.cpus),
           options: [\(header.options.map(literal).joined(separator: ", "))],
+          diskSize: \(header.disk.map(String.init) ?? "nil"),
           inputText: \(literal(header.input)),
           expectedOutput: OutputPattern([\(pieces.joined(separator: ", "))]),
           expectedStatus: \(header.status),

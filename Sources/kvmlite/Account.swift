@@ -20,7 +20,10 @@ struct Account {
     case .timedOut(let positions):
       Message.error("the time is up; the guest was still running")
       for position in positions { Message.line("  VCPU \(position.vcpu): \(position.text)") }
-    case .crashed(let report): CrashAccount(report).tell()
+      explainBackEnd()
+    case .crashed(let report):
+      CrashAccount(report).tell()
+      explainBackEnd()
     }
     if let format, let statistics = machine.statistics {
       StatisticsReport(statistics).tell(format)
@@ -30,5 +33,11 @@ struct Account {
       return 71
     }
     return outcome.exitStatus
+  }
+
+  /// Says so where the host's KVM, not the kernel, may be why a stock kernel came to nothing.
+  private func explainBackEnd() {
+    guard machine.isKernel, let backEnd = BackEnd.read(.read()) else { return }
+    for line in backEnd.adviceForKernels { Message.line(line) }
   }
 }

@@ -61,7 +61,9 @@ struct DiskOption: ExpressibleByArgument {
   /// The disk, opened and locked.
   func disk() throws(Failure) -> Configuration.Disk {
     do throws(DiskError) {
-      return Configuration.Disk(try DiskImage.open(path, open), bus: bus, serial: serial)
+      let opened = try DiskImage.open(path, open)
+      for warning in opened.warnings { Message.note(warning) }
+      return Configuration.Disk(opened.store, bus: bus, serial: serial)
     } catch { throw Failure(status: error.exitStatus, message: error.description) }
   }
 }

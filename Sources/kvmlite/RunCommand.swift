@@ -35,8 +35,9 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Linux's initial RAM disk, or a PVH or Multiboot kernel's module.", valueName: "file"))
-  var initrd: String?
+      "Linux's initial RAM disk, or a PVH or Multiboot kernel's module. Repeatable.",
+      valueName: "file"))
+  var initrd: [String] = []
 
   @Option(
     help: ArgumentHelp(
@@ -119,7 +120,7 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
-      initrd: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
+      initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
       disks: disk, networks: net, vsock: vsock, commandLine: append,
       cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
       timeLimit: timeout,

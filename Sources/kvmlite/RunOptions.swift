@@ -9,7 +9,7 @@ struct RunOptions {
   var vcpuCount = 1
   var mode: CPUMode?
   var loadAddress: GuestAddress?
-  var initrd: String?
+  var initrds: [String] = []
   var firmware: String?
   var devices: [OptionalDevice] = []
   var balloonTarget: UInt64?
@@ -31,7 +31,7 @@ extension RunOptions {
   /// The options of a command line that has none: `kvmlite [run] [IMAGE]`; nil for any other.
   init?(withoutOptions arguments: [String]) {
     let words = arguments.first == "run" ? arguments.dropFirst() : arguments[...]
-    let commands = ["run", "doctor", "guests", "timeline", "help"]
+    let commands = ["run", "doctor", "guests", "disk", "timeline", "help"]
     guard words.count <= 1,
       words.allSatisfy({ !$0.hasPrefix("-") && !$0.isEmpty && !commands.contains($0) })
     else { return nil }

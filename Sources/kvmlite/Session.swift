@@ -30,10 +30,10 @@ struct Session {
     if let mode = options.mode { configuration.image.options.mode = mode }
     configuration.image.options.loadAddress = options.loadAddress
     configuration.image.options.commandLine = options.commandLine
-    if let path = options.initrd {
+    for path in options.initrds {
       let bytes = try InputFile.contents(
         of: path, limit: options.memorySize, hint: "the guest's memory; give it more with --memory")
-      configuration.image.options.initrd = BootFile(bytes, name: path)
+      configuration.image.options.initrds.append(BootFile(bytes, name: path))
     }
     configuration.devices = Set(options.devices)
     if let target = options.balloonTarget {

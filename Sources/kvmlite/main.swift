@@ -11,7 +11,10 @@ struct KVMLite: ParsableCommand {
       Guest output goes to standard output, everything else to standard error. \
       Without an image the built-in hello guest runs.
       """,
-    subcommands: [RunCommand.self, DoctorCommand.self, GuestsCommand.self, TimelineCommand.self],
+    subcommands: [
+      RunCommand.self, DoctorCommand.self, GuestsCommand.self, DiskCommand.self,
+      TimelineCommand.self,
+    ],
     defaultSubcommand: RunCommand.self)
 }
 

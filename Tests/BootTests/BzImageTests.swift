@@ -64,6 +64,14 @@ struct BzImageTests {
     #expect(try plan(header.bytes).piece("the kernel").contents.first == 0x90)
   }
 
+  @Test func severalInitrdsBecomeOne() throws {
+    let plan = try plan(BzImageBuilder().bytes, initrd: [1, 2, 3], others: [[4], [5, 6]])
+    let initrd = try plan.piece("the initrd")
+    #expect(Array(initrd.contents) == [1, 2, 3, 0, 4, 0, 0, 0, 5, 6])
+    let page = try Array(plan.piece("boot_params").contents)
+    #expect(page.load(0x218, 4) == initrd.start.value && page.load(0x21C, 4) == 10)
+  }
+
   @Test func bootParametersHoldTheHeaderAndWhatTheLoaderSays() throws {
     let header = BzImageBuilder()
     let plan = try plan(

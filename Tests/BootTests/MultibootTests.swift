@@ -32,6 +32,23 @@ struct MultibootTests {
     }
   }
 
+  @Test func everyModuleIsListed() throws {
+    let plan = try plan(
+      ELFBuilder.multiboot().bytes, initrd: [1, 2, 3], others: [[4], [5, 6]])
+    let modules = plan.pieces.filter { $0.what == "the module" }
+    #expect(modules.map { Array($0.contents) } == [[1, 2, 3], [4], [5, 6]])
+    let piece = try plan.piece("the Multiboot information")
+    let info = Array(piece.contents)
+    #expect(info.load(20, 4) == 3)
+    for (index, module) in modules.enumerated() {
+      let entry = Int(info.load(24, 4) - piece.start.value) + index * 16
+      #expect(info.load(entry, 4) == module.start.value)
+      #expect(info.load(entry + 4, 4) == module.start.value + UInt64(module.contents.count))
+      let name = Int(info.load(entry + 8, 4) - piece.start.value)
+      #expect(String(decoding: info[name..<name + 6], as: UTF8.self) == "initrd")
+    }
+  }
+
   @Test func informationIsWhole() throws {
     let plan = try plan(
       ELFBuilder.multiboot().bytes, ram: 4 << 30, initrd: [1, 2, 3], commandLine: "a b=c")

@@ -14,12 +14,13 @@ let mebibyte: UInt64 = 1 << 20
 /// Plans `image`, called `guest`, for a guest with 128 MiB unless `ram` says otherwise.
 func plan(
   _ image: [UInt8], mode: CPUMode? = nil, at loadAddress: GuestAddress? = nil,
-  ram: UInt64 = 128 * mebibyte, initrd: [UInt8]? = nil, commandLine: String? = nil,
-  rsdp: GuestAddress? = nil
+  ram: UInt64 = 128 * mebibyte, initrd: [UInt8]? = nil, others: [[UInt8]] = [],
+  commandLine: String? = nil, rsdp: GuestAddress? = nil
 ) throws(BootError) -> BootPlan {
+  let initrds = (initrd.map { [$0] } ?? []) + others
   let options = BootOptions(
-    mode: mode, loadAddress: loadAddress, initrd: initrd.map { BootFile($0, name: "initrd") },
-    commandLine: commandLine)
+    mode: mode, loadAddress: loadAddress,
+    initrds: initrds.map { BootFile($0, name: "initrd") }, commandLine: commandLine)
   return try BootPlan(
     image: image, name: "guest", options: options, layout: .pc, ramSize: ram, rsdp: rsdp)
 }

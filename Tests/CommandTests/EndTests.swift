@@ -61,6 +61,16 @@ struct EndTests {
     }
   }
 
+  @Test("when a kernel's time is up: says where stock kernels run, if that isn't here")
+  func kernelTimeout() throws {
+    let result = try Kvmlite.run(
+      "--timeout", "0.2", scratch.file("kernel.bin", Image.multibootSpin))
+    #expect(result.end == .exited(124))
+    #expect(result.errors.contains("scripts/host") == HostKVM.isPVM)
+    let plain = try Kvmlite.run("--timeout", "0.2", scratch.file("guest.bin", Image.spin))
+    #expect(!plain.errors.contains("scripts/host"))
+  }
+
   @Test("with standard streams that are closed")
   func closedStreams() throws {
     let script = "\"$0\" \"$1\" <&- >&- 2>&-; echo status $?"

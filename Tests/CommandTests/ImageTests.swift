@@ -23,6 +23,8 @@ struct ImageTests {
     arguments: Guest.all.filter { !$0.isBenchmark && $0.name != "spin" })
   func guests(guest: Guest) throws {
     var arguments = ["guest:\(guest.name)"] + guest.options
+    let disk = try guest.diskSize.map(ScratchDisk.init)
+    if let disk { arguments += ["--disk", "\(disk.path),format=raw,bus=ide"] }
     if guest.cpus > 1 { arguments += ["--cpus", "\(guest.cpus)"] }
     let result = try Kvmlite.end(of: Kvmlite.start(arguments, input: .bytes(guest.input)))
     #expect(result.end == .exited(Int32(guest.expectedStatus)), "\(result.errors)")

@@ -24,7 +24,7 @@ final class Scratch {
   }
 }
 
-/// Flat real-mode guests.
+/// Small guests: flat ones in real mode, if nothing else is said.
 enum Image {
   /// Writes `!` to the debug console and jumps to itself.
   static let spin: [UInt8] = [
@@ -32,6 +32,16 @@ enum Image {
     0xE6, 0xE9,  // 02: out 0xe9,al
     0xEB, 0xFE,  // 04: jmp 0x4
   ]
+
+  /// A Multiboot kernel that jumps to itself (Multiboot 0.6.96, 3.1).
+  static let multibootSpin: [UInt8] =
+    [0x1BAD_B002, 1 << 16, 0 &- 0x1BAD_B002 &- (1 << 16)].littleEndianBytes
+    // Loaded from the header on, at 1 MiB; the code is behind the header.
+    + [0x10_0000, 0x10_0000, 0x10_0024, 0x10_0024, 0x10_0020].littleEndianBytes
+    + [
+      0xEB, 0xFE,  // 20: jmp 0x20
+      0x90, 0x90,
+    ]
 
   /// Writes `!` and sleeps with interrupts on.
   static let idle: [UInt8] = [
@@ -97,4 +107,10 @@ enum Image {
     0xB8, 0x00, 0x00, 0x00, 0xD0,  // 04: mov eax,0xd0000000
     0xFF, 0xE0,  //                   09: jmp eax
   ]
+}
+
+extension [UInt32] {
+  fileprivate var littleEndianBytes: [UInt8] {
+    flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) } }
+  }
 }

@@ -48,7 +48,7 @@ import Testing
     device.write(offset: 0, width: 2, value: 0)
     var bytes = [UInt8](repeating: 0xFF, count: 6)
     var span = bytes.mutableSpan
-    device.read(offset: 1, into: &span)
+    device.read(offset: 1, width: 1, into: &span)
     #expect(bytes == Array("QEMU".utf8) + [0, 0])
   }
 

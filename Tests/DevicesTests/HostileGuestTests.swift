@@ -84,7 +84,7 @@ struct SeededGenerator: RandomNumberGenerator {
         let width = 1 << Int.random(in: 0...3, using: &random)
         slot.device.write(offset: random.next(), width: width, value: random.next())
         _ = slot.device.read(offset: random.next(), width: width)
-        slot.device.write(offset: random.next(), bytes: [0x80, 0xFF, 0x00].span)
+        slot.device.write(offset: random.next(), width: 1, bytes: [0x80, 0xFF, 0x00].span)
       }
     }
 

@@ -7,7 +7,7 @@ import Testing
     let console = DebugConsole(sink: sink)
 
     console.put(0x41, 0)
-    console.write(offset: 0, bytes: [0x42, 0x43].span)
+    console.write(offset: 0, width: 1, bytes: [0x42, 0x43].span)
 
     #expect(console.byte(0) == 0xE9)
     #expect(sink.calls == [[0x41], [0x42, 0x43]])

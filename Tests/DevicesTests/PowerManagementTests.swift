@@ -47,6 +47,18 @@ private final class ManualClock: Sendable {
     #expect(machine.requests == [.powerOff])
   }
 
+  @Test func `SLP_EN with the type of S3 suspends, and waking up shows in the status`() {
+    device.write(offset: Self.control, width: 2, value: 1 << 13 | 1 << 10)
+    #expect(machine.requests == [.suspend])
+    #expect(!device.clockMayWake)
+    device.write(offset: Self.enable, width: 2, value: 1 << 10)
+    #expect(device.clockMayWake)
+    device.wakeByClock()
+    #expect(device.read(offset: Self.status, width: 2) == 1 << 15 | 1 << 10)
+    device.write(offset: Self.status, width: 2, value: 1 << 15)
+    #expect(device.read(offset: Self.status, width: 2) == 1 << 10)
+  }
+
   @Test func `other types of sleep do nothing, and are read back`() {
     device.write(offset: Self.control, width: 2, value: 1 << 13 | 5 << 10 | 2)
     #expect(machine.requests == [])

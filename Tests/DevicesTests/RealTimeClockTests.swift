@@ -174,6 +174,18 @@ private let leapDay: Int64 = 1_709_251_198
     #expect(get(0x0C) & 0x20 == 0)
   }
 
+  @Test func `an alarm wakes a machine where it is enabled, until register C is read`() {
+    for register in [0x01, 0x03, 0x05] as [UInt8] { set(register, 0xC0) }
+    clock.pass(seconds: 1)
+    #expect(!rtc.hasAlarm)
+    set(0x0B, 0x22)
+    #expect(rtc.hasAlarm)
+    _ = get(0x0C)
+    #expect(!rtc.hasAlarm)
+    clock.pass(seconds: 1)
+    #expect(rtc.hasAlarm)
+  }
+
   @Test func `an alarm of don't-cares goes off every second`() {
     for index: UInt8 in [1, 3, 5] { set(index, 0xFF) }
     clock.pass(seconds: 1)

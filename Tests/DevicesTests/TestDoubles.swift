@@ -29,6 +29,7 @@ final class RecordingSink: ByteSink {
 final class RecordingMachine: MachineControl {
   enum Request: Equatable {
     case powerOff
+    case suspend
     case reset
     case exit(UInt32)
   }
@@ -38,6 +39,7 @@ final class RecordingMachine: MachineControl {
   var requests: [Request] { log.withLock { $0 } }
 
   func requestPowerOff() { log.withLock { $0.append(.powerOff) } }
+  func requestSuspend() { log.withLock { $0.append(.suspend) } }
   func requestReset() { log.withLock { $0.append(.reset) } }
   func requestExit(_ value: UInt32) { log.withLock { $0.append(.exit(value)) } }
 }

@@ -127,7 +127,7 @@ private struct Rig {
   @Test func `a repeated write to THR comes out in one call`() {
     let rig = Rig()
 
-    rig.uart.write(offset: thr, bytes: Array("hello".utf8).span)
+    rig.uart.write(offset: thr, width: 1, bytes: Array("hello".utf8).span)
 
     #expect(rig.sink.calls == [Array("hello".utf8)])
   }
@@ -136,7 +136,7 @@ private struct Rig {
     let rig = Rig()
     rig.uart.put(0x80, lcr)
 
-    rig.uart.write(offset: thr, bytes: [1, 2, 3].span)
+    rig.uart.write(offset: thr, width: 1, bytes: [1, 2, 3].span)
 
     #expect(rig.sink.calls.isEmpty)
     #expect(rig.uart.byte(dll) == 3)
@@ -145,7 +145,7 @@ private struct Rig {
   @Test func `a repeated write to another register lands there`() {
     let rig = Rig()
 
-    rig.uart.write(offset: scr, bytes: [7, 8].span)
+    rig.uart.write(offset: scr, width: 1, bytes: [7, 8].span)
 
     #expect(rig.uart.byte(scr) == 8)
     #expect(rig.sink.calls.isEmpty)
@@ -204,7 +204,7 @@ private struct Rig {
     rig.uart.put(0x02, ier)
     _ = rig.uart.byte(iir)
 
-    rig.uart.write(offset: thr, bytes: Array("hello".utf8).span)
+    rig.uart.write(offset: thr, width: 1, bytes: Array("hello".utf8).span)
 
     #expect(rig.line.levels == [true, false, true])
   }
@@ -429,7 +429,7 @@ private struct Rig {
     rig.uart.put(loop, mcr)
 
     rig.uart.put(0x41, thr)
-    rig.uart.write(offset: thr, bytes: Array("BC".utf8).span)
+    rig.uart.write(offset: thr, width: 1, bytes: Array("BC".utf8).span)
 
     #expect(rig.drain() == "ABC")
     #expect(rig.sink.bytes.isEmpty)
@@ -513,7 +513,7 @@ private struct Rig {
     rig.uart.put(0x01, fcr)
     rig.uart.put(loop, mcr)
 
-    rig.uart.write(offset: thr, bytes: Array("0123456789abcdef!".utf8).span)
+    rig.uart.write(offset: thr, width: 1, bytes: Array("0123456789abcdef!".utf8).span)
 
     #expect(rig.uart.byte(lsr) == 0x63)
     #expect(rig.drain() == "0123456789abcdef")

@@ -8,6 +8,8 @@ import Testing
 @testable import Boot
 @testable import Machine
 
+/// A disk of nothing, for the devices that are there only with a disk.
+
 @Suite("docs/architecture.md agrees with the code")
 struct ArchitectureTests {
   private let text: String
@@ -49,7 +51,9 @@ struct ArchitectureTests {
       let control = try RunControl()
       var configuration = Configuration(image: .init([0xF4]))
       configuration.devices = devices
-      if !devices.isEmpty { configuration.disks = [.init(EmptyDisk(), bus: .mmio)] }
+      if !devices.isEmpty {
+        configuration.disks = [.init(EmptyDisk(), bus: .ide), .init(EmptyDisk(), bus: .mmio)]
+      }
       let wiring = try Wiring(
         configuration, control, try InputPump(.none, unread: [], control), nil,
         try GuestMemory(ramSize: GuestMemory.pageSize), addressBits: 39)
@@ -75,6 +79,7 @@ struct ArchitectureTests {
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
     #expect(
       interrupts.map { "\($0[0]) \($0[2])" } == [
+        "`ide0` \(Layout.ideInterrupts.primary)", "`ide1` \(Layout.ideInterrupts.secondary)",
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
         "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
         "`virtio-block` \(Layout.virtioInterrupts[0])",
@@ -127,7 +132,9 @@ struct ArchitectureTests {
     let ranges = ([boot.information] + boot.reserved).map {
       Place(first: $0.lowerBound.value, last: $0.upperBound.value - 1)
     }
-    #expect(Set(told) == Set(expected + ranges))
+    let video = Place(
+      first: Layout.videoMemory.lowerBound, last: Layout.videoMemory.upperBound - 1)
+    #expect(Set(told) == Set(expected + ranges + [video]))
     #expect(boot.stackTop == boot.flatImage)
   }
 

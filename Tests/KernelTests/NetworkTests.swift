@@ -58,8 +58,8 @@ final class NetworkTests {
     _ options: [String], run command: String, environment: [String: String] = [:]
   ) throws -> ChildProcess {
     let kernel = [
-      "--append", "quiet RUN=\"\(command)\"", "--initrd", Kernels.path("network/initrd.cpio.gz"),
-      Kernels.path("network/vmlinuz"),
+      "--append", "quiet RUN=\"\(command)\"", "--initrd", Kernels.path("devices/initrd.cpio.gz"),
+      Kernels.path("devices/vmlinuz"),
     ]
     return try ChildProcess(
       Kvmlite.path, options + kernel, input: .pipe, environment: environment, deadline: patience)

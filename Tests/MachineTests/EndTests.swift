@@ -28,7 +28,8 @@ struct EndTests {
 
   // MARK: From outside
 
-  @Test("when another thread stops a guest that spins", arguments: [1, 4])
+  @Test(
+    "when another thread stops a guest that spins", .needsExitsByInterrupts, arguments: [1, 4])
   func stopSpinning(cpus: Int) throws {
     #expect(try runAndStop(TestGuest.spin, after: 1, cpus: cpus).kind == "stopped")
   }
@@ -66,7 +67,7 @@ struct EndTests {
     #expect(machine.run().exitStatus == 0)
   }
 
-  @Test("when its time is up, and says where each VCPU stood")
+  @Test("when its time is up, and says where each VCPU stood", .needsExitsByInterrupts)
   func timeLimit() throws {
     let run = try run(TestGuest.spin) {
       $0.timeLimit = 0.2

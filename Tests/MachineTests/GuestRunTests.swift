@@ -3,6 +3,7 @@ import Dispatch
 import Guests
 import Host
 import Machine
+import Storage
 import Synchronization
 import TestSupport
 import Testing
@@ -14,7 +15,12 @@ struct GuestRunTests {
 
   /// Runs `guest` as its header says.
   private func run(_ guest: Guest, cpus: Int? = nil) throws -> Run {
-    try MachineTests.run(guest.image, mode: guest.format == .flat ? guest.mode : nil) {
+    let scratch = try guest.diskSize.map(ScratchDisk.init)
+    var options = DiskImage.Options()
+    options.format = .raw
+    let store = try scratch.map { try DiskImage.open($0.path, options).store }
+    return try MachineTests.run(guest.image, mode: guest.format == .flat ? guest.mode : nil) {
+      if let store { $0.disks = [.init(store, bus: .ide)] }
       $0.vcpuCount = cpus ?? guest.cpus
       $0.consoleInput = .bytes(guest.input)
     }
@@ -25,6 +31,14 @@ struct GuestRunTests {
     let run = try run(guest)
     #expect(guest.expectedOutput.matches(run.output), "\(run.outputText.debugDescription)")
     #expect(run.outcome.exitStatus == Int32(guest.expectedStatus), "\(run.outcome)")
+  }
+
+  @Test("those that want a disk say so without one, and fail", arguments: ["ide-pio", "ide-dma"])
+  func noDisk(name: String) throws {
+    let guest = try #require(Guest.named(name))
+    let run = try MachineTests.run(guest.image, mode: guest.mode)
+    #expect(run.outputText.contains("--disk FILE,bus=ide"))
+    #expect(run.outcome.exitStatus == 3)
   }
 
   @Test("on 1 to 8 VCPUs, all of which they find", arguments: 1...8)

@@ -14,6 +14,51 @@ struct PlatformTests {
     #expect(run.outputText == "Switching off.\n")
   }
 
+  @Test("sleeps by ACPI's S3 until the clock wakes it, or its time is up", arguments: [1, 4])
+  func suspend(vcpus: Int) throws {
+    let guest = try #require(Guest.named("suspend")).image
+    let woken = try run(guest, mode: nil) {
+      $0.vcpuCount = vcpus
+      $0.observation = Observation()
+    }
+    #expect(woken.outcome.kind == "exited")
+    #expect(woken.outputText == "Going to sleep.\nAwake.\n")
+    // Nothing wakes this one.
+    let asleep = try run([
+      0xBA, 0x04, 0x06,  // 00: mov dx,0x604
+      0xB8, 0x00, 0x24,  // 03: mov ax,0x2400
+      0xEF,  //             06: out dx,ax
+      0xF4,  //             07: hlt
+    ]) {
+      $0.vcpuCount = vcpus
+      $0.timeLimit = 0.2
+    }
+    #expect(asleep.outcome.kind == "timedOut")
+  }
+
+  @Test("is reset by waking up where no kernel has said how to go on")
+  func wakeWithoutVector() throws {
+    let run = try run([
+      0xBA, 0x02, 0x06,  // 00: mov dx,0x602
+      0xB8, 0x00, 0x04,  // 03: mov ax,0x400
+      0xEF,  //             06: out dx,ax
+      0xBE, 0x1D, 0x00,  // 07: mov si,0x1d
+      0xB9, 0x04, 0x00,  // 0a: mov cx,0x4
+      0xAD,  //             0d: lods ax,WORD PTR ds:[si]
+      0xE6, 0x70,  //       0e: out 0x70,al
+      0x88, 0xE0,  //       10: mov al,ah
+      0xE6, 0x71,  //       12: out 0x71,al
+      0xE2, 0xF7,  //       14: loop 0xd
+      0x42,  //             16: inc dx
+      0x42,  //             17: inc dx
+      0xB8, 0x00, 0x24,  // 18: mov ax,0x2400
+      0xEF,  //             1b: out dx,ax
+      0xF4,  //             1c: hlt
+      0x01, 0xC0, 0x03, 0xC0, 0x05, 0xC0, 0x0B, 0x22,  // the clock's registers and their values
+    ])
+    #expect(run.outcome.kind == "reset")
+  }
+
   @Test("tells a kernel of itself by ACPI and MP tables", arguments: [1, 4])
   func tables(vcpus: Int) throws {
     let run = try run(try #require(Guest.named("hello-elf32")).image, mode: nil) {
@@ -64,6 +109,39 @@ struct PlatformTests {
     #expect(try run.word(0x20000, UInt32.self) == 0x12_3456)
     #expect(try run.word(0x20004, UInt8.self) == 0x56)
     #expect(try run.word(0x20008, UInt32.self) == 0xABCD_EF01)
+  }
+
+  @Test("has no memory where a PC's video memory is, with the test device alone")
+  func videoMemory() throws {
+    let code: [UInt8] = [
+      0xB8, 0x44, 0x33, 0x22, 0x11,  // 00: mov eax,0x11223344
+      0xA3, 0xFC, 0xFF, 0x09, 0x00,  // 05: mov ds:0x9fffc,eax
+      0xA3, 0x00, 0x00, 0x0A, 0x00,  // 0a: mov ds:0xa0000,eax
+      0xA3, 0xFC, 0xFF, 0x0B, 0x00,  // 0f: mov ds:0xbfffc,eax
+      0xA3, 0x00, 0x00, 0x0C, 0x00,  // 14: mov ds:0xc0000,eax
+      0xA1, 0xFC, 0xFF, 0x09, 0x00,  // 19: mov eax,ds:0x9fffc
+      0xA3, 0x00, 0x00, 0x02, 0x00,  // 1e: mov ds:0x20000,eax
+      0xA1, 0x00, 0x00, 0x0A, 0x00,  // 23: mov eax,ds:0xa0000
+      0xA3, 0x04, 0x00, 0x02, 0x00,  // 28: mov ds:0x20004,eax
+      0xA1, 0xFC, 0xFF, 0x0B, 0x00,  // 2d: mov eax,ds:0xbfffc
+      0xA3, 0x08, 0x00, 0x02, 0x00,  // 32: mov ds:0x20008,eax
+      0xA1, 0x00, 0x00, 0x0C, 0x00,  // 37: mov eax,ds:0xc0000
+      0xA3, 0x0C, 0x00, 0x02, 0x00,  // 3c: mov ds:0x2000c,eax
+      0xFA,  //                         41: cli
+      0xF4,  //                         42: hlt
+    ]
+    for (devices, seen) in [([.testDevice], 0xFFFF_FFFF), ([], 0x1122_3344)]
+      as [(Set<OptionalDevice>, UInt32)]
+    {
+      // RAM above 4 GiB is a region of its own.
+      let run = try run(code, mode: .protected) {
+        $0.devices = devices
+        $0.memorySize = 4 << 30
+      }
+      #expect(run.outcome.kind == "halted")
+      let words = try (0..<4).map { try run.word(GuestAddress(0x20000 + $0 * 4), UInt32.self) }
+      #expect(words == [0x1122_3344, seen, seen, 0x1122_3344])
+    }
   }
 
   /// Selects item 5 and reads 2 bytes to offset 0x100, then item 0 and 4 bytes by REP INSB.

@@ -11,7 +11,7 @@ struct RawDiskTests {
   private func open(_ path: String, readOnly: Bool = false) throws -> any BlockStore {
     var options = DiskImage.Options()
     options.isReadOnly = readOnly
-    return try DiskImage.open(path, options)
+    return try DiskImage.open(path, options).store
   }
 
   @Test("segments of all lengths, more than one call takes, arrive in order")
@@ -101,7 +101,7 @@ struct RawDiskTests {
     // Whoever says that it is raw may.
     var options = DiskImage.Options()
     options.format = .raw
-    let other = try DiskImage.open(try scratch.file("told", [0, 0, 0, 0]), options)
+    let other = try DiskImage.open(try scratch.file("told", [0, 0, 0, 0]), options).store
     try other.write(header, at: 0)
     #expect(try other.read(8, at: 0) == header)
   }

@@ -23,6 +23,15 @@ public enum HostKVM {
     return (try? mount?.waitForEnd()) == .exited(0)
   }()
 
+  /// Whether this machine is Bochs, as the vt-x host of scripts/host is.
+  public static let isBochs =
+    (try? String(contentsOfFile: "/sys/class/dmi/id/bios_vendor", encoding: .utf8))?
+    .contains("Bochs") == true
+
+  /// Whether the processor has XSAVE, and so extended control registers.
+  static let hasXSAVE =
+    (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.contains(" xsave ") != false
+
   /// Whether the back end is kvm_pvm, which emulates ring 0 and lacks some instructions.
   public static let isPVM = FileManager.default.fileExists(atPath: "/sys/module/kvm_pvm")
 }
@@ -33,6 +42,19 @@ extension Trait where Self == ConditionTrait {
     .enabled(
       if: HostKVM.trouble == nil || HostKVM.isRequired,
       "needs a usable /dev/kvm: \(HostKVM.trouble ?? "there is one")")
+  }
+
+  /// Skips a test whose guest runs without exits and with its interrupts off where nothing can end
+  /// such a guest.
+  public static var needsExitsByInterrupts: Self {
+    .enabled(
+      if: !HostKVM.isBochs,
+      "Bochs 2.7 does not leave a guest for the host's interrupts while the guest has its own off")
+  }
+
+  /// Skips a test of the registers that only a processor with XSAVE has.
+  public static var needsXSAVE: Self {
+    .enabled(if: HostKVM.hasXSAVE, "the host's processor has no XSAVE")
   }
 
   /// Skips a test where this process is not root, which it needs to take rights away from others.

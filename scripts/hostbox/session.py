@@ -48,14 +48,14 @@ def signals_end_us():
     yield
 
 
-def die_with_parent():
-    """For a child between fork and exec: the kernel kills it when this program is killed."""
+def die_with_parent(number=signal.SIGKILL):
+    """For a child between fork and exec: the kernel sends it `number` when this program ends."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
     pr_set_pdeathsig = 1
 
     def arrange():
-        prctl(pr_set_pdeathsig, signal.SIGKILL)
+        prctl(pr_set_pdeathsig, number)
         if os.getppid() != parent:
             os._exit(1)
 

@@ -9,6 +9,24 @@ public protocol PCIFunctionObserver: AnyObject, Sendable {
   func busMasteringDidChange(_ isOn: Bool)
 }
 
+/// A configuration register of a function's own that only keeps what is written to it, of 16 bits.
+public struct PCIOwnRegister: Sendable {
+  /// Where it is: an even number from 0x40 on.
+  public let offset: Int
+  /// What it holds after a reset.
+  public let value: UInt16
+  /// The bits that a guest can change.
+  public let writable: UInt16
+
+  /// Takes all as they are.
+  public init(offset: Int, value: UInt16, writable: UInt16) {
+    precondition(offset >= 0x40 && offset <= 0xFE && offset & 1 == 0)
+    self.offset = offset
+    self.value = value
+    self.writable = writable
+  }
+}
+
 /// A function on the PCI bus: its configuration registers, and what follows from writes to them.
 ///
 /// The device behind it answers in the ranges of its BARs and speaks through its `PCISlot`.
@@ -51,12 +69,12 @@ public final class PCIFunction: Sendable {
   private let observer: (any PCIFunctionObserver)?
 
   /// A function with these parts. With MSI-X vectors in `slot`, their table gets register `msixBAR`.
-  /// Capabilities must have room in 192 bytes. Bits of `writable` can be written by a guest beyond
-  /// the standard registers, by offset from 0x40 on.
+  /// Capabilities must have room in 192 bytes. A function with `ownRegisters`, which start at 0x40 as
+  /// capabilities do, has none of those.
   public init(
     name: StaticString, _ identity: PCIIdentity, _ slot: PCISlot, bars: [PCIBAR] = [],
-    capabilities: [PCICapability] = [], hasPin: Bool = false, msixBAR: Int = 1,
-    observer: (any PCIFunctionObserver)? = nil
+    capabilities: [PCICapability] = [], registers ownRegisters: [PCIOwnRegister] = [],
+    hasPin: Bool = false, msixBAR: Int = 1, observer: (any PCIFunctionObserver)? = nil
   ) {
     var bars = bars
     var capabilities = capabilities
@@ -66,7 +84,11 @@ public final class PCIFunction: Sendable {
     }
     var space = PCIConfigurationSpace()
     Self.define(identity, bars, hasPin, in: &space)
+    precondition(ownRegisters.isEmpty || capabilities.isEmpty, "both are at 0x40")
     registers = Self.define(capabilities, in: &space)
+    for register in ownRegisters {
+      space.define(register.offset, register.value, writable: register.writable)
+    }
     messageControl = slot.msix == nil ? nil : Offset.end + 2
     self.name = name
     self.identity = identity

@@ -1,0 +1,59 @@
+import Host
+import Memory
+import Storage
+
+/// The IDE controller of Intel's PIIX3: two channels at the ports that PCs have them, and a bus master
+/// for both.
+public final class IDEController: Sendable {
+  /// A disk to be one of its drives.
+  public struct Disk: Sendable {
+    let store: any BlockStore
+    let serial: String
+
+    /// A disk with these contents and a serial number of up to 20 ASCII characters.
+    public init(_ store: any BlockStore, serial: String) {
+      self.store = store
+      self.serial = serial
+    }
+  }
+
+  /// The most disks: a master and a slave on each channel.
+  public static let mostDisks = 4
+
+  private let channels: [IDEChannel]
+  /// The Command Blocks' eight ports, the primary channel's and the secondary's.
+  public let commandBlocks: [any Device]
+  /// The Control Blocks' one port, the same.
+  public let controlBlocks: [any Device]
+  /// The bus master's sixteen ports.
+  public let busMaster: any Device
+
+  /// A controller with up to four disks: primary master, primary slave, secondary master, secondary
+  /// slave. `lines` are the interrupts of the primary and the secondary channel; `mayMaster` tells
+  /// whether the bus master may use `memory`.
+  public init(
+    _ disks: [Disk], lines: (primary: any InterruptLine, secondary: any InterruptLine),
+    memory: GuestMemory, mayMaster: @escaping @Sendable () -> Bool
+  ) throws(Errno) {
+    precondition(disks.count <= Self.mostDisks, "a fifth disk has no place")
+    let primary = try IDEChannel(
+      name: "ide0", Array(disks.prefix(2)), lines.primary, memory, mayMaster: mayMaster)
+    let secondary = try IDEChannel(
+      name: "ide1", Array(disks.dropFirst(2)), lines.secondary, memory, mayMaster: mayMaster)
+    channels = [primary, secondary]
+    commandBlocks = [IDECommandBlock("ide0", primary), IDECommandBlock("ide1", secondary)]
+    controlBlocks = [
+      IDEControlBlock("ide0-control", primary), IDEControlBlock("ide1-control", secondary),
+    ]
+    busMaster = IDEBusMasterBlock(channels)
+  }
+
+  /// Ends the channels' threads; to be called when no VCPU runs any longer. What a guest had handed
+  /// over is on the disk then, though not flushed.
+  public func stop() {
+    for channel in channels { channel.stop() }
+  }
+
+  /// What each disk has done, in the order they were given.
+  public var statistics: [IDEDriveStatistics] { channels.flatMap(\.statistics) }
+}

@@ -1,0 +1,43 @@
+import Host
+
+/// What a base was like when an overlay was put on it, by which a later change shows. kvmlite keeps
+/// it in a header extension of its own, which other programs carry along unread.
+struct BaseStamp: Equatable, Sendable {
+  var length: UInt64
+  var modified: Int64
+  var nanoseconds: Int64
+
+  init(_ facts: FileFacts) {
+    length = facts.length
+    modified = facts.modified
+    nanoseconds = facts.modifiedNanoseconds
+  }
+
+  /// Reads the extension's data; nil if it isn't one of ours.
+  init?(_ data: [UInt8]) {
+    guard data.count == 24 else { return nil }
+    let fields = BigEndianBytes(data)
+    length = fields.uint64(0)
+    modified = Int64(bitPattern: fields.uint64(8))
+    nanoseconds = Int64(bitPattern: fields.uint64(16))
+  }
+
+  var data: [UInt8] {
+    length.bigEndianBytes + UInt64(bitPattern: modified).bigEndianBytes
+      + UInt64(bitPattern: nanoseconds).bigEndianBytes
+  }
+}
+
+extension Qcow2Header {
+  /// What the base was like, if kvmlite put this on it.
+  var baseStamp: BaseStamp? {
+    extensions.first { $0.type == Extension.baseStamp }.flatMap { BaseStamp($0.data) }
+  }
+
+  /// Sets the base, its format and what it is like; nil for none.
+  mutating func setBase(_ base: (name: String, format: DiskFormat, stamp: BaseStamp?)?) {
+    backingName = base?.name
+    setExtension(Extension.backingFormat, base.map { Array($0.format.rawValue.utf8) })
+    setExtension(Extension.baseStamp, base?.stamp?.data)
+  }
+}

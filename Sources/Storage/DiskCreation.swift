@@ -1,0 +1,138 @@
+import Host
+import Memory
+
+/// A file that becomes an image: written beside its place and given its name when it is whole.
+final class NewDiskFile {
+  let file: HostDiskFile
+  private let path: String
+  private let temporaryPath: String?
+  private let replaces: Bool
+
+  /// Opens the place of `path`. Something that has the name already is kept unless `replaces`; a
+  /// block device is written in place, and only then.
+  init(_ path: String, replaces: Bool) throws(DiskError) {
+    self.path = path
+    self.replaces = replaces
+    let present = try? FileFacts(of: path)
+    if present != nil && !replaces {
+      throw DiskError(.usage, path, "is there already; --force replaces it")
+    }
+    if present?.kind == .blockDevice {
+      temporaryPath = nil
+      file = try DiskImage.openFile(path, isReadOnly: false)
+      return
+    }
+    // Whoever uses what is there now would go on with a file that has no name any longer.
+    if present != nil { _ = try DiskImage.openFile(path, isReadOnly: false) }
+    let name = path + ".partial-\(LockHolder.currentProcess)"
+    temporaryPath = name
+    do throws(Errno) {
+      let descriptor = try FileDescriptor(opening: name, [.readWrite, .create, .exclusive])
+      file = try HostDiskFile(descriptor, path: name)
+    } catch { throw DiskError(.host, path, "can't be made: \(error)") }
+  }
+
+  /// Makes everything safe and gives the file its name.
+  func commit() throws(DiskError) {
+    do throws(StorageError) { try file.flush() } catch { throw DiskError(path, error) }
+    guard let temporaryPath else { return }
+    do throws(Errno) {
+      try FileName.move(temporaryPath, to: path, replaces: replaces)
+    } catch {
+      abandon()
+      throw DiskError(error == .exists ? .usage : .host, path, "can't be made: \(error)")
+    }
+  }
+
+  /// Removes what was written so far.
+  func abandon() {
+    if let temporaryPath { FileName.remove(temporaryPath) }
+  }
+}
+
+extension DiskImage {
+  /// What a new image is to be.
+  public struct NewImage: Sendable {
+    /// Its format.
+    public var format = DiskFormat.qcow2
+    /// The disk's size in bytes; nil for that of the base.
+    public var size: UInt64?
+    /// The name of the image it is based on, as it will be in the image; only for qcow2.
+    public var base: String?
+    /// The base's format; nil to look for the magic number of qcow2.
+    public var baseFormat: DiskFormat?
+    /// How many bytes a cluster has: 512 to 2 MiB, a power of two; only for qcow2.
+    public var clusterSize: UInt64 = 65536
+    /// Whether what has the name already is replaced.
+    public var replaces = false
+
+    /// A qcow2 image.
+    public init() {}
+  }
+
+  /// Makes an image in which nothing is yet, and returns its size.
+  @discardableResult
+  public static func create(_ path: String, _ new: NewImage) throws(DiskError) -> UInt64 {
+    let clusterBits = try clusterBits(of: new, path)
+    let base = try base(of: new, at: path)
+    guard let size = new.size ?? base?.size else {
+      throw DiskError(.usage, path, "how large? Say --size, or --backing for an overlay")
+    }
+    guard size <= 1 << 62 else { throw DiskError(.usage, path, "larger than any disk") }
+    let target = try NewDiskFile(path, replaces: new.replaces)
+    do throws(DiskError) {
+      do throws(StorageError) {
+        let size = (size + 511) & ~511
+        if new.format == .raw {
+          if target.file.growsWithZeros { try target.file.setLength(size) }
+        } else {
+          let plan = Qcow2Image.Plan(
+            size: size, clusterBits: clusterBits,
+            base: base.map { ($0.name, $0.format, $0.stamp) })
+          _ = try Qcow2Image.make(plan, in: target.file)
+        }
+      } catch { throw DiskError(path, error) }
+      try target.commit()
+    } catch {
+      target.abandon()
+      throw error
+    }
+    return (size + 511) & ~511
+  }
+
+  private static func clusterBits(of new: NewImage, _ path: String) throws(DiskError) -> Int {
+    let size = new.clusterSize
+    guard size.nonzeroBitCount == 1, (512...2 << 20).contains(size) else {
+      throw DiskError(.usage, path, "a cluster has a power of two of bytes, from 512 to 2M")
+    }
+    return size.trailingZeroBitCount
+  }
+
+  private struct Base {
+    var name: String
+    var format: DiskFormat
+    var size: UInt64
+    var stamp: BaseStamp?
+  }
+
+  private static func base(of new: NewImage, at path: String) throws(DiskError) -> Base? {
+    guard let name = new.base else { return nil }
+    guard new.format == .qcow2 else {
+      throw DiskError(.usage, path, "a raw image has no base; --format qcow2 has")
+    }
+    let (opened, stamp) = try openBase(name, format: new.baseFormat, for: path)
+    return Base(name: name, format: opened.format, size: opened.store.size, stamp: stamp)
+  }
+
+  /// Opens what is to be the base of the image at `path`.
+  static func openBase(
+    _ name: String, format: DiskFormat?, for path: String
+  ) throws(DiskError) -> (Opened, BaseStamp?) {
+    let basePath = resolve(name, from: path)
+    var options = Options()
+    options.isReadOnly = true
+    options.format = format
+    let opened = try open(basePath, options)
+    return (opened, (try? FileFacts(of: basePath)).map { BaseStamp($0) })
+  }
+}

@@ -1,0 +1,76 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite("kvmlite disk")
+struct DiskTests {
+  private let scratch: Scratch
+  init() throws { scratch = try Scratch() }
+
+  private func path(_ name: String) -> String { "\(scratch.path)/\(name)" }
+
+  private func disk(_ arguments: String...) throws -> Kvmlite.Result {
+    try Kvmlite.end(of: Kvmlite.start(["disk"] + arguments))
+  }
+
+  private func contents(_ name: String) throws -> Data {
+    try Data(contentsOf: URL(filePath: path(name)))
+  }
+
+  @Test("create, convert, rebase and commit keep what a disk holds")
+  func roundTrip() throws {
+    let bytes = Data((0..<300_032).map { UInt8(truncatingIfNeeded: $0 &* $0 >> 7) })
+    try bytes.write(to: URL(filePath: path("base.raw")))
+    #expect(try disk("create", "--backing", "base.raw", path("one.qcow2")).end == .exited(0))
+    #expect(try disk("create", "--backing", "one.qcow2", path("two.qcow2")).end == .exited(0))
+    #expect(try disk("convert", path("two.qcow2"), path("out.raw")).end == .exited(0))
+    #expect(try contents("out.raw").prefix(bytes.count) == bytes)
+    #expect(try disk("rebase", "--no-backing", path("two.qcow2")).end == .exited(0))
+    try Data(count: 300_032).write(to: URL(filePath: path("base.raw")))
+    #expect(
+      try disk("convert", "--force", path("two.qcow2"), path("out.raw")).end == .exited(0))
+    #expect(try contents("out.raw").prefix(bytes.count) == bytes)
+    #expect(
+      try disk("rebase", "--unsafe", "--backing", "base.raw", path("two.qcow2")).end == .exited(0))
+    #expect(try disk("commit", path("two.qcow2")).end == .exited(0))
+    #expect(try contents("base.raw") == bytes)
+    let map = try disk("map", "--json", path("two.qcow2"))
+    let extents = try JSONSerialization.jsonObject(with: Data(map.outputBytes)) as? [[String: Any]]
+    #expect(extents?.allSatisfy { $0["depth"] as? Int != 0 } == true)
+    let check = try disk("check", "--json", path("two.qcow2"))
+    let found = try JSONSerialization.jsonObject(with: Data(check.outputBytes)) as? [String: Any]
+    #expect(found?["sound"] as? Bool == true && check.end == .exited(0))
+  }
+
+  @Test("a base that changed is told of, by run and by info")
+  func changedBase() throws {
+    try Data(count: 4096).write(to: URL(filePath: path("base.raw")))
+    _ = try disk("create", "--backing", "base.raw", path("one.qcow2"))
+    #expect(try !disk("info", path("one.qcow2")).output.contains("changed"))
+    try Data(count: 8192).write(to: URL(filePath: path("base.raw")))
+    #expect(try disk("info", path("one.qcow2")).output.contains("changed"))
+  }
+
+  @Test("what is there is kept, and each kind of failure has its status")
+  func failures() throws {
+    try Data("precious".utf8).write(to: URL(filePath: path("x.raw")))
+    #expect(try disk("create", "--size", "1M", path("x.raw")).end == .exited(64))
+    #expect(try disk("convert", path("x.raw"), path("x.raw")).end == .exited(64))
+    #expect(try contents("x.raw") == Data("precious".utf8))
+    #expect(try disk("create", path("y.qcow2")).end == .exited(64))
+    #expect(try disk("info", path("none")).end == .exited(66))
+    try Data([0x51, 0x46, 0x49, 0xFB] + [UInt8](repeating: 9, count: 600))
+      .write(to: URL(filePath: path("bad.qcow2")))
+    let bad = try disk("check", path("bad.qcow2"))
+    #expect(bad.end == .exited(65) && bad.errors.contains("qcow2 of version"))
+    let names = try FileManager.default.contentsOfDirectory(atPath: scratch.path)
+    #expect(names.sorted() == ["bad.qcow2", "x.raw"])
+  }
+
+  @Test("a picture of whose clusters are whose")
+  func picture() throws {
+    _ = try disk("create", "--size", "10M", path("a.qcow2"))
+    let map = try disk("map", "--svg", path("a.qcow2"))
+    #expect(map.output.hasPrefix("<svg") && map.output.contains("10 MiB"))
+  }
+}

@@ -1,0 +1,161 @@
+import Host
+import Memory
+import Testing
+
+@testable import Storage
+
+@Suite("Disks on files that fail")
+struct FaultTests {
+  private static let size = 256 << 10
+
+  private func makeImage(clusterBits: Int) throws -> FaultyFile {
+    let file = FaultyFile()
+    _ = try Qcow2Image.make(.init(size: UInt64(Self.size), clusterBits: clusterBits), in: file)
+    try file.flush()
+    return file
+  }
+
+  private func open(_ file: FaultyFile, base: (any BlockStore)? = nil) throws -> Qcow2Disk {
+    try Qcow2Disk(file, Qcow2Image.readHeader(file), base: base, isReadOnly: false)
+  }
+
+  /// Writes at random; what is flushed goes into `safe`, what may be there besides into `maybe`.
+  private func work(
+    _ disk: Qcow2Disk, _ numbers: inout Numbers, steps: Int, safe: inout [UInt8],
+    maybe: inout [Set<UInt8>]
+  ) throws {
+    var model = safe
+    for step in 0..<steps {
+      let start = Int(numbers.next() % UInt64(Self.size / 512)) * 512
+      let count = min(Self.size - start, Int(1 + numbers.next() % 20) * 512)
+      let byte = numbers.next() % 4 == 0 ? 0 : UInt8(truncatingIfNeeded: step % 250 + 1)
+      for sector in start / 512..<(start + count) / 512 { maybe[sector].insert(byte) }
+      if byte == 0 {
+        try disk.writeZeroes(at: UInt64(start), count: UInt64(count), mayUnmap: step % 2 == 0)
+      } else {
+        try disk.write([UInt8](repeating: byte, count: count), at: UInt64(start))
+      }
+      for sector in start / 512..<(start + count) / 512 { model[sector] = byte }
+      if numbers.next() % 12 == 0 {
+        try disk.flush()
+        safe = model
+        maybe = safe.map { [$0] }
+      }
+    }
+  }
+
+  /// Each sector holds one byte all over, one of those that may be there.
+  private func verify(_ disk: Qcow2Disk, _ maybe: [Set<UInt8>], _ what: String) throws {
+    for sector in maybe.indices {
+      let bytes = try disk.read(512, at: UInt64(sector * 512))
+      guard bytes.allSatisfy({ $0 == bytes[0] }), maybe[sector].contains(bytes[0]) else {
+        Issue.record("\(what), sector \(sector): \(bytes[0]), not one of \(maybe[sector])")
+        return
+      }
+    }
+  }
+
+  @Test(
+    "a power cut at any moment: no damage, and nothing flushed is lost", arguments: [9, 12, 16])
+  func powerCuts(clusterBits: Int) throws {
+    for seed in 0..<20 {
+      var numbers = Numbers(UInt64(seed))
+      let file = try makeImage(clusterBits: clusterBits)
+      var safe = [UInt8](repeating: 0, count: Self.size / 512)
+      var maybe: [Set<UInt8>] = safe.map { [$0] }
+      // The disk goes with the power: what its end would flush must not be there.
+      let disk = try open(file)
+      try work(
+        disk, &numbers, steps: 10 + Int(numbers.next() % 100), safe: &safe, maybe: &maybe)
+      let bytes = file.afterPowerCut(&numbers)
+      let after = FaultyFile(bytes)
+      let found = try DiskCheck.run(after, Qcow2Image.readHeader(after), repairs: true)
+      #expect(found.isSound, "seed \(seed): \(found.complaints)")
+      let again = try DiskCheck.run(after, Qcow2Image.readHeader(after), repairs: false)
+      #expect(again.leakedClusters == 0 && again.isSound)
+      try verify(open(after), maybe, "seed \(seed)")
+    }
+  }
+
+  @Test(
+    "disk full, I/O errors: the call fails, nothing traps, what was safe stays",
+    arguments: [StorageError.host(.noSpace), .host(.inputOutput), .truncated], [true, false])
+  func failures(error: StorageError, staysBroken: Bool) throws {
+    for calls in stride(from: 0, to: 120, by: 3) {
+      var numbers = Numbers(UInt64(calls))
+      let file = try makeImage(clusterBits: 12)
+      var safe = [UInt8](repeating: 0, count: Self.size / 512)
+      var maybe: [Set<UInt8>] = safe.map { [$0] }
+      do {
+        let disk = try open(file)
+        file.state.withLock {
+          $0.callsLeft = calls
+          $0.error = error
+          $0.staysBroken = staysBroken
+        }
+        var failed = false
+        do {
+          try work(disk, &numbers, steps: 100, safe: &safe, maybe: &maybe)
+        } catch {
+          failed = true
+        }
+        #expect(failed || calls > 20)
+        // A machine goes on after an error.
+        do {
+          try work(disk, &numbers, steps: 20, safe: &safe, maybe: &maybe)
+          try disk.flush()
+        } catch {}
+      }
+      let after = FaultyFile(file.state.withLock { $0.bytes })
+      let found = try DiskCheck.run(after, Qcow2Image.readHeader(after), repairs: false)
+      #expect(found.isSound, "after \(calls) calls: \(found.complaints)")
+    }
+  }
+
+  @Test("once a flush has failed, all fail: the host has forgotten what it failed to write")
+  func flushes() throws {
+    let file = try makeImage(clusterBits: 16)
+    let disk = try open(file)
+    try disk.write([1], at: 0)
+    file.state.withLock { $0.failsNextFlush = true }
+    #expect(throws: StorageError.host(.inputOutput)) { try disk.flush() }
+    #expect(throws: StorageError.host(.inputOutput)) { try disk.flush() }
+  }
+
+  @Test("lost space is found and freed; wrong refcounts and flags are set right")
+  func repairs() throws {
+    let file = try makeImage(clusterBits: 12)
+    do {
+      let disk = try open(file)
+      try disk.write([UInt8](repeating: 5, count: 50_000), at: 0)
+    }
+    let header = try Qcow2Image.readHeader(file)
+    var tables = try Qcow2Tables(file, header)
+    let firstData = try #require(try tables.entry(of: 0).hostClusters(header)?.lowerBound)
+    _ = try tables.allocate(3)
+    try tables.setRefcount(firstData, 0)
+    try tables.writeBack()
+    let found = try DiskCheck.run(file, header, repairs: true)
+    #expect(found.wrongRefcounts == 1 && found.leakedClusters >= 2 && found.isRepaired)
+    let again = try DiskCheck.run(file, header, repairs: false)
+    #expect(again.isSound && again.leakedClusters == 0)
+    #expect(try open(file).read(50_000, at: 0) == [UInt8](repeating: 5, count: 50_000))
+  }
+
+  @Test("refcounts that are gone are counted anew")
+  func newRefcounts() throws {
+    let file = try makeImage(clusterBits: 12)
+    do {
+      let disk = try open(file)
+      try disk.write([UInt8](repeating: 5, count: 50_000), at: 0)
+    }
+    let header = try Qcow2Image.readHeader(file)
+    try file.writeZeros(at: header.refcountTableOffset, count: 4096)
+    let found = try DiskCheck.run(file, header, repairs: true)
+    #expect(!found.isSound)
+    let repaired = try Qcow2Image.readHeader(file)
+    let again = try DiskCheck.run(file, repaired, repairs: false)
+    #expect(again.isSound && again.leakedClusters == 0)
+    #expect(try open(file).read(50_000, at: 0) == [UInt8](repeating: 5, count: 50_000))
+  }
+}
