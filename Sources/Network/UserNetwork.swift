@@ -3,6 +3,10 @@ import Memory
 
 /// A network that needs no rights: Debian's passt makes the guest's connections its own.
 public final class UserNetwork: NetworkBackEnd {
+  /// The MTU to advise, which is what passt tells by DHCP: streams cost least in the largest packets,
+  /// as they end at passt and go on in others of its own.
+  public static let mtu: UInt16 = 65520
+
   /// The program.
   public var name: String { "passt" }
   /// One stream.

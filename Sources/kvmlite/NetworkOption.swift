@@ -62,7 +62,7 @@ struct NetworkOption: ExpressibleByArgument {
       case .none: return nil
       case .user:
         let mac = mac ?? MACAddress(stableFor: "user \(index)")
-        return Configuration.Network(try UserNetwork(), mac: mac, mtu: mtu)
+        return Configuration.Network(try UserNetwork(), mac: mac, mtu: mtu ?? UserNetwork.mtu)
       case .tap(let name):
         let backEnd = try TapBackEnd(name, queueCount: queueCount)
         let mac = mac ?? MACAddress(stableFor: "tap \(name)")
