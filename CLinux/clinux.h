@@ -1,21 +1,22 @@
 // CLinux: the parts of Linux's C library that Swift's Glibc module leaves out.
 #pragma once
 
+#include <cpuid.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <cpuid.h>
+#include <linux/if_tun.h>
 #include <linux/memfd.h>
-#include <sys/epoll.h>
-#include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -72,6 +73,13 @@ static inline int clinux_epoll_next(int epoll, int milliseconds, uint64_t *numbe
   int count = epoll_wait(epoll, &event, 1, milliseconds);
   if (count == 1) *number = event.data.u64;
   return count;
+}
+
+// accept4(2) is _GNU_SOURCE's; the new socket never waits.
+int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
+
+static inline int clinux_accept(int fd) {
+  return accept4(fd, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
 }
 
 // Block devices: <linux/fs.h> has these requests as expressions that Swift can't import.
@@ -173,3 +181,26 @@ enum {
 
 static inline int clinux_add_seals(int fd, int seals) { return fcntl(fd, 1033, seals); }
 static inline int clinux_get_seals(int fd) { return fcntl(fd, 1034); }
+// TUN/TAP: the requests are expressions, and struct ifreq ends in a union: only its name and flags
+// matter here, and the rest of its 40 bytes is zero.
+
+struct clinux_ifreq {
+  char name[16];
+  short flags;
+  char rest[22];
+};
+static inline int clinux_tun_attach(int fd, const char *name, short flags) {
+  struct clinux_ifreq request = {.flags = flags};
+  strncpy(request.name, name, sizeof request.name - 1);
+  return ioctl(fd, TUNSETIFF, &request);
+}
+static inline int clinux_tun_set_queue(int fd, short flags) {
+  struct clinux_ifreq request = {.flags = flags};
+  return ioctl(fd, TUNSETQUEUE, &request);
+}
+static inline int clinux_tun_set_offload(int fd, unsigned flags) {
+  return ioctl(fd, TUNSETOFFLOAD, (unsigned long)flags);
+}
+static inline int clinux_tun_set_header_size(int fd, int bytes) {
+  return ioctl(fd, TUNSETVNETHDRSZ, &bytes);
+}

@@ -3,7 +3,8 @@ import Glibc
 
 /// Waits for any of several descriptors to become readable. Corresponds to `epoll(7)`.
 public struct Poller: ~Copyable, Sendable {
-  private let descriptor: FileDescriptor
+  /// Readable while a watched file is ready, so that another one can watch this.
+  public let descriptor: FileDescriptor
 
   /// Makes one that watches nothing.
   public init() throws(Errno) {
@@ -27,6 +28,17 @@ public struct Poller: ~Copyable, Sendable {
   /// once, whether or not somebody reads. Corresponds to `EPOLLET`.
   public borrowing func addEdges(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) {
     let events = UInt32(EPOLLIN.rawValue) | 1 << 31  // EPOLLET, which Swift doesn't import
+    guard clinux_epoll_add(descriptor.number, file.number, events, tag) == 0 else {
+      throw Errno.current
+    }
+  }
+
+  /// The same for a socket: for data, for room to write, and for the peer's end.
+  public borrowing func addSocketEdges(
+    _ file: borrowing FileDescriptor, tag: UInt64
+  ) throws(Errno) {
+    let events =
+      UInt32(EPOLLIN.rawValue) | UInt32(EPOLLOUT.rawValue) | UInt32(EPOLLRDHUP.rawValue) | 1 << 31
     guard clinux_epoll_add(descriptor.number, file.number, events, tag) == 0 else {
       throw Errno.current
     }

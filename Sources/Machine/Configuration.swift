@@ -2,6 +2,7 @@ import Boot
 import Devices
 import Host
 import Memory
+import Network
 import Storage
 
 /// What a machine is made of and what it runs.
@@ -24,6 +25,10 @@ public struct Configuration: Sendable {
   public var devices: Set<OptionalDevice> = []
   /// The disks, in the order the guest finds them on each bus.
   public var disks: [Disk] = []
+  /// The network cards, in the order the guest finds them.
+  public var networks: [Network] = []
+  /// The guest's vsock device, if it has one.
+  public var vsock: Vsock?
   /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
   public var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
   /// How many bytes of its memory the guest is asked to put into the balloon, if there is one.
@@ -85,6 +90,38 @@ public struct Configuration: Sendable {
 
     var isVhostUser: Bool {
       if case .vhostUser = source { true } else { false }
+    }
+  }
+
+  /// A network card of the machine's: virtio on PCI.
+  public struct Network: Sendable {
+    /// Where its frames go.
+    public var backEnd: any NetworkBackEnd
+    /// Its address.
+    public var mac: MACAddress
+    /// The largest packet that the guest is advised to send, in bytes: one of
+    /// `VirtioNet.possibleMTUs`.
+    public var mtu: UInt16?
+
+    /// A card with the address `mac`.
+    public init(_ backEnd: any NetworkBackEnd, mac: MACAddress, mtu: UInt16? = nil) {
+      self.backEnd = backEnd
+      self.mac = mac
+      self.mtu = mtu
+    }
+  }
+
+  /// Streams between the guest's programs and the host's: virtio on PCI.
+  public struct Vsock: Sendable {
+    /// The guest's address, one of `VirtioVsock.possibleCIDs`.
+    public var cid: UInt64
+    /// The host's side.
+    public var host: any VsockHost
+
+    /// The guest at `cid` with `host` on the other side.
+    public init(cid: UInt64, host: any VsockHost) {
+      self.cid = cid
+      self.host = host
     }
   }
 

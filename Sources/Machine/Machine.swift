@@ -253,6 +253,10 @@ public final class Machine {
       throw .configuration("a machine needs at least 1 VCPU, not \(configuration.vcpuCount)")
     }
     try IDEWiring.check(configuration)
+    if let vsock = configuration.vsock, !VirtioVsock.possibleCIDs.contains(vsock.cid) {
+      throw .configuration(
+        "a guest can't have the vsock address \(vsock.cid): give 3 to 4294967294")
+    }
     if let limit = configuration.timeLimit, !(limit > 0 && limit <= 1e9) {
       throw .configuration("a time limit of \(limit) s is impossible: give more than 0")
     }

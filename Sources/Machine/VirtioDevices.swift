@@ -21,6 +21,8 @@ final class VirtioDevices {
 
   private var cores: [VirtioCore] = []
   private let loop: WorkLoop?
+  /// The vsock device's, whose data must not wait for what other devices do.
+  private let vsockLoop: WorkLoop?
 
   /// Makes what `configuration` asks for. The virtio console prints to `console`.
   init(
@@ -29,13 +31,17 @@ final class VirtioDevices {
   ) throws(MachineError) {
     let disks = configuration.disks.filter { $0.bus == .virtio || $0.bus == .mmio }
     let wanted: [OptionalDevice] = [.entropy, .balloon, .console]
-    guard !disks.isEmpty || wanted.contains(where: configuration.devices.contains) else {
-      loop = nil
+    guard
+      !disks.isEmpty || !configuration.networks.isEmpty || configuration.vsock != nil
+        || wanted.contains(where: configuration.devices.contains)
+    else {
+      (loop, vsockLoop) = (nil, nil)
       return
     }
     do {
       let loop = try WorkLoop(name: "virtio")
       self.loop = loop
+      vsockLoop = try configuration.vsock.map { (_) throws(Errno) in try WorkLoop(name: "vsock") }
       let surroundings = VirtioCore.Surroundings(
         memory: platform.memory, loop: loop, takesTimes: configuration.observation != nil,
         report: configuration.deviceTrouble ?? { _ in })
@@ -48,6 +54,16 @@ final class VirtioDevices {
         } else {
           try addPCI(device, surroundings, platform)
         }
+      }
+      for network in configuration.networks {
+        let device = try VirtioNet(
+          network.backEnd, mac: network.mac, mtu: network.mtu, report: surroundings.report)
+        try addPCI(device, surroundings, platform)
+      }
+      if let vsock = configuration.vsock, let vsockLoop {
+        var own = surroundings
+        own.loop = vsockLoop
+        try addPCI(VirtioVsock(cid: vsock.cid, host: vsock.host), own, platform)
       }
       if configuration.devices.contains(.entropy) {
         try addPCI(VirtioEntropy(), surroundings, platform)
@@ -115,6 +131,7 @@ final class VirtioDevices {
   func stop() {
     for core in cores { core.stop() }
     loop?.stop()
+    vsockLoop?.stop()
   }
 
   /// What the devices did; known once they have stopped.

@@ -70,6 +70,22 @@ struct RunCommand: ParsableCommand {
       """, valueName: "path,..."))
   var disk: [DiskOption] = []
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Add a network card: none, user (by passt, needs no rights) or tap=NAME[,queues=N], each but \
+      none with an optional ,mac=ADDRESS and ,mtu=BYTES. May be repeated.
+      """, valueName: "where"))
+  var net: [NetworkOption] = []
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Add a vsock device: cid=N,socket=PATH. Programs connect to PATH and say CONNECT PORT; the \
+      guest's connections to port P go to PATH_P.
+      """, valueName: "cid=N,socket=PATH"))
+  var vsock: VsockOption?
+
   @Option(help: "The processors' features: host for all there are, baseline for x86-64-v2.")
   var cpu = CPUModel.host
 
@@ -112,7 +128,7 @@ struct RunCommand: ParsableCommand {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
       initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
-      disks: disk, commandLine: append,
+      disks: disk, networks: net, vsock: vsock, commandLine: append,
       cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
       walks: walk,
       timeLimit: timeout,

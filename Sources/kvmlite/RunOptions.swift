@@ -14,6 +14,8 @@ struct RunOptions {
   var devices: [OptionalDevice] = []
   var balloonTarget: UInt64?
   var disks: [DiskOption] = []
+  var networks: [NetworkOption] = []
+  var vsock: VsockOption?
   var commandLine: String?
   var cpu = CPUModel.host
   var console = ConsoleChoice.stdio

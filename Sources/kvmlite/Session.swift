@@ -13,6 +13,11 @@ struct Session {
   func run() -> Int32 {
     do throws(Failure) {
       var configuration = try makeConfiguration()
+      let (networks, vsock) = (configuration.networks, configuration.vsock)
+      defer {
+        for network in networks { network.backEnd.close() }
+        vsock?.host.close()
+      }
       return try withConsole(&configuration)
     } catch {
       Message.error(error.message)
@@ -37,6 +42,10 @@ struct Session {
     }
     configuration.deviceTrouble = { Message.note($0) }
     for disk in options.disks { configuration.disks.append(try disk.disk()) }
+    for (index, option) in options.networks.enumerated() {
+      if let network = try option.network(index: index) { configuration.networks.append(network) }
+    }
+    configuration.vsock = try options.vsock?.vsock()
     configuration.cpu = options.cpu
     configuration.memorySize = options.memorySize
     configuration.vcpuCount = options.vcpuCount

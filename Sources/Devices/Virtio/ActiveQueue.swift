@@ -92,6 +92,14 @@ public final class ActiveQueue: @unchecked Sendable {
 
   /// Where the ring goes on after the requests that were taken; known once the queue is over.
   public var position: UInt16 { ring.position }
+  /// Whether a reset or the end of the run waits for the turn.
+  public var isStopping: Bool { state.load(ordering: .relaxed) == .stopping }
+
+  /// Gives the queue another turn after this one.
+  public func askForTurn() { signals.wake(queue: index) }
+
+  /// How many descriptors the queue has.
+  public var size: Int { Int(ring.size) }
 
   func countDoorbell() { counters.value.doorbells &+= 1 }
 
@@ -131,13 +139,23 @@ public final class ActiveQueue: @unchecked Sendable {
   /// Hands the request back that starts with descriptor `head`: `written` of its bytes were written,
   /// and `given` came from the driver.
   public func complete(_ head: UInt16, written: UInt32, given: Int = 0) {
-    ring.complete(head, written: written)
+    stage(head, written: written, given: given)
+    ring.publish()
+  }
+
+  /// The same, but the driver sees it with the next `publish()`: requests that belong together.
+  public func stage(_ head: UInt16, written: UInt32, given: Int = 0) {
+    ring.stage(head, written: written)
     counters.value.requests &+= 1
     counters.value.bytes &+= UInt64(written) &+ UInt64(given)
-    if counters.takesTimes {
+    // A request that was taken for later has no time of its own.
+    if counters.takesTimes && batchStart != 0 {
       counters.value.addLatency(Clock.monotonicNanoseconds &- batchStart)
     }
   }
+
+  /// Shows the driver all that was staged, at once.
+  public func publish() { ring.publish() }
 
   /// Tells the driver of what was handed back, if it wants to hear.
   public func flush() {
@@ -146,6 +164,9 @@ public final class ActiveQueue: @unchecked Sendable {
     counters.value.interrupts &+= 1
     signals.requestsDone(queue: index)
   }
+
+  /// Tells the driver that new requests need no doorbell for now.
+  public func silenceDoorbell() { ring.silenceDoorbell() }
 
   /// Asks for a doorbell with the next request; true if one has come meanwhile.
   public func awaitDoorbell() -> Bool { ring.awaitDoorbell() }

@@ -101,4 +101,14 @@ extension DescriptorChain {
     }
     return done
   }
+
+  /// Fills `writable` from its first byte on with all of `source`, for which it has room.
+  func fill(from source: MemoryView) {
+    var done = 0
+    for view in writable where done < source.count {
+      let count = min(view.count, source.count - done)
+      view.copy(from: source.slice(done, count: count), at: 0)
+      done += count
+    }
+  }
 }

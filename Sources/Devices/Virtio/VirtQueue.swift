@@ -102,12 +102,20 @@ public final class VirtQueue {
   /// Hands the request back that starts with descriptor `head`, of whose writable bytes the first
   /// `written` were written. The driver may see it at once.
   public func complete(_ head: UInt16, written: UInt32) {
+    stage(head, written: written)
+    publish()
+  }
+
+  /// The same, but the driver sees it with the next `publish()`.
+  public func stage(_ head: UInt16, written: UInt32) {
     let slot = 4 + 8 * Int(nextUsed & (size - 1))
     used.store(UInt32(head), slot)
     used.store(written, slot + 4)
     nextUsed &+= 1
-    used.storeReleasing(nextUsed, 2)
   }
+
+  /// Shows the driver all that was staged, at once.
+  public func publish() { used.storeReleasing(nextUsed, 2) }
 
   /// Whether the driver wants an interrupt for what was handed back since the last call (2.7.7.1).
   public func takeInterruptDecision() -> Bool {

@@ -223,7 +223,7 @@ public final class VirtioCore: Sendable {
   }
 
   private func accepts(_ features: VirtioFeatures) -> Bool {
-    features.isSubset(of: offered) && features.contains(.version1)
+    features.isSubset(of: offered) && features.contains(.version1) && device.accepts(features)
   }
 
   private func start(_ state: inout State) {
@@ -280,6 +280,11 @@ public final class VirtioCore: Sendable {
     do throws(Errno) {
       if !state.queues[index].isWatched {
         try loops[index].watch(signals.doorbells[index].event) { [weak self] in self?.serve(index) }
+        if let number = device.inputDescriptor(queue: index) {
+          try loops[index].watch(FileDescriptor(borrowing: number)) { [weak self] in
+            self?.serve(index, isDoorbell: false)
+          }
+        }
         state.queues[index].isWatched = true
       }
     } catch { return fail("no thread for queue \(index): \(error)", &state) }
@@ -288,14 +293,14 @@ public final class VirtioCore: Sendable {
   }
 
   /// A turn of queue `index`, on its thread.
-  private func serve(_ index: Int) {
+  private func serve(_ index: Int, isDoorbell: Bool = true) {
     guard mayUseMemory.load(ordering: .sequentiallyConsistent) else { return }
     let queue = state.withLock { state in
       state.status.contains(.needsReset) ? nil : state.queues[index].active
     }
     guard let queue else { return }
     let mustStop = queue.takeTurn {
-      queue.countDoorbell()
+      if isDoorbell { queue.countDoorbell() }
       do throws(RingFault) {
         try device.serve(queue)
       } catch {

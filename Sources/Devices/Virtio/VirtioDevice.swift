@@ -16,6 +16,12 @@ public protocol VirtioDevice: AnyObject, Sendable {
 
   /// Who serves the queues instead of `serve(_:)`, if somebody does.
   var remote: (any VirtioRemote)? { get }
+  /// Whether it can work with `features`, a set of those it offers: some ask for others.
+  func accepts(_ features: VirtioFeatures) -> Bool
+
+  /// The number of a file that gives `queue` a turn each time that something comes to it; nil for
+  /// none. It is there for as long as the device.
+  func inputDescriptor(queue: Int) -> Int32?
 
   /// Learns how to ask for its queues' turn and how to say that its configuration changed. Called
   /// once, before anything else.
@@ -43,6 +49,10 @@ extension VirtioDevice {
   public var hasOwnThreads: Bool { false }
   /// Nobody does.
   public var remote: (any VirtioRemote)? { nil }
+  /// Any set will do.
+  public func accepts(_ features: VirtioFeatures) -> Bool { true }
+  /// Its queues wait for drivers alone.
+  public func inputDescriptor(queue: Int) -> Int32? { nil }
   /// Asks for nothing.
   public func connect(to signals: VirtioSignals) {}
   /// No configuration space: zeros.

@@ -1,0 +1,77 @@
+import Host
+
+/// The host's side of a vsock device: Unix sockets.
+///
+/// Programs connect to the socket at `path` and say `CONNECT PORT`; a guest's connection to port P
+/// goes to the socket at `path`_P, as with Firecracker and Cloud Hypervisor.
+public protocol VsockHost: AnyObject, Sendable {
+  /// The number of a file that becomes readable when somebody connects.
+  var listenerDescriptor: Int32 { get }
+  /// The next program that has connected; nil if there is none.
+  func accept() -> FileDescriptor?
+  /// Connects to the program that listens for `port`; nil if there is none.
+  func connect(port: UInt32) -> FileDescriptor?
+  /// Lets nobody connect any more.
+  func close()
+}
+
+/// The same, with sockets in the file system.
+public final class VsockSockets: VsockHost {
+  /// Where programs connect.
+  public let path: String
+  private let listener: FileDescriptor
+
+  /// The number of the listening socket.
+  public var listenerDescriptor: Int32 { listener.number }
+
+  /// Listens at `path`, where nobody may listen yet. The socket of a program that is gone is removed.
+  public init(path: String) throws(NetworkError) {
+    self.path = path
+    do throws(Errno) {
+      listener = try Self.listen(path)
+    } catch {
+      switch error.name {
+      case "EEXIST":
+        throw NetworkError(
+          .unusable, "\(path): in use, or no socket; give another path after socket=")
+      case "ENAMETOOLONG":
+        throw NetworkError(
+          .unusable, "\(path): too long for a socket: at most \(StreamSocket.longestPath) bytes")
+      case "EACCES", "EPERM":
+        throw NetworkError(.notPermitted, "\(path): no socket may be made there: \(error)")
+      default: throw NetworkError(.host, "\(path): no socket can be made there: \(error)")
+      }
+    }
+  }
+
+  private static func listen(_ path: String) throws(Errno) -> FileDescriptor {
+    do throws(Errno) { return try StreamSocket.listen(at: path) } catch {
+      guard error.name == "EADDRINUSE" else { throw error }
+    }
+    do throws(Errno) {
+      _ = try StreamSocket.connect(to: path)
+      throw Errno.exists
+    } catch {
+      // Only a socket at which nobody listens any more is removed; other files refuse in the same way.
+      guard error.name == "ECONNREFUSED", StreamSocket.exists(path) else { throw Errno.exists }
+    }
+    StreamSocket.remove(path)
+    return try StreamSocket.listen(at: path)
+  }
+
+  deinit { close() }
+
+  /// Removes the socket.
+  public func close() { StreamSocket.remove(path) }
+
+  /// The next program that has connected.
+  public func accept() -> FileDescriptor? {
+    guard let accepted = try? listener.accept() else { return nil }
+    return accepted
+  }
+
+  /// Connects to the socket `path`_PORT.
+  public func connect(port: UInt32) -> FileDescriptor? {
+    try? StreamSocket.connect(to: "\(path)_\(port)")
+  }
+}
