@@ -128,6 +128,7 @@ private final class Line: InterruptLine {
 
 private final class Control: MachineControl {
   func requestPowerOff() {}
+  func requestSuspend() {}
   func requestReset() {}
   func requestExit(_ value: UInt32) {}
 }
