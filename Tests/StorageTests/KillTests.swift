@@ -21,6 +21,7 @@ struct KillTests {
   ) throws -> UInt64 {
     let process = try ChildProcess(writer, [image, format.rawValue, "\(round)"])
     try process.waitForOutput("\n", times: Int(1 + numbers.next() % 12))
+    // The random moment itself: nothing is waited for, and any length will do.
     usleep(UInt32(numbers.next() % 3000))
     process.send(SIGKILL)
     #expect(try process.waitForEnd() == .killed(SIGKILL))
