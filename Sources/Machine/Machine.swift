@@ -212,9 +212,8 @@ public final class Machine {
     statistics.elapsed = elapsed
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
-    statistics.ideDrives = wiring.ide?.statistics ?? []
     statistics.touchedMemory = memory.touchedBytes()
-    statistics.devices = wiring.virtio.statistics
+    statistics.devices = (wiring.ide?.statistics ?? []) + wiring.virtio.statistics
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
     return statistics

@@ -1,3 +1,4 @@
+import Devices
 import Host
 import KVM
 import Synchronization
@@ -45,7 +46,17 @@ public final class TextTrace: TraceSink {
     case .interrupt(let gsi, let isRaised):
       return time + "  " + pad("-", 5) + pad("-", 19)
         + pad("irq", 10) + pad("\(gsi)", 12) + (isRaised ? "raised" : "lowered")
+    case .request(let request, let source):
+      return time + ofDevice("request", request.summary, pad(source, 44))
+        + padLeft(microseconds(event.handled &- event.left), 10)
+    case .doorbell(let source): return time + ofDevice("doorbell", "wakes the device", source)
+    case .deviceInterrupt(let interrupt, let source):
+      return time + ofDevice("irq", interrupt.summary, source)
     }
+  }
+
+  private static func ofDevice(_ kind: String, _ text: String, _ source: String) -> String {
+    "  " + pad("-", 5) + pad("-", 19) + pad(kind, 10) + pad(text, 44) + source
   }
 
   private static func seconds(_ nanoseconds: UInt64) -> String {
@@ -61,6 +72,25 @@ extension Exit {
     switch self {
     case .portIO, .mmio: "(none)"
     default: "-"
+    }
+  }
+}
+
+extension DeviceRequest {
+  /// In words, such as `read sector 8, 4096 bytes: ok`.
+  var summary: String {
+    "\(operation)" + (sector.map { " sector \($0)" } ?? "")
+      + (bytes > 0 ? "\(sector == nil ? "" : ",") \(bytes) bytes" : "") + ": \(result.rawValue)"
+  }
+}
+
+extension DeviceInterrupt {
+  /// Such as `MSI-X vector 1`.
+  var summary: String {
+    switch self {
+    case .message(let vector): "MSI-X vector \(vector)"
+    case .line: "line"
+    case .none: "none"
     }
   }
 }

@@ -12,8 +12,6 @@ final class VirtioDevices {
     let line: KVMInterruptLine
   }
 
-  /// Those on PCI, in order.
-  private(set) var pci: [VirtioPCI] = []
   /// Those on the MMIO bus, in order.
   private(set) var mmio: [Place] = []
   /// The balloon, if there is one.
@@ -24,9 +22,10 @@ final class VirtioDevices {
   /// The vsock device's, whose data must not wait for what other devices do.
   private let vsockLoop: WorkLoop?
 
-  /// Makes what `configuration` asks for. The virtio console prints to `console`.
+  /// Makes what `configuration` asks for, on `pci` or the MMIO bus. The virtio console prints to
+  /// `console`.
   init(
-    _ configuration: Configuration, _ platform: PCIPlatform, console: any ByteSink,
+    _ configuration: Configuration, _ pci: inout PCIWiring, console: any ByteSink,
     _ trace: TraceSinks?
   ) throws(MachineError) {
     let disks = configuration.disks.filter { $0.bus == .virtio || $0.bus == .mmio }
@@ -43,38 +42,38 @@ final class VirtioDevices {
       self.loop = loop
       vsockLoop = try configuration.vsock.map { (_) throws(Errno) in try WorkLoop(name: "vsock") }
       let surroundings = VirtioCore.Surroundings(
-        memory: platform.memory, loop: loop, takesTimes: configuration.observation != nil,
+        memory: pci.platform.memory, loop: loop, observation: trace?.devices,
         report: configuration.deviceTrouble ?? { _ in })
       for disk in disks {
         // A thread for each processor is the most that is of use; small guests want one queue.
         let queues = disk.bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-        let device = try Self.makeDisk(disk, queues, platform.memory)
+        let device = try Self.makeDisk(disk, queues, pci.platform.memory)
         if disk.bus == .mmio {
-          try addMMIO(device, surroundings, platform, trace)
+          try addMMIO(device, surroundings, pci.platform, trace)
         } else {
-          try addPCI(device, surroundings, platform)
+          try addPCI(device, surroundings, &pci)
         }
       }
       for network in configuration.networks {
         let device = try VirtioNet(
           network.backEnd, mac: network.mac, mtu: network.mtu, report: surroundings.report)
-        try addPCI(device, surroundings, platform)
+        try addPCI(device, surroundings, &pci)
       }
       if let vsock = configuration.vsock, let vsockLoop {
         var own = surroundings
         own.loop = vsockLoop
-        try addPCI(VirtioVsock(cid: vsock.cid, host: vsock.host), own, platform)
+        try addPCI(VirtioVsock(cid: vsock.cid, host: vsock.host), own, &pci)
       }
       if configuration.devices.contains(.entropy) {
-        try addPCI(VirtioEntropy(), surroundings, platform)
+        try addPCI(VirtioEntropy(), surroundings, &pci)
       }
       if configuration.devices.contains(.balloon) {
-        let device = VirtioBalloon(memory: platform.memory, target: configuration.balloonTarget)
-        try addPCI(device, surroundings, platform)
+        let device = VirtioBalloon(memory: pci.platform.memory, target: configuration.balloonTarget)
+        try addPCI(device, surroundings, &pci)
         balloon = device
       }
       if configuration.devices.contains(.console) {
-        try addPCI(VirtioConsole(sink: console), surroundings, platform)
+        try addPCI(VirtioConsole(sink: console), surroundings, &pci)
       }
     } catch {
       if let error = error as? MachineError { throw error }
@@ -106,10 +105,15 @@ final class VirtioDevices {
   private static let mostQueues = 8
 
   private func addPCI(
-    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform
-  ) throws(Errno) {
-    let transport = try VirtioPCI(device, surroundings, platform)
-    pci.append(transport)
+    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ pci: inout PCIWiring
+  ) throws(MachineError) {
+    var own = surroundings
+    own.place = pci.nextPlace.map { "\($0)" } ?? ""
+    let transport: VirtioPCI
+    do throws(Errno) { transport = try VirtioPCI(device, own, pci.platform) } catch {
+      throw .host("can't make the virtio devices: \(error)")
+    }
+    try pci.add(transport.function)
     cores.append(transport.core)
   }
 
@@ -120,8 +124,10 @@ final class VirtioDevices {
     // One too many is refused when all are counted.
     let index = min(mmio.count, Layout.virtioInterrupts.count - 1)
     let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[index], trace: trace)
-    let transport = try VirtioMMIO(device, surroundings, line: line)
     let start = Layout.virtioMMIO(index)
+    var own = surroundings
+    own.place = hex(start.value)
+    let transport = try VirtioMMIO(device, own, line: line)
     transport.connectDoorbells(at: start.value, platform.doorbells)
     mmio.append(Place(device: transport, start: start, line: line))
     cores.append(transport.core)
@@ -136,14 +142,6 @@ final class VirtioDevices {
 
   /// What the devices did; known once they have stopped.
   var statistics: [DeviceStatistics] {
-    cores.map { DeviceStatistics(name: $0.device.name, queues: $0.statistics) }
+    cores.map(\.statistics)
   }
-}
-
-/// What a device with queues did.
-public struct DeviceStatistics: Sendable {
-  /// The device's name.
-  public let name: StaticString
-  /// Its queues, by number.
-  public let queues: [QueueStatistics]
 }

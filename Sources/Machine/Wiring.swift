@@ -60,8 +60,7 @@ struct Wiring {
     }
     let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
     ide = ideWiring?.controller
-    virtio = try VirtioDevices(configuration, platform, console: console, trace)
-    for device in virtio.pci { try pciWiring.add(device.function) }
+    virtio = try VirtioDevices(configuration, &pciWiring, console: console, trace)
     pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
     lines =
       [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)

@@ -96,17 +96,21 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Print a line for each exit; with =io, =mmio, =irq only for these.", valueName: "kinds"))
+      """
+      Print a line for each exit, interrupt and device request; with =io, =mmio, =irq, =requests \
+      only for these.
+      """, valueName: "kinds"))
   var trace: TraceKinds?
 
   @Option(
     help: ArgumentHelp(
-      "Write all exits as trace events for ui.perfetto.dev.", valueName: "out.json"))
+      "Write the same as trace events for ui.perfetto.dev.", valueName: "out.json"))
   var traceFile: String?
 
   @Option(
     help: ArgumentHelp(
-      "Print counts and times at the end; as JSON with =json.", valueName: "format"))
+      "Print counts and times of exits and devices at the end; as JSON with =json.",
+      valueName: "format"))
   var stats: StatisticsFormat?
 
   @Option(
