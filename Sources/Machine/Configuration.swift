@@ -19,6 +19,8 @@ public struct Configuration: Sendable {
   public var consoleOutput: ConsoleOutput = .none
   /// Where its console input comes from.
   public var consoleInput: ConsoleInput = .none
+  /// What the guest reads it from.
+  public var consoleInputDevice = ConsoleInputDevice.serial
   /// Input that comes before that, such as what a machine left unread that was reset.
   public var unreadInput: [UInt8] = []
   /// Which of the devices there are that not every machine has.
@@ -146,7 +148,7 @@ public struct Configuration: Sendable {
   }
 }
 
-/// Where the bytes of the guest's serial port and debug console go.
+/// Where the bytes of the guest's consoles go.
 public enum ConsoleOutput: Sendable {
   /// Nowhere.
   case none
@@ -158,7 +160,15 @@ public enum ConsoleOutput: Sendable {
   case sink(any ByteSink)
 }
 
-/// Where the bytes come from that the guest reads from its serial port.
+/// What console input goes to.
+public enum ConsoleInputDevice: String, CaseIterable, Sendable {
+  /// The serial port.
+  case serial
+  /// Port 0 of a virtio console, which the machine then has: Linux's hvc0.
+  case virtio
+}
+
+/// Where the bytes come from that the guest reads from its console.
 public enum ConsoleInput: Sendable {
   /// Nowhere.
   case none

@@ -23,16 +23,17 @@ final class VirtioDevices {
   private let vsockLoop: WorkLoop?
 
   /// Makes what `configuration` asks for, on `pci` or the MMIO bus. The virtio console prints to
-  /// `console`.
+  /// `console`, and has its input from `input` if it is to.
   init(
     _ configuration: Configuration, _ pci: inout PCIWiring, console: any ByteSink,
-    _ trace: TraceSinks?
+    _ input: InputPump, _ trace: TraceSinks?
   ) throws(MachineError) {
     let disks = configuration.disks.filter { $0.bus == .virtio || $0.bus == .mmio }
-    let wanted: [OptionalDevice] = [.entropy, .balloon, .console]
+    var devices = configuration.devices.intersection([.entropy, .balloon, .console])
+    if configuration.consoleInputDevice == .virtio { devices.insert(.console) }
     guard
       !disks.isEmpty || !configuration.networks.isEmpty || configuration.vsock != nil
-        || wanted.contains(where: configuration.devices.contains)
+        || !devices.isEmpty
     else {
       (loop, vsockLoop) = (nil, nil)
       return
@@ -64,16 +65,18 @@ final class VirtioDevices {
         own.loop = vsockLoop
         try addPCI(VirtioVsock(cid: vsock.cid, host: vsock.host), own, &pci)
       }
-      if configuration.devices.contains(.entropy) {
+      if devices.contains(.entropy) {
         try addPCI(VirtioEntropy(), surroundings, &pci)
       }
-      if configuration.devices.contains(.balloon) {
+      if devices.contains(.balloon) {
         let device = VirtioBalloon(memory: pci.platform.memory, target: configuration.balloonTarget)
         try addPCI(device, surroundings, &pci)
         balloon = device
       }
-      if configuration.devices.contains(.console) {
-        try addPCI(VirtioConsole(sink: console), surroundings, &pci)
+      if devices.contains(.console) {
+        let device = VirtioConsole(sink: console, demand: input)
+        if configuration.consoleInputDevice == .virtio { input.receiver = device }
+        try addPCI(device, surroundings, &pci)
       }
     } catch {
       if let error = error as? MachineError { throw error }

@@ -38,7 +38,7 @@ struct Wiring {
       }
     let serialLine = KVMInterruptLine(gsi: Layout.serialInterrupt, trace: trace)
     let serial = UART16550A(line: serialLine, sink: console, demand: input)
-    input.receiver = serial
+    if configuration.consoleInputDevice == .serial { input.receiver = serial }
     let keyboard = I8042(machine: control)
     let low = min(configuration.memorySize, GuestMemory.holeStart)
     let sizes = RealTimeClock.MachineSizes(
@@ -60,7 +60,7 @@ struct Wiring {
     }
     let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
     ide = ideWiring?.controller
-    virtio = try VirtioDevices(configuration, &pciWiring, console: console, trace)
+    virtio = try VirtioDevices(configuration, &pciWiring, console: console, input, trace)
     pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
     lines =
       [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)

@@ -91,8 +91,11 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The serial console: stdio, pty, none or file=PATH.", valueName: "where"))
-  var console = ConsoleChoice.stdio
+      """
+      The guest's console: stdio, pty, none or file=PATH. Input goes to the serial port, or with \
+      ,input=virtio behind it to a virtio console (Linux's hvc0), which that adds; both print here.
+      """, valueName: "where"))
+  var console = ConsoleChoice()
 
   @Option(
     help: ArgumentHelp(

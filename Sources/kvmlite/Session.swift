@@ -91,7 +91,8 @@ struct Session {
 
   /// Sets up the console, runs, and puts the terminal back.
   private func withConsole(_ configuration: inout Configuration) throws(Failure) -> Int32 {
-    switch options.console {
+    configuration.consoleInputDevice = options.console.input
+    switch options.console.place {
     case .none: return try runToEnd(configuration)
     case .stdio:
       let terminal = InteractiveConsole()

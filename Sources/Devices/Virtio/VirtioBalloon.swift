@@ -48,6 +48,7 @@ public final class VirtioBalloon: VirtioDevice {
     var statisticsQueue: Int?
     var wantsStatistics = false
     var statistics: [UInt64?] = Array(repeating: nil, count: statisticNames.count)
+    var largest: UInt32 = 0
     var inflated: UInt64 = 0
     var reported: UInt64 = 0
   }
@@ -75,7 +76,7 @@ public final class VirtioBalloon: VirtioDevice {
     let own: [DeviceStatistics.Counter] = state.withLock { state in
       [
         .init("target_bytes", UInt64(state.target) * Self.pageSize),
-        .init("balloon_bytes", UInt64(state.actual) * Self.pageSize),
+        .init("largest_bytes", UInt64(state.largest) * Self.pageSize),
         .init("inflated_bytes", state.inflated), .init("reported_free_bytes", state.reported),
       ]
     }
@@ -118,11 +119,15 @@ public final class VirtioBalloon: VirtioDevice {
     return both >> (8 * offset) & UInt64.max >> UInt64(64 - 8 * width)
   }
 
-  /// Takes actual, and asks what memory the guest is left with.
+  /// Takes actual; with the balloon as large as it is to be, asks what memory the guest is left with.
   public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {
     guard offset == 4, width == 4 else { return }
-    state.withLock { $0.actual = UInt32(truncatingIfNeeded: value) }
-    requestStatistics()
+    let isDone = state.withLock { state in
+      state.actual = UInt32(truncatingIfNeeded: value)
+      state.largest = max(state.largest, state.actual)
+      return state.actual == state.target
+    }
+    if isDone { requestStatistics() }
   }
 
   /// Forgets the statistics queue's buffer with its queue.

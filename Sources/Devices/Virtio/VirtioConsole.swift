@@ -4,7 +4,7 @@ import Synchronization
 /// A virtio console with one port (virtio 1.2, 5.3).
 ///
 /// Input is offered like a serial port's: what the guest has no buffers for waits at the sender's.
-public final class VirtioConsole: VirtioDevice {
+public final class VirtioConsole: VirtioDevice, ByteReceiver {
   private enum Feature {
     static let emergencyWrite = VirtioFeatures.bit(2)
   }
