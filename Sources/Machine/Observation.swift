@@ -13,11 +13,28 @@ public struct Observation: Sendable {
   /// Leaves the sinks open when the guest resets, for the machine that goes on in its place.
   public var continuesAfterReset = false
 
+  /// The line of a terminal that both the guest and a sink write to, if there is one.
+  public var terminalLine: TerminalLine?
+
   /// What the times of events count from: that machine goes on with them.
   let start = Clock.monotonicNanoseconds
 
   /// Counts exits only, for `Machine.statistics`.
   public init() {}
+}
+
+/// Whether a terminal's cursor is in the middle of a line, for those who share it.
+public final class TerminalLine: Sendable {
+  private let isBegun = Atomic(false)
+
+  /// A line that is empty.
+  public init() {}
+
+  /// Notes what was written last.
+  func note(_ last: UInt8) { isBegun.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
+
+  /// What has to be written before a line of one's own, after which it is not begun.
+  func takeEnd() -> String { isBegun.exchange(false, ordering: .relaxed) ? "\n" : "" }
 }
 
 /// Kinds of events in a trace.

@@ -8,8 +8,14 @@ public final class TextTrace: TraceSink {
   private let file: FileDescriptor
   private let state = Mutex<(hasHeading: Bool, failure: String?)>((false, nil))
 
-  /// Writes to the open file of this number, such as 2 for standard error.
-  public init(descriptor number: Int32) { file = FileDescriptor(borrowing: number) }
+  private let terminalLine: TerminalLine?
+
+  /// Writes to the open file of this number, such as 2 for standard error. What others have begun to
+  /// write on `terminalLine` gets a line feed first.
+  public init(descriptor number: Int32, terminalLine: TerminalLine? = nil) {
+    file = FileDescriptor(borrowing: number)
+    self.terminalLine = terminalLine
+  }
 
   /// What went wrong with the trace, if anything did.
   public var failure: String? { state.withLock { $0.failure } }
@@ -20,9 +26,9 @@ public final class TextTrace: TraceSink {
     state.withLock { state in
       guard state.failure == nil else { return }
       do throws(Errno) {
-        if !state.hasHeading { try file.writeAll(Self.heading + "\n") }
+        let heading = state.hasHeading ? "" : Self.heading + "\n"
         state.hasHeading = true
-        try file.writeAll(line + "\n")
+        try file.writeAll((terminalLine?.takeEnd() ?? "") + heading + line + "\n")
       } catch {
         state.failure = "the trace can't be written: \(error)"
       }

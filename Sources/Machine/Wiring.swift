@@ -35,7 +35,9 @@ struct Wiring {
     let console: any ByteSink =
       switch configuration.consoleOutput {
       case .none: NullSink()
-      case .descriptor(let number): DescriptorSink(number, control)
+      case .descriptor(let number):
+        DescriptorSink(
+          number, control, terminalLine: configuration.observation?.terminalLine)
       case .terminal(let number): DescriptorSink(number, control, dropsWhatNobodyReads: true)
       case .sink(let sink): sink
       }
