@@ -5,6 +5,7 @@ import Testing
 /// Keeps what devices do, in words.
 final class DeviceLog: Sendable {
   private let lines = Mutex<[String]>([])
+  private let times = Mutex<[ClosedRange<UInt64>]>([])
 
   private final class Observer: RequestObserver {
     let label: String
@@ -14,6 +15,7 @@ final class DeviceLog: Sendable {
 
     func didFinish(_ request: DeviceRequest, from start: UInt64, to end: UInt64) {
       #expect(start > 0 && start <= end)
+      log.times.withLock { $0.append(min(start, end)...end) }
       let sector = request.sector.map { " at \($0)" } ?? ""
       log.add(
         "\(label): \(request.operation)\(sector) \(request.bytes) \(request.result.rawValue)")
@@ -31,6 +33,9 @@ final class DeviceLog: Sendable {
   var requests: [String] {
     all.filter { !$0.hasSuffix("doorbell") && !$0.hasSuffix("line") }
   }
+
+  /// When each request began and ended.
+  var spans: [ClosedRange<UInt64>] { times.withLock { $0 } }
 
   /// All lines.
   var all: [String] { lines.withLock { $0 } }
@@ -69,6 +74,29 @@ final class DeviceLog: Sendable {
     #expect(statistics.requests == 7 && statistics.latencies.total == 7)
     #expect(statistics.bytesRead == 1044 && statistics.bytesWritten == 512)
     #expect(try #require(statistics.doorbells) <= 7, "the device's own wake is none")
+  }
+
+  @Test func `requests that are found together follow each other, and count from when they came`()
+    throws
+  {
+    let log = DeviceLog()
+    let guest = try BlockGuest(observation: log.observation)
+    guest.disk.hold(true)
+    guest.add(4, 0, [])
+    guest.driver.ring()
+    #expect(waitUntil { guest.disk.arrived == 1 })
+    for _ in 0..<4 { guest.add(4, 0, []) }
+    guest.disk.hold(false)
+    for _ in 0..<5 { _ = try guest.driver.next() }
+    guest.driver.stop()
+
+    #expect(log.spans.count == 5)
+    for (one, next) in zip(log.spans, log.spans.dropFirst()) {
+      #expect(one.upperBound <= next.lowerBound)
+    }
+    let statistics = try #require(guest.driver.device.core.statistics.rings.first).statistics
+    let all = try #require(log.spans.last).upperBound - log.spans[0].lowerBound
+    #expect(statistics.latencies.longest == all)
   }
 
   @Test func `of an IDE drive each command is told, and one that another one ends`() throws {
