@@ -58,8 +58,8 @@ private func give(_ connections: inout VsockConnections, room: Int, _ memory: Gu
   chain.addWritable(view.extracting(20..<room))
   var packets = 0
   while connections.hasOutput, packets < 2000 {
-    guard let count = connections.give(chain) else { break }
-    precondition(count >= VsockPacket.count && count <= room)
+    guard let packet = connections.give(chain) else { break }
+    precondition(VsockPacket.count + Int(packet.length) <= room)
     packets += 1
   }
 }
