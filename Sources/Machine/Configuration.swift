@@ -19,6 +19,8 @@ public struct Configuration: Sendable {
   public var consoleOutput: ConsoleOutput = .none
   /// Where its console input comes from.
   public var consoleInput: ConsoleInput = .none
+  /// What the guest reads it from.
+  public var consoleInputDevice = ConsoleInputDevice.serial
   /// Input that comes before that, such as what a machine left unread that was reset.
   public var unreadInput: [UInt8] = []
   /// Which of the devices there are that not every machine has.
@@ -45,6 +47,11 @@ public struct Configuration: Sendable {
   /// Signals that end the run in order, by number. They are blocked in the calling thread while it
   /// runs; a library leaves them to its program.
   public var endingSignals: [Int32] = []
+
+  /// `devices`, and what else the machine needs of them.
+  var allDevices: Set<OptionalDevice> {
+    consoleInputDevice == .virtio ? devices.union([.console]) : devices
+  }
 
   /// A machine for `image`, with everything else at its default.
   public init(image: Image) { self.image = image }
@@ -165,7 +172,7 @@ public struct Configuration: Sendable {
   }
 }
 
-/// Where the bytes of the guest's serial port and debug console go.
+/// Where the bytes of the guest's consoles go.
 public enum ConsoleOutput: Sendable {
   /// Nowhere.
   case none
@@ -177,7 +184,15 @@ public enum ConsoleOutput: Sendable {
   case sink(any ByteSink)
 }
 
-/// Where the bytes come from that the guest reads from its serial port.
+/// What console input goes to.
+public enum ConsoleInputDevice: String, CaseIterable, Sendable {
+  /// The serial port.
+  case serial
+  /// Port 0 of a virtio console, which the machine then has: Linux's hvc0.
+  case virtio
+}
+
+/// Where the bytes come from that the guest reads from its console.
 public enum ConsoleInput: Sendable {
   /// Nowhere.
   case none

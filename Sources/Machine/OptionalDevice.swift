@@ -7,6 +7,7 @@ public enum OptionalDevice: String, CaseIterable, Sendable {
   case entropy = "rng"
   /// Memory that the guest gives back: a virtio balloon.
   case balloon
-  /// A second console for output: virtio's.
+  /// A second console: virtio's. It prints where the first one does, and has its input only if
+  /// `Configuration.consoleInputDevice` says so.
   case console = "virtio-console"
 }

@@ -12,8 +12,6 @@ final class VirtioDevices {
     let line: KVMInterruptLine
   }
 
-  /// Those on PCI, in order.
-  private(set) var pci: [VirtioPCI] = []
   /// Those on the MMIO bus, in order.
   private(set) var mmio: [Place] = []
   /// The balloon, if there is one.
@@ -24,10 +22,11 @@ final class VirtioDevices {
   /// The vsock device's, whose data must not wait for what other devices do.
   private let vsockLoop: WorkLoop?
 
-  /// Makes what `configuration` asks for. The virtio console prints to `console`.
+  /// Makes what `configuration` asks for, on `pci` or the MMIO bus. The virtio console prints to
+  /// `console`, and has its input from `input` if it is to.
   init(
-    _ configuration: Configuration, _ platform: PCIPlatform, console: any ByteSink,
-    _ trace: TraceSinks?
+    _ configuration: Configuration, _ pci: inout PCIWiring, console: any ByteSink,
+    _ input: InputPump, _ trace: TraceSinks?
   ) throws(MachineError) {
     let onMMIO = Self.mmioCount(configuration)
     guard onMMIO <= Layout.virtioInterrupts.count else {
@@ -47,15 +46,16 @@ final class VirtioDevices {
       self.loop = loop
       vsockLoop = try configuration.vsock.map { (_) throws(Errno) in try WorkLoop(name: "vsock") }
       let surroundings = VirtioCore.Surroundings(
-        memory: platform.memory, loop: loop, takesTimes: configuration.observation != nil,
+        memory: pci.platform.memory, loop: loop, observation: trace?.devices,
         report: configuration.deviceTrouble ?? { _ in })
-      let place = Buses(surroundings: surroundings, platform: platform, trace: trace)
+      var place = Buses(surroundings: surroundings, pci: pci, trace: trace)
       for (disk, bus) in disks {
         // A thread for each processor is the most that is of use; small guests want one queue.
         let queues = bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-        try add(Self.makeDisk(disk, queues, platform.memory), on: bus, of: place)
+        try add(Self.makeDisk(disk, queues, pci.platform.memory), on: bus, of: &place)
       }
-      try addOthers(configuration, console, place)
+      try addOthers(configuration, console, input, &place)
+      pci = place.pci
     } catch {
       if let error = error as? MachineError { throw error }
       throw .host("can't make the virtio devices: \(error)")
@@ -71,32 +71,37 @@ final class VirtioDevices {
   /// How many virtio devices a machine has that are no disks.
   private static func otherCount(_ configuration: Configuration) -> Int {
     configuration.networks.count + (configuration.vsock == nil ? 0 : 1)
-      + configuration.devices.intersection([.entropy, .balloon, .console]).count
+      + configuration.allDevices.intersection([.entropy, .balloon, .console]).count
   }
 
   private func addOthers(
-    _ configuration: Configuration, _ console: any ByteSink, _ place: Buses
+    _ configuration: Configuration, _ console: any ByteSink, _ input: InputPump,
+    _ place: inout Buses
   ) throws {
     let bus = configuration.virtioBus
     for network in configuration.networks {
       let device = try VirtioNet(
         network.backEnd, mac: network.mac, mtu: network.mtu, report: place.surroundings.report)
-      try add(device, on: bus, of: place)
+      try add(device, on: bus, of: &place)
     }
     if let vsock = configuration.vsock, let vsockLoop {
-      var own = place
-      own.surroundings.loop = vsockLoop
-      try add(VirtioVsock(cid: vsock.cid, host: vsock.host), on: bus, of: own)
+      let shared = place.surroundings.loop
+      place.surroundings.loop = vsockLoop
+      try add(VirtioVsock(cid: vsock.cid, host: vsock.host), on: bus, of: &place)
+      place.surroundings.loop = shared
     }
-    if configuration.devices.contains(.entropy) { try add(VirtioEntropy(), on: bus, of: place) }
-    if configuration.devices.contains(.balloon) {
+    let devices = configuration.allDevices
+    if devices.contains(.entropy) { try add(VirtioEntropy(), on: bus, of: &place) }
+    if devices.contains(.balloon) {
       let device = VirtioBalloon(
-        memory: place.platform.memory, target: configuration.balloonTarget)
-      try add(device, on: bus, of: place)
+        memory: place.surroundings.memory, target: configuration.balloonTarget)
+      try add(device, on: bus, of: &place)
       balloon = device
     }
-    if configuration.devices.contains(.console) {
-      try add(VirtioConsole(sink: console), on: bus, of: place)
+    if devices.contains(.console) {
+      let device = VirtioConsole(sink: console, demand: input)
+      if configuration.consoleInputDevice == .virtio { input.receiver = device }
+      try add(device, on: bus, of: &place)
     }
   }
 
@@ -121,23 +126,26 @@ final class VirtioDevices {
   /// What devices are connected to.
   private struct Buses {
     var surroundings: VirtioCore.Surroundings
-    let platform: PCIPlatform
+    var pci: PCIWiring
     let trace: TraceSinks?
   }
 
   private func add(
-    _ device: any VirtioDevice, on bus: Configuration.VirtioBus, of place: Buses
-  ) throws(Errno) {
+    _ device: any VirtioDevice, on bus: Configuration.VirtioBus, of place: inout Buses
+  ) throws {
+    var surroundings = place.surroundings
     switch bus {
     case .pci:
-      let transport = try VirtioPCI(device, place.surroundings, place.platform)
-      pci.append(transport)
+      surroundings.place = place.pci.nextPlace.map { "\($0)" } ?? ""
+      let transport = try VirtioPCI(device, surroundings, place.pci.platform)
+      try place.pci.add(transport.function)
       cores.append(transport.core)
     case .mmio:
       let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[mmio.count], trace: place.trace)
-      let transport = try VirtioMMIO(device, place.surroundings, line: line)
       let start = Layout.virtioMMIO(mmio.count)
-      transport.connectDoorbells(at: start.value, place.platform.doorbells)
+      surroundings.place = hex(start.value)
+      let transport = try VirtioMMIO(device, surroundings, line: line)
+      transport.connectDoorbells(at: start.value, place.pci.platform.doorbells)
       mmio.append(Place(device: transport, start: start, line: line))
       cores.append(transport.core)
     }
@@ -152,14 +160,6 @@ final class VirtioDevices {
 
   /// What the devices did; known once they have stopped.
   var statistics: [DeviceStatistics] {
-    cores.map { DeviceStatistics(name: $0.device.name, queues: $0.statistics) }
+    cores.map(\.statistics)
   }
-}
-
-/// What a device with queues did.
-public struct DeviceStatistics: Sendable {
-  /// The device's name.
-  public let name: StaticString
-  /// Its queues, by number.
-  public let queues: [QueueStatistics]
 }

@@ -99,22 +99,29 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The serial console: stdio, pty, none or file=PATH.", valueName: "where"))
-  var console = ConsoleChoice.stdio
+      """
+      The guest's console: stdio, pty, none or file=PATH. Input goes to the serial port, or with \
+      ,input=virtio behind it to a virtio console (Linux's hvc0), which that adds; both print here.
+      """, valueName: "where"))
+  var console = ConsoleChoice()
 
   @Option(
     help: ArgumentHelp(
-      "Print a line for each exit; with =io, =mmio, =irq only for these.", valueName: "kinds"))
+      """
+      Print a line for each exit, interrupt and device request; with =io, =mmio, =irq, =requests \
+      only for these.
+      """, valueName: "kinds"))
   var trace: TraceKinds?
 
   @Option(
     help: ArgumentHelp(
-      "Write all exits as trace events for ui.perfetto.dev.", valueName: "out.json"))
+      "Write the same as trace events for ui.perfetto.dev.", valueName: "out.json"))
   var traceFile: String?
 
   @Option(
     help: ArgumentHelp(
-      "Print counts and times at the end; as JSON with =json.", valueName: "format"))
+      "Print counts and times of exits and devices at the end; as JSON with =json.",
+      valueName: "format"))
   var stats: StatisticsFormat?
 
   @Option(

@@ -19,7 +19,7 @@ struct RunOptions {
   var vsock: VsockOption?
   var commandLine: String?
   var cpu = CPUModel.host
-  var console = ConsoleChoice.stdio
+  var console = ConsoleChoice()
   var trace: TraceKinds?
   var traceFile: String?
   var statistics: StatisticsFormat?

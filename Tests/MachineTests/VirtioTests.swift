@@ -72,14 +72,15 @@ struct VirtioTests {
       #expect(disk.bytes[sector * 512 + 504] == UInt8(sector), "sector \(sector)")
     }
     let statistics = try #require(result.machine.statistics)
-    let queue = try #require(statistics.devices.first?.queues.first)
+    let queue = try #require(statistics.devices.first?.rings.first).statistics
     #expect(queue.requests == 257)
+    #expect(queue.bytesRead == 65536 && queue.bytesWritten == 65536)
     // QueueNotify (virtio 1.2, 4.2.2) is written for every request, and KVM takes all of it.
     let doorbells = trace.events.filter {
       guard case .exit(.mmio(let access), _, _) = $0.what else { return false }
       return access.isWrite && access.address & 0xFFF == 0x50
     }
-    #expect(queue.doorbells > 0 && doorbells.isEmpty)
+    #expect(try #require(queue.doorbells) > 0 && doorbells.isEmpty)
   }
 
   @Test("a driver that breaks the ring is told, and the machine goes on")
