@@ -30,11 +30,13 @@ final class Bench {
   init(
     _ image: [UInt8], ramSize: UInt64 = 8 << 20, cr4: UInt64 = 0, seconds: Int = 20,
     what: String = "the guest", roms: [(start: GuestAddress, contents: [UInt8])] = [],
-    prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
+    isShareable: Bool = false, prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
   ) throws(LabError) {
     let system = try kvm { () throws(KVMError) in try System() }
     vm = try kvm { () throws(KVMError) in try system.makeVM() }
-    memory = try host { () throws(Errno) in try GuestMemory(ramSize: ramSize, roms: roms) }
+    memory = try host { () throws(Errno) in 
+      try GuestMemory(ramSize: ramSize, roms: roms, isShareable: isShareable)
+    }
     let (vm, memory) = (vm, memory)
     try kvm { () throws(KVMError) in
       try vm.setIdentityMapAddress(0xFEFF_C000)
@@ -107,6 +109,25 @@ final class Bench {
   /// Lets the guest handle `vector` at `handler` instead of leaving.
   func setGate(_ vector: Int, to handler: UInt64) throws(LabError) {
     try store(Self.gate(to: handler), at: BenchLayout.interruptTable + UInt64(vector) * 16)
+  }
+
+  /// Opens all ports to ring 3: moves the TSS to `address`, where three pages of zeroes are, with a map
+  /// of ports that forbids none (Intel SDM vol 1, 19.5.2).
+  func openPorts(taskStateAt address: UInt64) throws(LabError) {
+    let mapSize: UInt64 = 65536 / 8
+    try inMemory { () throws(GuestMemory.OutOfBounds) in
+      let state = try memory.view(at: GuestAddress(address), count: 104 + mapSize + 1)
+      state.store(BenchLayout.exceptionStack, 4)
+      state.store(UInt16(104), 102)
+      // The processor reads two bytes at a time.
+      state.store(UInt8(0xFF), 104 + Int(mapSize))
+    }
+    try kvm { () throws(KVMError) in
+      var special = try vcpu.specialRegisters()
+      special.tr.base = address
+      special.tr.limit = UInt32(104 + mapSize)
+      try vcpu.setSpecialRegisters(special)
+    }
   }
 
   private func enterLongMode(_ cr4: UInt64) throws(LabError) {

@@ -101,7 +101,11 @@ public final class ActiveQueue: @unchecked Sendable {
   /// How many descriptors the queue has.
   public var size: Int { Int(ring.size) }
 
-  func countDoorbell() { counters.value.doorbells &+= 1 }
+  /// What was done; known once the queue is over.
+  public var statistics: QueueStatistics { counters.value }
+
+  /// Notes that a doorbell woke the device; to be called in a turn.
+  public func countDoorbell() { counters.value.doorbells &+= 1 }
 
   // MARK: Requests
 

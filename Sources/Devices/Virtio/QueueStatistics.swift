@@ -17,6 +17,16 @@ public struct QueueStatistics: Sendable {
   /// Nothing so far.
   public init() {}
 
+  /// Adds what another queue did, or the same one in another life.
+  public mutating func add(_ other: QueueStatistics) {
+    requests &+= other.requests
+    bytes &+= other.bytes
+    doorbells &+= other.doorbells
+    interrupts &+= other.interrupts
+    deepest = max(deepest, other.deepest)
+    for index in latencies.indices { latencies[index] &+= other.latencies[index] }
+  }
+
   mutating func addLatency(_ nanoseconds: UInt64) {
     latencies[min(UInt64.bitWidth - nanoseconds.leadingZeroBitCount, latencies.count - 1)] &+= 1
   }
