@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// The host's clocks, as plain numbers.
@@ -27,4 +28,8 @@ public enum Clock {
     unsafe clock_gettime(CLOCK_REALTIME, &time)
     return Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec)
   }
+
+  /// The processor's time-stamp counter, in cycles of its base clock. Corresponds to `RDTSC`.
+  @inline(__always)
+  public static var cycles: UInt64 { clinux_cycles() }
 }

@@ -1,4 +1,4 @@
-// Drivers of different devices for the same bytes, for the experiments `io-models` and `split`.
+// Drivers of different devices for the same bytes, for the experiment `io-models`.
 //
 // Each routine moves R12 pieces in batches of RBX and ends at port END. The code runs in ring 3, with all
 // ports open to it, so it runs on the processor on every host. Where a driver would sleep until the
@@ -13,10 +13,8 @@
 
 #define END 0xF0
 #define WAIT 0xF1
-#define STEP 0xF2                       // `split`: stop here and look
 #define IDE_MASTER 0xC000               // bus master: command, status and, at 4, the table's address
 #define VIRTIO 0x30000000               // registers, at an address without memory
-#define DOORBELL 0x31000000             // `split`: a doorbell alone
 
 #define DATA 0x200000                   // 256 sectors
 #define QUEUE_SIZE 256
@@ -243,44 +241,4 @@ end:    out     END, al
         jmp     bad
 
 bad:    ud2
-
-// `split`: two requests, with a stop after each of the driver's steps. A ring of four descriptors; the
-// lab has told the other side where it is.
-        probe   "split"
-        out     STEP, al                // 1: nothing yet
-        mov     edi, HEADERS            // request A: read sector 5
-        mov     dword ptr [rdi + 8], 5
-        mov     esi, DESCRIPTORS        // 0: header, 1: data, 2: status
-        mov     qword ptr [rsi], HEADERS
-        mov     dword ptr [rsi + 8], 16
-        mov     dword ptr [rsi + 12], NEXT | (1 << 16)
-        mov     qword ptr [rsi + 16], DATA
-        mov     dword ptr [rsi + 24], 512
-        mov     dword ptr [rsi + 28], (NEXT | WRITE) | (2 << 16)
-        mov     qword ptr [rsi + 32], HEADERS + 16
-        mov     dword ptr [rsi + 40], 1
-        mov     dword ptr [rsi + 44], WRITE
-        mov     byte ptr [HEADERS + 16], 0xFF
-        out     STEP, al                // 2: described
-        mov     word ptr [AVAILABLE + 4], 0
-        mov     word ptr [AVAILABLE + 2], 1
-        mfence
-        out     STEP, al                // 3: available
-        mov     ebx, DOORBELL
-        mov     dword ptr [rbx], 0
-        out     STEP, al                // 4: rung
-        out     WAIT, al                // the other side's turn
-        out     STEP, al                // 5: used
-        mov     dword ptr [HEADERS], 1  // request B: write what came to sector 6
-        mov     dword ptr [HEADERS + 8], 6
-        mov     dword ptr [DESCRIPTORS + 28], NEXT | (2 << 16)
-        mov     byte ptr [HEADERS + 16], 0xFF
-        mov     word ptr [AVAILABLE + 6], 0
-        mov     word ptr [AVAILABLE + 2], 2
-        mfence
-        mov     dword ptr [rbx], 0
-        out     STEP, al                // 6: the second is rung
-        out     WAIT, al
-        out     STEP, al                // 7: used, too
-        jmp     end
         probes_end
