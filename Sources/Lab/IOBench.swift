@@ -51,7 +51,7 @@ final class IOBench {
     interrupt = try host { () throws(Errno) in try WaitingLine() }
     bench = try Bench(
       kit.image, seconds: seconds, what: "the guest of io-models", isShareable: true)
-    try bench.openPorts(taskStateAt: Place.taskState)
+    try bench.enterUserWithPorts(taskStateAt: Place.taskState)
     exits = bench.exitCounter()
   }
 
@@ -72,7 +72,7 @@ final class IOBench {
   func run(
     _ name: String, pieces: Int, batch: Int, worker: ChildProgram? = nil
   ) throws(LabError) -> Sample {
-    try bench.start(at: kit.address(of: name), .user) { registers in
+    try bench.startUser(at: kit.address(of: name)) { registers in
       (registers.rbx, registers.r12) = (UInt64(batch), UInt64(pieces))
       registers.rcx = UInt64(pieces)
     }

@@ -34,12 +34,14 @@ enum IOModelPictures {
       anchor: .middle)
     for (index, result) in results.enumerated() {
       let colour = Picture.colours[index % Picture.colours.count]
+      // The same doorbell: so that of two curves on top of each other both show.
+      let isThick = result.model == .ioeventfd
       for (a, b) in zip(points[index], points[index].dropFirst()) {
         picture.line(
-          x(a.batch), y(a.exits), x(b.batch), y(b.exits), stroke: colour, width: 2)
+          x(a.batch), y(a.exits), x(b.batch), y(b.exits), stroke: colour,
+          width: isThick ? 7 : 2)
       }
-      // Smaller marks later, so that curves on top of each other both show.
-      let half = 6 - Double(index) * 0.7
+      let half = isThick ? 7.0 : 4.0
       for point in points[index] {
         picture.rectangle(
           x(point.batch) - half, y(point.exits) - half, 2 * half, 2 * half, fill: colour,
@@ -49,6 +51,11 @@ enum IOModelPictures {
       picture.rectangle(right + 30, row - 10, 12, 12, fill: colour)
       picture.label(right + 50, row + 1, result.model.rawValue)
     }
+    picture.label(
+      right + 30, top + 40 + Double(results.count) * 24, "a thin curve may lie", size: 11,
+      fill: "#666")
+    picture.label(
+      right + 30, top + 54 + Double(results.count) * 24, "on a thick one", size: 11, fill: "#666")
     return picture
   }
 

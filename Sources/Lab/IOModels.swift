@@ -117,7 +117,11 @@ struct IOModels {
         $0.processor
       })
     report.table(
-      timeTable("Throughput in MB/s") { $0.megabytesPerSecond } of: { $0.elapsed })
+      timeTable("Throughput in MB/s") {
+        $0.megabytesPerSecond
+      } of: {
+        $0.elapsed
+      })
     report.picture(IOModelPictures.throughput(results))
     tellMeaning(&report)
     note(&report)
@@ -133,7 +137,8 @@ struct IOModels {
         case .uart: ("bytes of one REP OUTSB", "the VCPU's thread, in the exit")
         case .pio: ("sectors of one READ SECTORS", "the channel's thread; the exits carry the data")
         case .dma: ("sectors of one READ DMA", "the channel's thread, into the guest's memory")
-        case .virtio: ("requests of a sector a doorbell", "the queue's thread; the VCPU rings for it")
+        case .virtio:
+          ("requests of a sector a doorbell", "the queue's thread; the VCPU rings for it")
         case .ioeventfd: ("the same", "the queue's thread; KVM rings")
         case .vhostUser: ("the same", "another process; KVM rings")
         }
@@ -171,7 +176,8 @@ struct IOModels {
     table.note(
       steady
         ? "The same in each of \(Self.runs) runs. Sleeping for an interrupt is one of them."
-        : "The median of \(Self.runs) runs, which differed. Sleeping for an interrupt is one of them.")
+        : "The median of \(Self.runs) runs, which differed. Sleeping for an interrupt is one of them."
+    )
     return table
   }
 
@@ -239,7 +245,8 @@ struct IOModels {
           + "carries \(bytesPerExit(pio)) bytes an exit. But then PIO's data still goes through "
           + "an exit, and each sector has its own interrupt, however long the command.")
     }
-    if let pio = result(.pio), let dma = result(.dma), let small = dma.cell(1), let one = pio.cell(1),
+    if let pio = result(.pio), let dma = result(.dma), let small = dma.cell(1),
+      let one = pio.cell(1),
       let large = dma.cell(256), let all = pio.cell(256)
     {
       report.text(
@@ -319,7 +326,8 @@ struct IOModels {
       "With which of these does no doorbell come to user space? Of: virtio, ioeventfd, vhost-user",
       .set(quiet.map { $0.model == .ioeventfd ? "ioeventfd" : $0.model.rawValue }), points: 2)
     for (id, model, words) in [
-      ("outsb-bytes", IOModel.uart, "REP OUTSB to the UART"), ("insw-bytes", .pio, "PIO's REP INSW"),
+      ("outsb-bytes", IOModel.uart, "REP OUTSB to the UART"),
+      ("insw-bytes", .pio, "PIO's REP INSW"),
     ] {
       guard let cell = result(model)?.cell(256) else { continue }
       report.ask(

@@ -108,7 +108,8 @@ struct Split {
         hex(step.data, 16), Self.counter(step.kick), Self.counter(step.call),
       ])
     }
-    table.note("status: 0xff is the guest's, 0 the back end's for success. data: the first 8 bytes.")
+    table.note(
+      "status: 0xff is the guest's, 0 the back end's for success. data: the first 8 bytes.")
     table.note(
       "kick, call: the counters of the two eventfds, by /proc/self/fdinfo. The back end watches for the "
         + "kick to be raised and never takes it back; the front end takes its call at each step.")
@@ -151,7 +152,8 @@ struct Split {
     guard let read = change(3, 4, \.read), let written = change(7, 8, \.written) else {
       return "What it read by system calls is n/a: /proc/PID/io can't be read."
     }
-    return "Between steps 3 and 4 it read \(read) bytes by system calls, and between 7 and 8 it wrote "
+    return
+      "Between steps 3 and 4 it read \(read) bytes by system calls, and between 7 and 8 it wrote "
       + "\(written): the sector, and 8 bytes for its call."
   }
 
@@ -190,7 +192,8 @@ struct Split {
     report.note("used_length/read", answer(4).length)
     report.note("used_length/write", answer(8).length)
     report.note("descriptor_flags", .list(run.steps[1].descriptors.map { .number(Int($0.flags)) }))
-    report.note("data_is_sector_5", run.steps[4].data == run.before[0] && run.steps[3].data != run.before[0])
+    report.note(
+      "data_is_sector_5", run.steps[4].data == run.before[0] && run.steps[3].data != run.before[0])
     report.note("sector_6_is_sector_5", run.after[1] == run.before[0])
     report.note("sector_6_was_other", run.before[1] != run.before[0])
     report.note(
@@ -215,7 +218,8 @@ struct Split {
       "kick-at-2", "What is the kick's counter when the request is available but not yet rung for?",
       .number(run.steps[2].kick))
     report.ask(
-      "read-length", "How many bytes did the back end write into the guest for the read of a sector?",
+      "read-length",
+      "How many bytes did the back end write into the guest for the read of a sector?",
       .number(answer(4).length), points: 2)
     report.ask(
       "write-length", "And for the write of a sector?", .number(answer(8).length), points: 2)

@@ -65,8 +65,7 @@ enum SplitPicture {
       message(&picture, y - 16, Lane.image, Lane.backEnd, "sector 5")
     }
     message(&picture, y, Lane.backEnd, Lane.memory, isWrite ? "status, used" : "data, status, used")
-    message(&picture, y + 28, Lane.backEnd, Lane.kvm, "call (eventfd)", at: 0.2)
-    message(&picture, y + 28, Lane.kvm, Lane.guest, "interrupt")
+    message(&picture, y + 28, Lane.backEnd, Lane.guest, "call (eventfd)", at: 0.14)
   }
 
   private static func message(

@@ -120,7 +120,7 @@ struct SplitRun {
       self.process = process
       let kit = try Probe.Kit("split")
       bench = try Bench(kit.image, what: "the guest of split", isShareable: true)
-      try bench.openPorts(taskStateAt: Place.taskState)
+      try bench.enterUserWithPorts(taskStateAt: Place.taskState)
       start = try kit.address(of: "split")
       do {
         device = try VhostUserBlock(socket: process.socket, memory: bench.memory, mostQueues: 1)
@@ -190,7 +190,7 @@ struct SplitRun {
     let bench = other.bench
     defer { other.process.child.goOn() }
     other.begin()
-    try bench.start(at: other.start, .user)
+    try bench.startUser(at: other.start)
     while true {
       switch try bench.run() {
       case .portIO(let io) where io.port == Port.wait: try other.takeTurn()
@@ -232,7 +232,8 @@ struct SplitRun {
         let word = table[2 * index + 1]
         return Step.Descriptor(
           address: table[2 * index], length: UInt32(truncatingIfNeeded: word),
-          flags: UInt16(truncatingIfNeeded: word >> 32), next: UInt16(truncatingIfNeeded: word >> 48))
+          flags: UInt16(truncatingIfNeeded: word >> 32),
+          next: UInt16(truncatingIfNeeded: word >> 48))
       },
       availableIndex: Int(available[0] >> 16 & 0xFFFF),
       availableRing: (0..<Self.size).map { index in
