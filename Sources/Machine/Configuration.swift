@@ -44,6 +44,10 @@ public struct Configuration: Sendable {
   /// runs; a library leaves them to its program.
   public var endingSignals: [Int32] = []
 
+  /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or the
+  /// signal of that number comes, which is blocked like the ending ones. Then the guest goes on.
+  public var look: (signal: Int32, body: @Sendable (Machine) -> Void)?
+
   /// A machine for `image`, with everything else at its default.
   public init(image: Image) { self.image = image }
 
