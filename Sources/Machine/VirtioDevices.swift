@@ -29,12 +29,16 @@ final class VirtioDevices {
     _ configuration: Configuration, _ platform: PCIPlatform, console: any ByteSink,
     _ trace: TraceSinks?
   ) throws(MachineError) {
-    let disks = configuration.disks.filter { $0.bus == .virtio || $0.bus == .mmio }
-    let wanted: [OptionalDevice] = [.entropy, .balloon, .console]
-    guard
-      !disks.isEmpty || !configuration.networks.isEmpty || configuration.vsock != nil
-        || wanted.contains(where: configuration.devices.contains)
-    else {
+    let onMMIO = Self.mmioCount(configuration)
+    guard onMMIO <= Layout.virtioInterrupts.count else {
+      throw .configuration(
+        "there is room for \(Layout.virtioInterrupts.count) virtio devices on the MMIO bus, not for "
+          + "\(onMMIO)")
+    }
+    let disks = configuration.disks.compactMap { disk in
+      disk.virtioBus(configuration.virtioBus).map { (disk, $0) }
+    }
+    guard !disks.isEmpty || Self.otherCount(configuration) > 0 else {
       (loop, vsockLoop) = (nil, nil)
       return
     }
@@ -45,45 +49,54 @@ final class VirtioDevices {
       let surroundings = VirtioCore.Surroundings(
         memory: platform.memory, loop: loop, takesTimes: configuration.observation != nil,
         report: configuration.deviceTrouble ?? { _ in })
-      for disk in disks {
+      let place = Buses(surroundings: surroundings, platform: platform, trace: trace)
+      for (disk, bus) in disks {
         // A thread for each processor is the most that is of use; small guests want one queue.
-        let queues = disk.bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-        let device = try Self.makeDisk(disk, queues, platform.memory)
-        if disk.bus == .mmio {
-          try addMMIO(device, surroundings, platform, trace)
-        } else {
-          try addPCI(device, surroundings, platform)
-        }
+        let queues = bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
+        try add(Self.makeDisk(disk, queues, platform.memory), on: bus, of: place)
       }
-      for network in configuration.networks {
-        let device = try VirtioNet(
-          network.backEnd, mac: network.mac, mtu: network.mtu, report: surroundings.report)
-        try addPCI(device, surroundings, platform)
-      }
-      if let vsock = configuration.vsock, let vsockLoop {
-        var own = surroundings
-        own.loop = vsockLoop
-        try addPCI(VirtioVsock(cid: vsock.cid, host: vsock.host), own, platform)
-      }
-      if configuration.devices.contains(.entropy) {
-        try addPCI(VirtioEntropy(), surroundings, platform)
-      }
-      if configuration.devices.contains(.balloon) {
-        let device = VirtioBalloon(memory: platform.memory, target: configuration.balloonTarget)
-        try addPCI(device, surroundings, platform)
-        balloon = device
-      }
-      if configuration.devices.contains(.console) {
-        try addPCI(VirtioConsole(sink: console), surroundings, platform)
-      }
+      try addOthers(configuration, console, place)
     } catch {
       if let error = error as? MachineError { throw error }
       throw .host("can't make the virtio devices: \(error)")
     }
-    guard mmio.count <= Layout.virtioInterrupts.count else {
-      throw .configuration(
-        "there is room for \(Layout.virtioInterrupts.count) disks with bus=mmio, not for "
-          + "\(mmio.count)")
+  }
+
+  /// How many of a machine's virtio devices are on the MMIO bus.
+  static func mmioCount(_ configuration: Configuration) -> Int {
+    configuration.disks.count { $0.virtioBus(configuration.virtioBus) == .mmio }
+      + (configuration.virtioBus == .mmio ? otherCount(configuration) : 0)
+  }
+
+  /// How many virtio devices a machine has that are no disks.
+  private static func otherCount(_ configuration: Configuration) -> Int {
+    configuration.networks.count + (configuration.vsock == nil ? 0 : 1)
+      + configuration.devices.intersection([.entropy, .balloon, .console]).count
+  }
+
+  private func addOthers(
+    _ configuration: Configuration, _ console: any ByteSink, _ place: Buses
+  ) throws {
+    let bus = configuration.virtioBus
+    for network in configuration.networks {
+      let device = try VirtioNet(
+        network.backEnd, mac: network.mac, mtu: network.mtu, report: place.surroundings.report)
+      try add(device, on: bus, of: place)
+    }
+    if let vsock = configuration.vsock, let vsockLoop {
+      var own = place
+      own.surroundings.loop = vsockLoop
+      try add(VirtioVsock(cid: vsock.cid, host: vsock.host), on: bus, of: own)
+    }
+    if configuration.devices.contains(.entropy) { try add(VirtioEntropy(), on: bus, of: place) }
+    if configuration.devices.contains(.balloon) {
+      let device = VirtioBalloon(
+        memory: place.platform.memory, target: configuration.balloonTarget)
+      try add(device, on: bus, of: place)
+      balloon = device
+    }
+    if configuration.devices.contains(.console) {
+      try add(VirtioConsole(sink: console), on: bus, of: place)
     }
   }
 
@@ -105,26 +118,29 @@ final class VirtioDevices {
   /// A disk has no more queues than this.
   private static let mostQueues = 8
 
-  private func addPCI(
-    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform
-  ) throws(Errno) {
-    let transport = try VirtioPCI(device, surroundings, platform)
-    pci.append(transport)
-    cores.append(transport.core)
+  /// What devices are connected to.
+  private struct Buses {
+    var surroundings: VirtioCore.Surroundings
+    let platform: PCIPlatform
+    let trace: TraceSinks?
   }
 
-  private func addMMIO(
-    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform,
-    _ trace: TraceSinks?
+  private func add(
+    _ device: any VirtioDevice, on bus: Configuration.VirtioBus, of place: Buses
   ) throws(Errno) {
-    // One too many is refused when all are counted.
-    let index = min(mmio.count, Layout.virtioInterrupts.count - 1)
-    let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[index], trace: trace)
-    let transport = try VirtioMMIO(device, surroundings, line: line)
-    let start = Layout.virtioMMIO(index)
-    transport.connectDoorbells(at: start.value, platform.doorbells)
-    mmio.append(Place(device: transport, start: start, line: line))
-    cores.append(transport.core)
+    switch bus {
+    case .pci:
+      let transport = try VirtioPCI(device, place.surroundings, place.platform)
+      pci.append(transport)
+      cores.append(transport.core)
+    case .mmio:
+      let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[mmio.count], trace: place.trace)
+      let transport = try VirtioMMIO(device, place.surroundings, line: line)
+      let start = Layout.virtioMMIO(mmio.count)
+      transport.connectDoorbells(at: start.value, place.platform.doorbells)
+      mmio.append(Place(device: transport, start: start, line: line))
+      cores.append(transport.core)
+    }
   }
 
   /// Ends all threads, after the request that each is at. The guest doesn't run any more.

@@ -46,6 +46,7 @@ struct MemorySize: ExpressibleByArgument {
 extension CPUMode: ExpressibleByArgument {}
 extension CPUModel: ExpressibleByArgument {}
 extension OptionalDevice: ExpressibleByArgument {}
+extension Configuration.VirtioBus: ExpressibleByArgument {}
 
 /// A guest-physical address: decimal, or hexadecimal after 0x.
 extension GuestAddress: ExpressibleByArgument {

@@ -73,6 +73,14 @@ struct RunCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
+      The bus of all virtio devices: pci, or mmio for small guests without PCI, which has room for \
+      five. A disk's bus=mmio is for it alone.
+      """, valueName: "bus"))
+  var virtioBus = Configuration.VirtioBus.pci
+
+  @Option(
+    help: ArgumentHelp(
+      """
       Add a network card: none, user (by passt, needs no rights) or tap=NAME[,queues=N], each but \
       none with an optional ,mac=ADDRESS and ,mtu=BYTES. May be repeated.
       """, valueName: "where"))
@@ -131,6 +139,7 @@ struct RunCommand: ParsableCommand {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
       initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
+      virtioBus: virtioBus,
       disks: disk, networks: net, vsock: vsock, commandLine: append,
       cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
       walks: walk,

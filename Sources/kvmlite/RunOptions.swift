@@ -13,6 +13,7 @@ struct RunOptions {
   var firmware: String?
   var devices: [OptionalDevice] = []
   var balloonTarget: UInt64?
+  var virtioBus = Configuration.VirtioBus.pci
   var disks: [DiskOption] = []
   var networks: [NetworkOption] = []
   var vsock: VsockOption?

@@ -36,6 +36,7 @@ struct Session {
       configuration.image.options.initrds.append(BootFile(bytes, name: path))
     }
     configuration.devices = Set(options.devices)
+    configuration.virtioBus = options.virtioBus
     if let target = options.balloonTarget {
       configuration.devices.insert(.balloon)
       configuration.balloonTarget = target
