@@ -96,7 +96,8 @@ enum IOModelPictures {
           left, y, max(2, x(value) - left), 17, fill: Picture.colours[index % 8])
         picture.label(left - 8, y + 13, "\(batches[row])", size: 11, anchor: .end, fill: "#666")
         picture.label(
-          max(left + 2, x(value)) + 6, y + 13, decimal(value, value < 10 ? 2 : 0), size: 11)
+          max(left + 2, x(value)) + 6, y + 13, decimal(value, value < 0.1 ? 3 : value < 10 ? 2 : 0),
+          size: 11)
       }
     }
     return picture
