@@ -62,7 +62,10 @@ let package = Package(
       ],
       swiftSettings: settings),
     .target(
-      name: "Lab", dependencies: ["Machine", "Guests", "Storage", "KVM", "Memory", "Host"],
+      name: "Lab",
+      dependencies: [
+        "Machine", "VhostUser", "Guests", "Devices", "Storage", "KVM", "Memory", "Host",
+      ],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",

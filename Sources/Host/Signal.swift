@@ -21,6 +21,8 @@ public struct Signal: Equatable, Sendable {
   public static let brokenPipe = Signal(SIGPIPE)
   /// The terminal's size changed.
   public static let windowChange = Signal(SIGWINCH)
+  /// A user's own purpose.
+  public static let user1 = Signal(SIGUSR1)
   /// What kvmlite kicks its own threads with: it only makes a system call return `EINTR`.
   public static let kick = Signal(__libc_current_sigrtmin() + 4)
 
