@@ -77,8 +77,8 @@ struct VhostUserTests {
     try backEnd.waitForErrors("serves \(image)")
     try expectAllRight(run())
     #expect(try backEnd.waitForEnd() == .exited(0))
-    // 128 writes and as many reads with 16 bytes before and one behind, and a flush.
-    #expect(backEnd.errorText.contains(" 257 requests, 135441 bytes, "))
+    // 128 writes of a sector and as many reads, and a flush.
+    #expect(backEnd.errorText.contains(" 257 requests, 131072 bytes, "))
   }
 
   @Test("qemu-storage-daemon serves one guest after the other", .enabled(if: hasDaemon))
