@@ -108,8 +108,15 @@ struct Chain {
     }
     let header = try Qcow2Image.header(of: file)
     let base = try openBase(of: header, at: path)
+    let isDamaged = header.incompatible & Qcow2Header.Incompatible.corrupt != 0
+    if isDamaged {
+      warnings.append(
+        "\(path): is marked as damaged: it can only be read, and what is read may be wrong; see: "
+          + "kvmlite disk check --repair")
+    }
     do throws(StorageError) {
-      return (try Qcow2Disk(file, header, base: base, isReadOnly: isReadOnly), actual)
+      let disk = try Qcow2Disk(file, header, base: base, isReadOnly: isReadOnly || isDamaged)
+      return (disk, actual)
     } catch { throw DiskError(path, error) }
   }
 
