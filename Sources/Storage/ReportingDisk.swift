@@ -3,7 +3,8 @@ import Synchronization
 
 /// A disk that tells its user what went wrong: a guest sees no more than an I/O error.
 ///
-/// Each kind of error is told once; a guest may try again for ever.
+/// Each kind of error is told once; a guest may try again for ever. After flushes it is told, too, if
+/// what the disk is based on was changed.
 public final class ReportingDisk: BlockStore {
   private enum Operation: String {
     case read, write, flush
@@ -21,15 +22,17 @@ public final class ReportingDisk: BlockStore {
 
   private let store: any BlockStore
   private let name: String
+  private let bases: BaseWatch
   private let report: @Sendable (String) -> Void
   private let told = Mutex<Set<Kind>>([])
 
-  /// `store`, whose errors go to `report` in words that begin with `name`. It is called by the
-  /// threads that use the disk.
+  /// What was opened, whose errors go to `report` in words that begin with `name`. It is called by
+  /// the threads that use the disk.
   public init(
-    _ store: any BlockStore, name: String, report: @escaping @Sendable (String) -> Void
+    _ opened: DiskImage.Opened, name: String, report: @escaping @Sendable (String) -> Void
   ) {
-    self.store = store
+    store = opened.store
+    bases = opened.bases
     self.name = name
     self.report = report
   }
@@ -56,6 +59,9 @@ public final class ReportingDisk: BlockStore {
   /// Returns when all that was written is on stable storage.
   public func flush() throws(StorageError) {
     do throws(StorageError) { try store.flush() } catch { throw tell(.flush, error) }
+    for base in bases.newlyChanged() {
+      report("\(name): its base \(base) was changed meanwhile: what it holds may be damaged")
+    }
   }
 
   /// Makes a range read as zeros.

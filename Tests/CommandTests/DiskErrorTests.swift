@@ -156,10 +156,28 @@ struct DiskErrorTests {
     #expect(
       try answers(process, "r 100", "w 101", "r 7", "f")
         == [bus.readError, bus.writeError, "ok 7", "ok"])
-    #expect(try end(process).count == 2)
+    #expect(try end(process).count == 3)
     let again = try Kvmlite.run(
       "--disk", "\(disk),bus=\(bus.rawValue)", bus.guest, input: .bytes(Array("q\n".utf8)))
     #expect(again.errors.contains("its base \(base) was changed"), "\(again.errors)")
+  }
+
+  @Test("a base that somebody writes under its overlay is told of, once", arguments: Bus.allCases)
+  func changedBase(bus: Bus) throws {
+    let base = try makeRaw("base.raw")
+    let disk = path("d.qcow2")
+    #expect(try Kvmlite.run("disk", "create", "--backing", base, disk).end == .exited(0))
+    let process = try start(disk, bus)
+    #expect(try answers(process, "w 7", "f") == ["ok", "ok"])
+    #expect(process.errors.isEmpty)
+    // Somebody who knows of no locks.
+    let file = try FileHandle(forWritingTo: URL(filePath: base))
+    try file.write(contentsOf: Data([1]))
+    try file.close()
+    #expect(try answers(process, "f", "f") == ["ok", "ok"])
+    let messages = try end(process)
+    #expect(messages.count == 1, "\(messages)")
+    #expect(messages.first?.contains("its base \(base) was changed meanwhile") == true)
   }
 
   @Test("a base that isn't there: 66, with both names")

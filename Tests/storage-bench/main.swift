@@ -36,7 +36,8 @@ for number in 1...max(1, count) {
 }
 let end = Clock.monotonicNanoseconds
 let memory = try FileDescriptor(opening: "/proc/self/status", [.readOnly]).read(atMost: 4096)
-let peak = String(decoding: memory, as: UTF8.self).split(separator: "\n")
+let peak =
+  String(decoding: memory, as: UTF8.self).split(separator: "\n")
   .first { $0.hasPrefix("VmHWM") }?.filter(\.isNumber) ?? "0"
 try FileDescriptor(borrowing: 1)
   .writeAll("\((end - start) / 1000) \((start - opening) / 1000) \(peak)\n")
