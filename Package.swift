@@ -7,7 +7,7 @@ let settings: [SwiftSetting] =
   + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
     ? [] : [.treatAllWarnings(as: .error)])
 
-// Stock kernels need downloads and a host that runs ring 0: `.ci/run kernels` asks for their tests.
+// Stock kernels need downloads and a host that runs ring 0: `scripts/test-hosts` asks for their tests.
 let kernelTests: [Target] =
   Context.environment["KVMLITE_KERNEL_TESTS"] == nil
   ? []
@@ -62,7 +62,10 @@ let package = Package(
       ],
       swiftSettings: settings),
     .target(
-      name: "Lab", dependencies: ["Machine", "Guests", "Storage", "KVM", "Memory", "Host"],
+      name: "Lab",
+      dependencies: [
+        "Machine", "VhostUser", "Guests", "Devices", "Storage", "KVM", "Memory", "Host",
+      ],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",

@@ -17,6 +17,7 @@
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -48,6 +49,16 @@ static inline struct clinux_cpuid clinux_cpuid(uint32_t leaf) {
 static inline int clinux_set_thread_name(const char *name) {
   return prctl(PR_SET_NAME, name, 0, 0, 0);
 }
+
+// Not before what comes before it, not after what comes behind (Intel SDM vol 2, RDTSC).
+static inline uint64_t clinux_cycles(void) {
+  uint32_t low, high;
+  __asm__ volatile("lfence\n\trdtsc\n\tlfence" : "=a"(low), "=d"(high) : : "memory");
+  return (uint64_t)high << 32 | low;
+}
+
+// pipe2 is there only with _GNU_SOURCE; the first end is for reading.
+static inline int clinux_pipe(int ends[2]) { return (int)syscall(SYS_pipe2, ends, 02000000); }
 
 static inline ssize_t clinux_getrandom(void *bytes, size_t count) {
   return getrandom(bytes, count, 0);

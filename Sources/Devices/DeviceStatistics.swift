@@ -61,6 +61,21 @@ public struct RequestStatistics: Sendable {
     return statistics
   }()
 
+  /// Adds what another ring did, or the same one in another life; their times are left out.
+  public mutating func add(_ other: RequestStatistics) {
+    requests = Self.sum(requests, other.requests)
+    bytesRead = Self.sum(bytesRead, other.bytesRead)
+    bytesWritten = Self.sum(bytesWritten, other.bytesWritten)
+    doorbells = Self.sum(doorbells, other.doorbells)
+    interrupts = Self.sum(interrupts, other.interrupts)
+    deepest = [deepest, other.deepest].compactMap(\.self).max()
+  }
+
+  /// What is known of one of them is known of the sum.
+  private static func sum(_ one: UInt64?, _ other: UInt64?) -> UInt64? {
+    one == nil && other == nil ? nil : (one ?? 0) &+ (other ?? 0)
+  }
+
   /// Counts a request.
   mutating func add(_ request: DeviceRequest?) {
     requests? &+= 1

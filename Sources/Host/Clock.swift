@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// The host's clocks, as plain numbers.
@@ -11,6 +12,15 @@ public enum Clock {
     return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
   }
 
+  /// Nanoseconds of processor time that all threads of this process took, in the guest too.
+  /// Corresponds to `CLOCK_PROCESS_CPUTIME_ID`.
+  public static var processorNanoseconds: UInt64 {
+    var time = timespec()
+    // As above.
+    unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+  }
+
   /// Nanoseconds since 1970 in UTC, by `CLOCK_REALTIME`. Corresponds to `clock_gettime(2)`.
   public static var realtimeNanoseconds: Int64 {
     var time = timespec()
@@ -18,4 +28,8 @@ public enum Clock {
     unsafe clock_gettime(CLOCK_REALTIME, &time)
     return Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec)
   }
+
+  /// The processor's time-stamp counter, in cycles of its base clock. Corresponds to `RDTSC`.
+  @inline(__always)
+  public static var cycles: UInt64 { clinux_cycles() }
 }

@@ -22,4 +22,18 @@ public enum FileName {
 
   /// Removes a file's name. Corresponds to `unlink(2)`.
   public static func remove(_ path: String) { unsafe unlink(path) }
+
+  /// What the symbolic link at `path` says, up to 4095 bytes; nil if there is none or it can't be
+  /// read. Corresponds to `readlink(2)`.
+  public static func target(of path: String) -> String? {
+    let capacity = 4096
+    return unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: capacity) { buffer in
+      // The kernel writes at most the given length, and no zero behind it.
+      guard let base = buffer.baseAddress else { return nil }
+      let count = unsafe readlink(path, base, capacity - 1)
+      guard count >= 0 else { return nil }
+      unsafe buffer[count] = 0
+      return unsafe String(cString: base)
+    }
+  }
 }

@@ -106,6 +106,8 @@ public struct FileFacts: Equatable, Sendable {
   public let identity: FileIdentity
   /// What it is.
   public let kind: FileIdentity.Kind
+  /// How many names it has: none once it is removed. Corresponds to `st_nlink`.
+  public let names: UInt64
   /// How many bytes it has; 0 for a device.
   public let length: UInt64
   /// How many bytes of the host's disk it takes.
@@ -143,7 +145,7 @@ extension FileFacts {
       }
     self.init(
       identity: FileIdentity(device: UInt64(status.st_dev), number: UInt64(status.st_ino)),
-      kind: kind, length: UInt64(max(0, status.st_size)),
+      kind: kind, names: UInt64(status.st_nlink), length: UInt64(max(0, status.st_size)),
       allocated: UInt64(max(0, status.st_blocks)) * 512,
       modified: Int64(status.st_mtim.tv_sec), modifiedNanoseconds: Int64(status.st_mtim.tv_nsec))
   }

@@ -19,8 +19,12 @@ public struct Signal: Equatable, Sendable {
   public static let hangUp = Signal(SIGHUP)
   /// Somebody closed the reading end of a pipe.
   public static let brokenPipe = Signal(SIGPIPE)
+  /// A write would make a file larger than RLIMIT_FSIZE allows.
+  public static let fileSizeLimit = Signal(SIGXFSZ)
   /// The terminal's size changed.
   public static let windowChange = Signal(SIGWINCH)
+  /// A user's own purpose.
+  public static let user1 = Signal(SIGUSR1)
   /// What kvmlite kicks its own threads with: it only makes a system call return `EINTR`.
   public static let kick = Signal(__libc_current_sigrtmin() + 4)
 

@@ -30,11 +30,13 @@ final class Bench {
   init(
     _ image: [UInt8], ramSize: UInt64 = 8 << 20, cr4: UInt64 = 0, seconds: Int = 20,
     what: String = "the guest", roms: [(start: GuestAddress, contents: [UInt8])] = [],
-    prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
+    isShareable: Bool = false, prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
   ) throws(LabError) {
     let system = try kvm { () throws(KVMError) in try System() }
     vm = try kvm { () throws(KVMError) in try system.makeVM() }
-    memory = try host { () throws(Errno) in try GuestMemory(ramSize: ramSize, roms: roms) }
+    memory = try host { () throws(Errno) in
+      try GuestMemory(ramSize: ramSize, roms: roms, isShareable: isShareable)
+    }
     let (vm, memory) = (vm, memory)
     try kvm { () throws(KVMError) in
       try vm.setIdentityMapAddress(0xFEFF_C000)
@@ -76,11 +78,11 @@ final class Bench {
     tables.store((BenchLayout.pageTables + 0x2000) | open, 0x1000)
     for index in 0..<512 { tables.store(UInt64(index) << 21 | 0x80 | open, 0x2000 + index * 8) }
     let task = BenchLayout.taskState
-    let descriptors: [UInt64] = [
-      0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x00CF_F300_0000_FFFF, 0x00AF_FB00_0000_FFFF,
-      // An available 64-bit TSS of 104 bytes (Intel SDM vol 3, 8.2.3)
-      0x67 | (task & 0xFF_FFFF) << 16 | 0x89 << 40 | (task >> 24 & 0xFF) << 56, task >> 32,
-    ]
+    let descriptors: [UInt64] =
+      [
+        0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x00CF_F300_0000_FFFF,
+        0x00AF_FB00_0000_FFFF,
+      ] + taskDescriptor(task, limit: 103)
     let table = try memory.view(at: GuestAddress(BenchLayout.descriptorTable), count: 0x100)
     for (index, descriptor) in descriptors.enumerated() { table.store(descriptor, index * 8) }
     let state = try memory.view(at: GuestAddress(task), count: 104)
@@ -107,6 +109,52 @@ final class Bench {
   /// Lets the guest handle `vector` at `handler` instead of leaving.
   func setGate(_ vector: Int, to handler: UInt64) throws(LabError) {
     try store(Self.gate(to: handler), at: BenchLayout.interruptTable + UInt64(vector) * 16)
+  }
+
+  /// Goes to ring 3 with all ports open to it: the TSS moves to `address`, where three pages of zeroes
+  /// are, with a map of ports that forbids none (Intel SDM vol 1, 19.5.2). `startUser` is for what
+  /// follows.
+  ///
+  /// The guest loads the TSS itself, and nobody sets segments afterwards: KVM says of a loaded TSS that
+  /// it is busy, and QEMU's AMD-V takes a busy one for none.
+  func enterUserWithPorts(taskStateAt address: UInt64) throws(LabError) {
+    let mapSize: UInt64 = 65536 / 8
+    try inMemory { () throws(GuestMemory.OutOfBounds) in
+      let state = try memory.view(at: GuestAddress(address), count: 104 + mapSize + 1)
+      state.store(BenchLayout.exceptionStack, 4)
+      state.store(UInt16(104), 102)
+      // The processor reads two bytes at a time.
+      state.store(UInt8(0xFF), 104 + Int(mapSize))
+    }
+    try store(
+      Self.taskDescriptor(address, limit: 104 + mapSize),
+      at: BenchLayout.descriptorTable + UInt64(BenchLayout.taskSelector))
+    // 0f 00 d8  ltr ax; 48 cf  iretq; e6 80  out 0x80,al
+    try store([0x0080_E6CF_48D8_000F], at: BenchLayout.scratch)
+    let frame = BenchLayout.stack - 40
+    // RIP of the OUT, CS, RFLAGS, RSP and SS.
+    try store([BenchLayout.scratch + 5, 0x23, 2, BenchLayout.stack, 0x1B], at: frame)
+    try start(at: BenchLayout.scratch, .kernel) { registers in
+      (registers.rax, registers.rsp) = (UInt64(BenchLayout.taskSelector), frame)
+    }
+    guard case .portIO = try run() else {
+      throw .unexpected("\(what) could not be given ports in ring 3")
+    }
+  }
+
+  /// Sets the VCPU, which is in ring 3, to `address`, as `start` does.
+  func startUser(
+    at address: UInt64, _ change: (inout Registers) -> Void = { _ in }
+  ) throws(LabError) {
+    try kvm { () throws(KVMError) in try setRegisters(address, change) }
+  }
+
+  /// An available 64-bit TSS (Intel SDM vol 3, 8.2.3).
+  private static func taskDescriptor(_ address: UInt64, limit: UInt64) -> [UInt64] {
+    [
+      limit | (address & 0xFF_FFFF) << 16 | 0x89 << 40 | (address >> 24 & 0xFF) << 56,
+      address >> 32,
+    ]
   }
 
   private func enterLongMode(_ cr4: UInt64) throws(LabError) {
@@ -143,14 +191,20 @@ final class Bench {
       let data = Self.segment(ring == .kernel ? 0x10 : 0x18 | level, isCode: false, ring)
       (special.ds, special.es, special.fs, special.gs, special.ss) = (data, data, data, data, data)
       try vcpu.setSpecialRegisters(special)
-      var registers = Registers()
-      registers.rip = address
-      registers.rsp = BenchLayout.stack
-      registers.rflags = 2
-      registers.rdi = BenchLayout.scratch
-      change(&registers)
-      try vcpu.setRegisters(registers)
+      try setRegisters(address, change)
     }
+  }
+
+  private func setRegisters(
+    _ address: UInt64, _ change: (inout Registers) -> Void
+  ) throws(KVMError) {
+    var registers = Registers()
+    registers.rip = address
+    registers.rsp = BenchLayout.stack
+    registers.rflags = 2
+    registers.rdi = BenchLayout.scratch
+    change(&registers)
+    try vcpu.setRegisters(registers)
   }
 
   private static func segment(_ selector: UInt16, isCode: Bool, _ ring: Ring) -> Segment {

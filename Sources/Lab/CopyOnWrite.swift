@@ -255,7 +255,7 @@ private struct CopyOnWrite {
   private var map: Table {
     var table = Table(
       "Whose cluster it is (. the base's, the letter of the machine for its own)",
-      ["machine", "clusters 0 to \(Self.clusters - 1)"])
+      ["machine", "=clusters 0 to \(Self.clusters - 1)"])
     for machine in machines {
       let cells = (0..<Self.clusters).map { machine.owned.contains($0) ? machine.name : "." }
       table.add([machine.name, cells.joined()])

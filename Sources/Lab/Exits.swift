@@ -1,3 +1,4 @@
+import Host
 import KVM
 import Memory
 
@@ -33,6 +34,9 @@ private struct Exits {
     let reasons: [String]
     let emulated: Bool
     let cycles: Samples
+    /// Cycles of the host's clock from the call of KVM_RUN to its return, for returns that the
+    /// operation was the reason of.
+    let runs: Samples
     let failure: String?
 
     var place: String {
@@ -83,8 +87,12 @@ private struct Exits {
     var reasons: [String] = []
     var userExits = 0
     var failure: String?
+    var runs: [UInt64] = []
+    runs.reserveCapacity(2 * count)
     loop: while true {
+      let entered = Clock.cycles
       let exit = try bench.run()
+      let left = Clock.cycles
       if case .halt = exit, try bench.registers().r15 == 0 { break }
       let name = exit.reason.name.replacing("KVM_EXIT_", with: "")
       switch exit {
@@ -107,6 +115,8 @@ private struct Exits {
         break loop
       }
       userExits += 1
+      // The first has the way to the loop in it.
+      if userExits > 1 { runs.append(left &- entered) }
       if !reasons.contains(name) { reasons.append(name) }
     }
     let after = (try exits?.value() ?? 0, try emulations?.value() ?? 0)
@@ -115,7 +125,7 @@ private struct Exits {
       name: probe.name, exits: each, userExits: Double(userExits) / Double(count),
       reasons: reasons, emulated: after.1 - before.1 >= count,
       cycles: Samples(failure == nil ? try bench.words(at: samplesAddress, count) : []),
-      failure: failure)
+      runs: Samples(failure == nil ? runs : []), failure: failure)
   }
 
   // MARK: The report
@@ -126,9 +136,13 @@ private struct Exits {
         + "KVM's counter `exits` says how often the guest was left; the returns of KVM_RUN say how "
         + "often that came to user space. What neither shows never left the guest.")
     report.table(table)
-    report.table(histogram)
+    report.table(histogram(of: \.cycles, "Executions"))
+    tellRuns(&report)
     tellMeaning(&report)
-    report.picture(picture)
+    report.picture(
+      picture(
+        \.cycles, "What leaving the guest costs",
+        "Costs of operations: executions by cycles, on a logarithmic scale."))
     for row in rows {
       report.note("place/" + row.name, row.place)
       report.note("user/" + row.name, Int(row.userExits.rounded()))
@@ -171,20 +185,47 @@ private struct Exits {
     return table
   }
 
-  private var usedBins: ClosedRange<Int> {
-    let used = rows.flatMap { row in row.cycles.bins.indices.filter { row.cycles.bins[$0] > 0 } }
+  private func usedBins(_ samples: KeyPath<Row, Samples>) -> ClosedRange<Int> {
+    let used = rows.flatMap { row in
+      row[keyPath: samples].bins.indices.filter { row[keyPath: samples].bins[$0] > 0 }
+    }
     return (used.min() ?? 0)...(used.max() ?? 0)
   }
 
-  private var histogram: Table {
-    let bins = usedBins
+  private func histogram(of samples: KeyPath<Row, Samples>, _ what: String) -> Table {
+    let bins = usedBins(samples)
     var table = Table(
-      "Executions by cost: column n holds those of 2^n cycles up to twice that",
+      "\(what) by cost: column n holds those of 2^n cycles up to twice that",
       ["operation"] + bins.map { "#\($0)" })
-    for row in rows where row.failure == nil {
-      table.add([row.name] + bins.map { row.cycles.bins[$0] == 0 ? "." : "\(row.cycles.bins[$0])" })
+    for row in rows where !row[keyPath: samples].sorted.isEmpty {
+      let counts = row[keyPath: samples].bins
+      table.add([row.name] + bins.map { counts[$0] == 0 ? "." : "\(counts[$0])" })
     }
     return table
+  }
+
+  /// What the host's clock says of the same exits.
+  private func tellRuns(_ report: inout Report) {
+    report.heading("One KVM_RUN by the host's clock")
+    report.text(
+      "The time-stamp counter read in kvmlite before and after each call of KVM_RUN that came back for "
+        + "the operation: a system call, the way into the guest, a turn of its loop, the way out, and "
+        + "KVM's own work. What kvmlite does between two calls is not in it.")
+    var table = Table(
+      "Cycles of one KVM_RUN, by what brought it back",
+      ["operation", "reason", "#returns", "#10%", "#median", "#90%"])
+    for row in rows where !row.runs.sorted.isEmpty {
+      table.add(
+        [row.name, row.reasons.joined(separator: ", "), "\(row.runs.sorted.count)"]
+          + [0.1, 0.5, 0.9].map { grouped(Int(clamping: row.runs.quantile($0))) })
+      report.note("median_run_cycles/" + row.name, Int(clamping: row.runs.median))
+      report.note("run_samples/" + row.name, row.runs.sorted.count)
+    }
+    report.table(table)
+    report.table(histogram(of: \.runs, "Calls of KVM_RUN"))
+    report.picture(
+      picture(
+        \.runs, "What one KVM_RUN costs", "Calls of KVM_RUN by cycles, on a logarithmic scale."))
   }
 
   private func names(_ place: String) -> [String] {
@@ -245,16 +286,17 @@ private struct Exits {
   }
 
   /// For each operation the costs as bars on a logarithmic scale.
-  private var picture: Picture {
-    let shown = rows.filter { $0.failure == nil }
-    let bins = usedBins
+  private func picture(
+    _ samples: KeyPath<Row, Samples>, _ title: String, _ caption: String
+  ) -> Picture {
+    let shown = rows.filter { !$0[keyPath: samples].sorted.isEmpty }
+    let bins = usedBins(samples)
     let laneHeight = 44.0
     let left = 210.0
     let step = 640 / Double(bins.count)
     var picture = Picture(
-      "Costs of operations: executions by cycles, on a logarithmic scale.", width: 900,
-      height: 80 + laneHeight * Double(shown.count))
-    picture.label(12, 22, "What leaving the guest costs", size: 15)
+      caption, width: 900, height: 80 + laneHeight * Double(shown.count))
+    picture.label(12, 22, title, size: 15)
     let bottom = 36 + laneHeight * Double(shown.count)
     for (index, bin) in bins.enumerated() {
       let x = left + Double(index) * step
@@ -273,11 +315,12 @@ private struct Exits {
         case "KVM": Picture.colours[4]
         default: Picture.colours[2]
         }
-      for (index, bin) in bins.enumerated() where row.cycles.bins[bin] > 0 {
-        let height = max(1.5, Double(row.cycles.bins[bin]) / Double(Self.count) * (laneHeight - 10))
+      let counts = row[keyPath: samples].bins
+      for (index, bin) in bins.enumerated() where counts[bin] > 0 {
+        let height = max(1.5, Double(counts[bin]) / Double(Self.count) * (laneHeight - 10))
         picture.rectangle(
           left + Double(index) * step + 1, base - height, step - 2, height, fill: colour,
-          tip: "\(row.cycles.bins[bin])")
+          tip: "\(counts[bin])")
       }
     }
     return picture

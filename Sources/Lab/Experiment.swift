@@ -12,11 +12,21 @@ public struct Experiment: Sendable {
   public let lecture: String
   /// A guest for the student to write, if there is one.
   public let exercise: Exercise?
-  private let body: @Sendable (inout Report) throws(LabError) -> Void
+  private let body: @Sendable (inout Report, String) throws(LabError) -> Void
 
   init(
     _ name: String, _ title: String, _ lecture: String, exercise: Exercise? = nil,
     _ body: @escaping @Sendable (inout Report) throws(LabError) -> Void
+  ) {
+    self.init(withProgram: name, title, lecture, exercise: exercise) {
+      report, _ throws(LabError) in try body(&report)
+    }
+  }
+
+  /// An experiment whose body gets the path of the program kvmlite.
+  init(
+    withProgram name: String, _ title: String, _ lecture: String, exercise: Exercise? = nil,
+    _ body: @escaping @Sendable (inout Report, String) throws(LabError) -> Void
   ) {
     self.name = name
     self.title = title
@@ -26,9 +36,11 @@ public struct Experiment: Sendable {
   }
 
   /// Runs it on this host's KVM. Takes less than a minute and needs no right but that to /dev/kvm.
-  public func run() throws(LabError) -> Report {
+  ///
+  /// `program` is kvmlite, of which some experiments start a second process.
+  public func run(program: String = "/proc/self/exe") throws(LabError) -> Report {
     var report = Report(self, backEnd: BackEnd.read(HostFacts.read()))
-    try body(&report)
+    try body(&report, program)
     return report
   }
 
@@ -36,5 +48,7 @@ public struct Experiment: Sendable {
   public static func named(_ name: String) -> Experiment? { all.first { $0.name == name } }
 
   /// All experiments, in the order of the course.
-  public static let all: [Experiment] = [modes, critical, exits, twoStage, shadow, tlb, slots, cow]
+  public static let all: [Experiment] = [
+    modes, critical, exits, twoStage, shadow, tlb, slots, ioModels, split, cow,
+  ]
 }

@@ -39,26 +39,31 @@ public enum HTMLReport {
   private static func lines(of table: Table) -> [String] {
     func row(_ cells: [String], _ tag: String) -> String {
       let html = cells.indices.map { index in
-        let kind = table.columns[index].isNumeric ? " class=\"number\"" : ""
+        let column = table.columns[index]
+        let kind =
+          column.isNumeric ? " class=\"number\"" : column.isMap ? " class=\"map\"" : ""
         return "<\(tag)\(kind)>\(Markup.xml(cells[index]))</\(tag)>"
       }
       return "<tr>\(html.joined())</tr>"
     }
-    var lines = ["<table>", "<caption>\(Markup.xml(table.caption))</caption>"]
+    var lines = ["<div class=\"table\"><table>", "<caption>\(Markup.xml(table.caption))</caption>"]
     lines += ["<thead>" + row(table.columns.map(\.title), "th") + "</thead>", "<tbody>"]
     lines += table.rows.map { row($0, "td") }
-    lines += ["</tbody>", "</table>"]
+    lines += ["</tbody>", "</table></div>"]
     return lines + table.notes.map { "<p class=\"note\">\(Markup.html($0))</p>" }
   }
 
   private static let style = """
-    body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+    :root{color-scheme:light}
+    body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+    body{color:#222;background:#fff}
     h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}
     .back-end{background:#f3f3f3;padding:.6rem 1rem}.note{font-size:.85rem;margin:.2rem 0}
-    table{border-collapse:collapse;font-size:.85rem;margin:1rem 0}
+    table{border-collapse:collapse;font-size:.85rem}
     caption{text-align:left;white-space:nowrap;padding:.3rem 0;font-style:italic}
     th,td{text-align:left;padding:.2rem .7rem;border-bottom:1px solid #ddd;vertical-align:top}
-    .number{text-align:right;font-variant-numeric:tabular-nums}
+    .number{text-align:right;font-variant-numeric:tabular-nums}td.number{white-space:nowrap}
+    td.map{font-family:monospace;white-space:pre}.table{overflow-x:auto;margin:1rem 0}
     figure{margin:1.5rem 0}svg{max-width:100%;height:auto}
     figcaption{font-size:.85rem}dt{font-weight:bold;margin-top:.6rem}
     """

@@ -30,7 +30,7 @@ func kvm<Result>(_ body: () throws(KVMError) -> Result) throws(LabError) -> Resu
 }
 
 /// Runs `body` with the host's errors as the lab's.
-func host<Result>(_ body: () throws(Errno) -> Result) throws(LabError) -> Result {
+func host<Result: ~Copyable>(_ body: () throws(Errno) -> Result) throws(LabError) -> Result {
   do { return try body() } catch { throw .host(error) }
 }
 

@@ -69,7 +69,7 @@ private struct Slots {
     )
     var table = Table(
       "Pages written in each phase (one column for 8 pages: . none, + some, # all)",
-      ["#phase", "#pages", "#as foreseen", "pages 0 to \(DirtyLog.pages - 1)"])
+      ["#phase", "#pages", "#as foreseen", "=pages 0 to \(DirtyLog.pages - 1)"])
     for (index, phase) in phases.enumerated() {
       let cells = stride(from: 0, to: DirtyLog.pages, by: 8).map { start in
         let count = (start..<start + 8).count { phase.contains($0) }

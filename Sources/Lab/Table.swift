@@ -6,6 +6,8 @@ public struct Table: Sendable {
     public let title: String
     /// Whether it holds numbers, which stand to the right.
     public let isNumeric: Bool
+    /// Whether each character counts, as in a map: then all have one width.
+    public let isMap: Bool
   }
 
   /// What the table shows, in a sentence.
@@ -17,13 +19,13 @@ public struct Table: Sendable {
   /// What must be known to read it, a sentence a line; why a cell is `n/a`, too.
   public private(set) var notes: [String] = []
 
-  /// Makes an empty table; a title that begins with `#` is of a column of numbers.
+  /// Makes an empty table; a title that begins with `#` is of a column of numbers, one with `=` of maps.
   init(_ caption: String, _ titles: [String]) {
     self.caption = caption
     columns = titles.map {
-      $0.hasPrefix("#")
-        ? Column(title: String($0.dropFirst()), isNumeric: true)
-        : Column(title: $0, isNumeric: false)
+      let (isNumeric, isMap) = ($0.hasPrefix("#"), $0.hasPrefix("="))
+      return Column(
+        title: isNumeric || isMap ? String($0.dropFirst()) : $0, isNumeric: isNumeric, isMap: isMap)
     }
   }
 

@@ -48,6 +48,10 @@ public struct Configuration: Sendable {
   /// runs; a library leaves them to its program.
   public var endingSignals: [Int32] = []
 
+  /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or the
+  /// signal of that number comes, which is blocked like the ending ones. Then the guest goes on.
+  public var look: (signal: Int32, body: @Sendable (Machine) -> Void)?
+
   /// `devices`, and what else the machine needs of them.
   var allDevices: Set<OptionalDevice> {
     consoleInputDevice == .virtio ? devices.union([.console]) : devices

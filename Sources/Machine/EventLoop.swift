@@ -98,10 +98,11 @@ final class EventLoop {
         machine.input.demand.consume()
         machine.input.feed()
       case Tag.signal:
-        if let signal = Signal.next(from: signals) { control.stop(.signal(signal.number)) }
+        if let signal = Signal.next(from: signals) { machine.take(signal) }
       default: if isReady { machine.input.readMore() }
       }
       checkTime()
+      if control.takeLookRequest() { look() }
     }
   }
 
@@ -136,6 +137,9 @@ final class EventLoop {
 
   // MARK: Looking at a machine that stands still
 
+  /// How long VCPUs that are busy in a device may take to stand still, in nanoseconds.
+  private static let patience: UInt64 = 500_000_000
+
   /// Stops all VCPUs, runs `body`, and lets them go on; false if one could not be stopped in time.
   private func whileStill(_ patience: UInt64, _ body: () -> Void) -> Bool {
     // A VCPU may have asked for something else just now, or may do so while others are stopped.
@@ -154,9 +158,15 @@ final class EventLoop {
     }
   }
 
+  /// Shows the still machine to whoever asked.
+  private func look() {
+    guard let look = machine.configuration.look else { return }
+    _ = whileStill(Self.patience) { look.body(machine) }
+  }
+
   private func positions() -> [VCPUPosition] {
     var positions: [VCPUPosition] = []
-    let isStill = whileStill(500_000_000) {
+    let isStill = whileStill(Self.patience) {
       positions = engine.runners.map { VCPUPosition($0.vcpu) }
     }
     if isStill { return positions }

@@ -96,7 +96,8 @@ public final class Machine {
   /// The calling thread runs the event loop; each VCPU has a thread of its own.
   public func run() -> Outcome {
     let start = Clock.monotonicNanoseconds
-    let signals = configuration.endingSignals.map(Signal.init)
+    let numbers = configuration.endingSignals + (configuration.look.map { [$0.signal] } ?? [])
+    let signals = numbers.map(Signal.init)
     do throws(Errno) {
       let signalSource = try Signal.makeDescriptor(for: signals)
       let deadline = configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
@@ -149,6 +150,15 @@ public final class Machine {
     try new.runners[0].vcpu.enterRealMode(at: vector)
     if trace != nil { pastCounters += counters(of: engine) }
     engine = new
+  }
+
+  /// Does what a signal asks for.
+  func take(_ signal: Signal) {
+    if signal.number == configuration.look?.signal {
+      control.requestLook()
+    } else {
+      control.stop(.signal(signal.number))
+    }
   }
 
   private static func setUpMemoryTypes(

@@ -22,6 +22,7 @@ public final class RunControl: MachineControl {
 
   private let phaseValue = Atomic<Phase>(.running)
   private let outcomeValue = Mutex<Outcome?>(nil)
+  private let isLookWanted = Atomic<Bool>(false)
   /// Raised by every request.
   let event: Event
 
@@ -67,6 +68,16 @@ public final class RunControl: MachineControl {
 
   /// Ends the run from outside: a user's wish or a signal. May be called from any thread.
   public func stop(_ reason: Outcome.StopReason) { finish(.stopped(reason)) }
+
+  /// Has the machine stand still for `Configuration.look`, and go on after it. May be called from any
+  /// thread.
+  public func requestLook() {
+    isLookWanted.store(true, ordering: .releasing)
+    event.raise()
+  }
+
+  /// Whether somebody asked for that since the last call.
+  func takeLookRequest() -> Bool { isLookWanted.exchange(false, ordering: .acquiring) }
 
   /// Ends the run: the guest switched the power off.
   public func requestPowerOff() { finish(.poweredOff) }

@@ -20,7 +20,7 @@ extension Machine {
       switch poller.next(milliseconds: Self.lookMilliseconds) {
       case request: control.event.consume()
       case signal:
-        if let signal = Signal.next(from: signals) { control.stop(.signal(signal.number)) }
+        if let signal = Signal.next(from: signals) { take(signal) }
       default: break
       }
       if let deadline, Clock.monotonicNanoseconds >= deadline {

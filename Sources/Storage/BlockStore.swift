@@ -36,6 +36,8 @@ public enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
   case host(Errno)
   /// The file ends before the disk does.
   case truncated
+  /// The file was removed, or another was put in its place: nothing can be kept in it any longer.
+  case removed
   /// The range is not all on the disk.
   case outOfRange
   /// The disk can only be read.
@@ -50,6 +52,7 @@ public enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
     switch self {
     case .host(let errno): "\(errno)"
     case .truncated: "the file ends before the disk does"
+    case .removed: "its file was removed, and all that is written to it goes with kvmlite's end"
     case .outOfRange: "beyond the end of the disk"
     case .readOnly: "the disk is read-only"
     case .corrupt(let what): "the image is damaged: \(what)"

@@ -43,6 +43,7 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   init(_ path: String, _ error: StorageError) {
     switch error {
     case .host(let errno): self.init(.host, path, "\(errno)")
+    case .removed: self.init(.host, path, "\(error)")
     case .truncated, .corrupt, .unsupported, .outOfRange: self.init(.malformed, path, "\(error)")
     case .readOnly: self.init(.usage, path, "\(error)")
     }

@@ -1,5 +1,6 @@
 import Host
 import Memory
+import Synchronization
 
 /// A file of the host's that holds a disk image: what image formats are made of.
 ///
@@ -58,6 +59,8 @@ public final class HostDiskFile: DiskFile {
   let descriptor: FileDescriptor
   private let deviceSize: UInt64?
   private let flushFailure = FlushFailure()
+  // How long the file has been at most: nobody here makes it shorter unsaid.
+  private let longest: Mutex<UInt64>
 
   /// Opens `path`, a regular file or block device.
   public convenience init(_ path: String, isReadOnly: Bool) throws(Errno) {
@@ -78,6 +81,7 @@ public final class HostDiskFile: DiskFile {
     case .other: throw Errno.invalidArgument
     }
     self.descriptor = descriptor
+    longest = Mutex(facts.length)
   }
 
   deinit { descriptor.unlockAll() }
@@ -117,17 +121,32 @@ public final class HostDiskFile: DiskFile {
     try host { () throws(Errno) in try descriptor.writeAll(bytes, at: place) }
   }
 
-  /// Returns when all that was written is on stable storage.
+  /// Returns when all that was written is on stable storage, in a file that is still all there.
   public func flush() throws(StorageError) {
     try flushFailure.check()
+    if deviceSize == nil { try checkIsThere() }
     do throws(Errno) { try descriptor.synchronizeData() } catch {
       // Linux calls pages clean that it failed to write: the next call would say that all is well.
       throw flushFailure.keep(.host(error))
     }
   }
 
+  /// Throws if somebody has removed the file or cut it off: what was written may be nowhere then.
+  private func checkIsThere() throws(StorageError) {
+    let now = try host { () throws(Errno) in try descriptor.facts() }
+    // New and temporary images have no name from the start.
+    guard now.names > 0 || facts.names == 0 else { throw .removed }
+    let isShorter = longest.withLock { longest in
+      defer { longest = max(longest, now.length) }
+      return now.length < longest
+    }
+    // What is missing is a hole now, or will be: no later flush can make it good.
+    if isShorter { throw flushFailure.keep(.truncated) }
+  }
+
   /// Makes the file end after `length` bytes.
   public func setLength(_ length: UInt64) throws(StorageError) {
+    longest.withLock { $0 = min($0, length) }
     try host { () throws(Errno) in try descriptor.setLength(length) }
   }
 

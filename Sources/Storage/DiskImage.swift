@@ -34,6 +34,8 @@ public enum DiskImage {
     public let format: DiskFormat
     /// What its user should know, in words.
     public let warnings: [String]
+    /// What it is based on.
+    public let bases: BaseWatch
   }
 
   /// How many images may be under one another.
@@ -45,10 +47,13 @@ public enum DiskImage {
     let isReadOnly = options.isReadOnly || options.isSnapshot
     let (store, format) = try chain.open(path, format: options.format, isReadOnly: isReadOnly)
     guard options.isSnapshot else {
-      return Opened(store: store, format: format, warnings: chain.warnings)
+      return Opened(
+        store: store, format: format, warnings: chain.warnings,
+        bases: BaseWatch(Array(chain.files.dropFirst())))
     }
     let overlay = try Qcow2Image.temporary(over: store)
-    return Opened(store: overlay, format: format, warnings: chain.warnings)
+    return Opened(
+      store: overlay, format: format, warnings: chain.warnings, bases: BaseWatch(chain.files))
   }
 
   static func openFile(
@@ -83,6 +88,8 @@ public enum DiskImage {
 struct Chain {
   let ignoresLocks: Bool
   var warnings: [String] = []
+  /// The images' files, each before what it is based on.
+  private(set) var files: [HostDiskFile] = []
   private var seen: Set<FileIdentity> = []
 
   init(ignoresLocks: Bool = false) { self.ignoresLocks = ignoresLocks }
@@ -97,6 +104,7 @@ struct Chain {
     guard seen.count <= DiskImage.deepestChain else {
       throw DiskError(.malformed, path, "more than \(DiskImage.deepestChain) images on one another")
     }
+    files.append(file)
     let actual: DiskFormat
     if let format { actual = format } else { actual = try DiskImage.guessFormat(file) }
     if actual == .raw {
@@ -108,8 +116,15 @@ struct Chain {
     }
     let header = try Qcow2Image.header(of: file)
     let base = try openBase(of: header, at: path)
+    let isDamaged = header.incompatible & Qcow2Header.Incompatible.corrupt != 0
+    if isDamaged {
+      warnings.append(
+        "\(path): is marked as damaged: it can only be read, and what is read may be wrong; see: "
+          + "kvmlite disk check --repair")
+    }
     do throws(StorageError) {
-      return (try Qcow2Disk(file, header, base: base, isReadOnly: isReadOnly), actual)
+      let disk = try Qcow2Disk(file, header, base: base, isReadOnly: isReadOnly || isDamaged)
+      return (disk, actual)
     } catch { throw DiskError(path, error) }
   }
 

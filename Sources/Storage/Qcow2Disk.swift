@@ -26,7 +26,7 @@ public final class Qcow2Disk: BlockStore {
   ) throws(StorageError) {
     if !isReadOnly {
       if header.incompatible & Qcow2Header.Incompatible.corrupt != 0 {
-        throw .corrupt("it is marked so; see: kvmlite disk check --repair, or use it ,readonly")
+        throw .corrupt("it is marked so; see: kvmlite disk check --repair")
       }
       if header.incompatible & Qcow2Header.Incompatible.dirty != 0 {
         throw .corrupt("its refcounts were left dirty; first: kvmlite disk check --repair")
@@ -78,7 +78,7 @@ public final class Qcow2Disk: BlockStore {
       if hasWaited { tables.ranges.waiting -= 1 }
       do throws(StorageError) { return try body(&tables, ticket) } catch {
         tables.ranges.leave(ticket)
-        throw error
+        throw isReadOnly ? error : tables.note(error)
       }
     }
   }
@@ -174,6 +174,7 @@ public final class Qcow2Disk: BlockStore {
   public func flush() throws(StorageError) {
     if isReadOnly { return }
     let freed = try tables.locked { tables throws(StorageError) in
+      if let damage = tables.damage { throw damage }
       try tables.writeBack()
       let freed = tables.pendingFree
       tables.pendingFree = []
@@ -184,7 +185,13 @@ public final class Qcow2Disk: BlockStore {
     // Now nothing on the disk refers to these any longer. If one can't be freed it is lost space.
     for item in freed {
       let isFree = tables.locked { tables in
-        (try? tables.release(item.cluster)) != nil && (try? tables.refcount(item.cluster)) == 0
+        do throws(StorageError) {
+          try tables.release(item.cluster)
+          return try tables.refcount(item.cluster) == 0
+        } catch {
+          _ = tables.note(error)
+          return false
+        }
       }
       if isFree && item.givesSpaceBack { giveBack(item.cluster) }
     }

@@ -26,6 +26,8 @@ struct Qcow2Tables {
   var ranges = RangeLock()
   /// Set when the header on disk must change before the first write.
   var mustPrepare: Bool
+  /// What was found to be wrong with the tables: from then on nothing is written.
+  var damage: StorageError?
 
   struct PendingFree {
     var cluster: UInt64
@@ -177,6 +179,7 @@ struct Qcow2Tables {
   /// What has to be in the header before anything else is written. ("Autoclear features": a program
   /// that doesn't know one clears its bit.)
   mutating func prepareWriting() throws(StorageError) {
+    if let damage { throw damage }
     guard mustPrepare else { return }
     if header.version >= 3 {
       try file.write(UInt64(0).bigEndianBytes.span, at: 88)
@@ -184,6 +187,23 @@ struct Qcow2Tables {
       header.autoclear = 0
     }
     mustPrepare = false
+  }
+
+  /// Takes note of an error that work on an image's tables met, and returns what to say of it. Tables
+  /// that contradict themselves are marked so in the header, and nobody writes the image until it has
+  /// been repaired. ("Incompatible features", corrupt bit)
+  mutating func note(_ error: StorageError) -> StorageError {
+    guard case .corrupt(let what) = error, damage == nil else { return error }
+    let noted = StorageError.corrupt(
+      "\(what); nothing is written to it any longer; see: kvmlite disk check --repair")
+    damage = noted
+    header.incompatible |= Qcow2Header.Incompatible.corrupt
+    if header.version >= 3 {
+      // Where even this fails, the image stays as it is, and that is all that matters.
+      try? file.write(header.incompatible.bigEndianBytes.span, at: 72)
+      try? file.flush()
+    }
+    return noted
   }
 
   /// Refuses a place in the file that isn't for the disk's data.

@@ -70,7 +70,9 @@ extension Qcow2Disk {
       try tables.locked { tables throws(StorageError) in
         for (number, cluster) in new.disk.enumerated() {
           let host = new.host + UInt64(number) << clusterBits
-          try tables.set(cluster, host | Qcow2Entry.copied)
+          do throws(StorageError) { try tables.set(cluster, host | Qcow2Entry.copied) } catch {
+            throw tables.note(error)
+          }
         }
       }
     } catch {

@@ -15,6 +15,8 @@ struct BackEndRing {
   var isEnabled = false
   /// What the back end raises.
   let signals = BackEndSignals()
+  /// What was done so far; of a ring that is at work, what it did before.
+  private(set) var statistics = RequestStatistics()
   private var work: Work?
 
   private struct Work {
@@ -49,6 +51,7 @@ struct BackEndRing {
       try loop.watch(kick.event) {
         guard !isBroken.value.load(ordering: .relaxed) else { return }
         _ = queue.takeTurn {
+          queue.countDoorbell()
           do throws(RingFault) { try device.serve(queue) } catch {
             isBroken.value.store(true, ordering: .relaxed)
             signals.raiseError()
@@ -67,6 +70,7 @@ struct BackEndRing {
     work.queue.stop()
     work.loop.stop()
     base = work.queue.position
+    statistics.add(work.queue.statistics)
     self.work = nil
   }
 }

@@ -29,9 +29,10 @@ public struct BackEndServer: ~Copyable {
     device = VirtioBlock(store, serial: serial, queueCount: queueCount)
   }
 
-  /// Serves until one of `signals`, which are blocked in the calling thread, and returns that one.
-  /// What was written is on stable storage then.
-  public borrowing func run(until signals: [Signal]) throws(Errno) -> Signal {
+  /// Serves until one of `signals`, which are blocked in the calling thread, and returns that one; or
+  /// with `once` until the first front end has gone, and returns nil. What was written is on stable
+  /// storage then.
+  public borrowing func run(until signals: [Signal], once: Bool = false) throws(Errno) -> Signal? {
     let signalSource = try Signal.makeDescriptor(for: signals)
     let poller = try Poller()
     // A signal finds its way from here on.
@@ -51,8 +52,20 @@ public struct BackEndServer: ~Copyable {
       defer { session.end() }
       let signal = try serve(&session, poller, signalSource)
       session.end()
+      tell(session.statistics)
       do throws(StorageError) { try store.flush() } catch { report("the disk: \(error)") }
       if let signal { return signal }
+      if once { return nil }
+    }
+  }
+
+  private borrowing func tell(_ rings: [RequestStatistics]) {
+    for (index, ring) in rings.enumerated() {
+      guard let requests = ring.requests, requests > 0 else { continue }
+      let bytes = (ring.bytesRead ?? 0) &+ (ring.bytesWritten ?? 0)
+      report(
+        "ring \(index): \(ring.doorbells ?? 0) kicks, \(requests) requests, \(bytes) bytes, "
+          + "\(ring.interrupts ?? 0) calls")
     }
   }
 

@@ -91,6 +91,9 @@ struct BackEndSession: ~Copyable {
     return nil
   }
 
+  /// What each ring did; known after `end()`.
+  var statistics: [RequestStatistics] { rings.map(\.statistics) }
+
   private func number(_ message: VhostUserMessage) throws(VhostUserError) -> UInt64 {
     try message.expect(bytes: 8)
     return message.number(at: 0)

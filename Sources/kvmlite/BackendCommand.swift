@@ -31,6 +31,9 @@ struct BackendCommand: ParsableCommand {
     @Option(help: "How many queues it has at most, 1 to 64.")
     var queues = 8
 
+    @Flag(help: "End when the first virtual machine has gone.")
+    var once = false
+
     func validate() throws {
       guard (1...64).contains(queues) else {
         throw ValidationError("--queues takes 1 to 64, not \(queues)")
@@ -52,7 +55,7 @@ struct BackendCommand: ParsableCommand {
         let server = try BackEndServer(
           store, name: image.path, serial: image.serial, queueCount: queues, at: socket
         ) { Message.note("\(socket): \($0)") }
-        _ = try server.run(until: [.interrupt, .terminate, .hangUp])
+        _ = try server.run(until: [.interrupt, .terminate, .hangUp], once: once)
       } catch { throw Failure(status: 71, message: "\(socket): can't be served: \(error)") }
     }
   }

@@ -71,7 +71,8 @@ struct DiskOption: ExpressibleByArgument {
     do throws(DiskError) {
       let opened = try DiskImage.open(path, open)
       for warning in opened.warnings { Message.note(warning) }
-      return Configuration.Disk(opened.store, bus: bus, serial: serial)
+      let store = ReportingDisk(opened, name: path) { Message.note($0) }
+      return Configuration.Disk(store, bus: bus, serial: serial)
     } catch { throw Failure(status: error.exitStatus, message: error.description) }
   }
 }

@@ -66,11 +66,13 @@ struct EscapeKey {
   private func command(_ byte: UInt8, _ control: RunControl, _ passed: inout [UInt8]) {
     switch byte {
     case UInt8(ascii: "x"), UInt8(ascii: "X"): control.stop(.user)
+    case UInt8(ascii: "w"), UInt8(ascii: "W"): control.requestLook()
     case UInt8(ascii: "h"), UInt8(ascii: "H"), UInt8(ascii: "?"):
       Message.line(
         """
 
         Ctrl-A X       leave kvmlite
+        Ctrl-A W       follow the addresses of --walk now
         Ctrl-A H       this help
         Ctrl-A Ctrl-A  send Ctrl-A to the guest
         """)

@@ -126,7 +126,10 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "At the end, follow a linear address through the guest's page tables. May be repeated.",
+      """
+      At the end, and at each SIGUSR1 or Ctrl-A W, follow a linear address through the guest's page \
+      tables. May be repeated.
+      """,
       valueName: "address"))
   var walk: [GuestAddress] = []
 

@@ -54,6 +54,16 @@ struct Session {
     configuration.observation = try makeObservation()
     configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
       .map(\.number)
+    let walks = options.walks
+    configuration.look = (
+      Signal.user1.number,
+      { machine in
+        Message.note(
+          walks.isEmpty
+            ? "nothing to look at: give addresses by --walk" : "the guest stands still")
+        for address in walks { WalkAccount(machine: machine).tell(address.value) }
+      }
+    )
     return configuration
   }
 

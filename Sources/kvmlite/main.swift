@@ -19,8 +19,9 @@ struct KVMLite: ParsableCommand {
 }
 
 FileDescriptor.reserveStandardStreams()
-// A closed pipe is an error of a write, not a reason to die.
+// A closed pipe or a file grown too large is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
+Signal.fileSizeLimit.ignore()
 let arguments = Array(CommandLine.arguments.dropFirst())
 if let options = RunOptions(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.

@@ -69,4 +69,20 @@ struct WalkTests {
     let real = try Kvmlite.run("guest:hello-real", "--walk", "0x1234")
     #expect(real.errors.contains("0x1234: no paging"))
   }
+
+  @Test("makes a running guest stand still at SIGUSR1, walks, and lets it go on")
+  func walkPaused() throws {
+    let process = try Kvmlite.start(["guest:echo", "--walk", "0x1234"], input: .pipe)
+    try process.waitForOutput("Type")
+    for count in 1...2 {
+      process.send(SIGUSR1)
+      try process.waitForErrors("0x1234: no paging", times: count)
+    }
+    process.type("hello\nq")
+    let result = try Kvmlite.end(of: process)
+    #expect(result.end == .exited(0))
+    #expect(result.output.hasSuffix("hello\n\nBye.\n"))
+    // Twice while it ran, and at the end.
+    #expect(result.errors.ranges(of: "0x1234: no paging").count == 3)
+  }
 }

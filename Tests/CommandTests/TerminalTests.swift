@@ -46,6 +46,8 @@ struct TerminalTests {
     try process.waitForOutput("!CZMA")
     process.type([1] + Array("h".utf8))
     try process.waitForOutput("Ctrl-A X       leave kvmlite")
+    process.type([1] + Array("w".utf8))
+    try process.waitForOutput("nothing to look at: give addresses by --walk")
     process.type([1] + Array("x".utf8))
     #expect(try process.waitForEnd() == .exited(0))
     #expect(terminal.mode == modeBefore)

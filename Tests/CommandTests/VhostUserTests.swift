@@ -70,6 +70,17 @@ struct VhostUserTests {
     #expect(!FileManager.default.fileExists(atPath: socket))
   }
 
+  @Test("kvmlite backend --once ends with the first guest, and tells what it did")
+  func once() throws {
+    try makeDisk(sectors: 128)
+    let backEnd = try Kvmlite.start(["backend", "block", "--once", socket, image])
+    try backEnd.waitForErrors("serves \(image)")
+    try expectAllRight(run())
+    #expect(try backEnd.waitForEnd() == .exited(0))
+    // 128 writes of a sector and as many reads, and a flush.
+    #expect(backEnd.errorText.contains(" 257 requests, 131072 bytes, "))
+  }
+
   @Test("qemu-storage-daemon serves one guest after the other", .enabled(if: hasDaemon))
   func storageDaemon() throws {
     try makeDisk(sectors: 128)

@@ -65,6 +65,9 @@ struct ExperimentTests {
     #expect(report.fact("to_user") == list(toUser))
     for name in toUser { #expect(try report.number("user/" + name) == 1, "\(name)") }
     #expect(try report.string("reasons/MMIO read") == "MMIO")
+    // The first of 400 is left out.
+    for name in toUser { #expect(try report.number("run_samples/" + name) == 399, "\(name)") }
+    #expect(report.fact("run_samples/nothing") == nil)
     for name in ["nothing", "RDTSC", "page fault of the guest", "CPUID", "first touch of a page"] {
       #expect(try report.number("user/" + name) == 0, "\(name)")
     }

@@ -6,7 +6,7 @@ import Testing
 
 /// Runs the experiment `name`, and checks what holds for the report of any.
 func run(_ name: String) throws -> Report {
-  let report = try #require(Experiment.named(name)).run()
+  let report = try #require(Experiment.named(name)).run(program: Kvmlite.path)
   #expect(isWellFormed(HTMLReport.text(report)))
   _ = try object(JSONReport.text(report))
   #expect(Set(report.facts.map(\.key)).count == report.facts.count)

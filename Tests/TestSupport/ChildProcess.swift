@@ -132,9 +132,11 @@ public final class ChildProcess {
     }
   }
 
-  /// Waits until its standard error contains `text`.
-  public func waitForErrors(_ text: String) throws {
-    try pump("the message \(text.debugDescription)") { $0.errorText.contains(text) }
+  /// Waits until its standard error contains `text`, that many times.
+  public func waitForErrors(_ text: String, times: Int = 1) throws {
+    try pump("the message \(text.debugDescription)") {
+      $0.errorText.components(separatedBy: text).count > times
+    }
   }
 
   /// Waits until its output has `count` bytes.

@@ -101,7 +101,11 @@ public final class ActiveQueue: @unchecked Sendable {
   /// How many descriptors the queue has.
   public var size: Int { Int(ring.size) }
 
-  func countDoorbell() { counters.recorder.countDoorbell() }
+  /// What was done; known once the queue is over.
+  public var statistics: RequestStatistics { counters.recorder.statistics }
+
+  /// Notes that a doorbell woke the device; to be called in a turn.
+  public func countDoorbell() { counters.recorder.countDoorbell() }
 
   // MARK: Requests
 

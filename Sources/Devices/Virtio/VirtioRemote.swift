@@ -41,4 +41,16 @@ public struct RemoteQueueSetup: Sendable {
   public let doorbell: Doorbell
   /// What interrupts the driver when raised; nil where that takes more than an event.
   public let interrupt: SharedEvent?
+
+  /// Takes all as they are; whoever calls has checked that the ring is in RAM.
+  public init(
+    size: UInt16, addresses: VirtQueue.Addresses, features: VirtioFeatures, doorbell: Doorbell,
+    interrupt: SharedEvent?
+  ) {
+    self.size = size
+    self.addresses = addresses
+    self.features = features
+    self.doorbell = doorbell
+    self.interrupt = interrupt
+  }
 }

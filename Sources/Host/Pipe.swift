@@ -1,0 +1,25 @@
+import CLinux
+import Glibc
+
+/// A pipe: what is written at one end is read at the other. Corresponds to `pipe2(2)`.
+public struct Pipe: ~Copyable {
+  /// The end to read from.
+  public let reading: FileDescriptor
+  /// The end to write to.
+  public let writing: FileDescriptor
+
+  /// Makes one that other programs don't inherit.
+  public init() throws(Errno) {
+    var ends: (Int32, Int32) = (-1, -1)
+    // The kernel writes two numbers, which the tuple has room for, one after the other.
+    let result = unsafe withUnsafeMutableBytes(of: &ends) { bytes in
+      unsafe clinux_pipe(bytes.baseAddress?.assumingMemoryBound(to: Int32.self))
+    }
+    guard result == 0 else { throw Errno.current }
+    reading = FileDescriptor(owning: ends.0)
+    writing = FileDescriptor(owning: ends.1)
+  }
+
+  /// Keeps the end to read from and closes the other, which another program has by now.
+  public consuming func closeWriting() -> FileDescriptor { reading }
+}
