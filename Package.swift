@@ -7,7 +7,7 @@ let settings: [SwiftSetting] =
   + (Context.environment["KVMLITE_WARNINGS_AS_ERRORS"] == nil
     ? [] : [.treatAllWarnings(as: .error)])
 
-// Stock kernels need downloads and a host that runs ring 0: `.ci/run kernels` asks for their tests.
+// Stock kernels need downloads and a host that runs ring 0: `scripts/test-hosts` asks for their tests.
 let kernelTests: [Target] =
   Context.environment["KVMLITE_KERNEL_TESTS"] == nil
   ? []

@@ -36,7 +36,7 @@ public func virtioFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
       index: index, size: 8, addresses: addresses, features: features, memory: memory)
   else { preconditionFailure("a sound ring was refused") }
   let queue = ActiveQueue(
-    ring, features: features, signals: signals, counters: QueueCounters(takesTimes: false))
+    ring, features: features, signals: signals, counters: QueueCounters())
   for _ in 0..<2 { _ = queue.takeTurn { try? device.serve(queue) } }
   device.stopped(queue: index)
   device.reset()
@@ -46,8 +46,8 @@ public func virtioFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
 private let doorbells = (try? (0..<4).map { _ in try Doorbell(width: 2) }) ?? []
 
 private final class Interrupts: VirtioInterrupts {
-  func signal(queue: Int) {}
-  func signalConfiguration() {}
+  func signal(queue: Int) -> DeviceInterrupt { .none }
+  func signalConfiguration() -> DeviceInterrupt { .none }
   func reset() {}
 }
 

@@ -57,13 +57,13 @@ enum DSDT {
     }
   }
 
-  /// The clock and its CMOS RAM. It has no interrupt here, since IRQ 8 is never raised.
+  /// The clock and its CMOS RAM, with a PC's IRQ 8.
   private static func realTimeClock(_ port: UInt16) -> AML {
     .device(
       "RTC",
       [
         .name("_HID", .eisaID("PNP0B00")),
-        .name("_CRS", ResourceTemplate().ports(port, count: 2).term),
+        .name("_CRS", ResourceTemplate().ports(port, count: 2).interrupt(8).term),
       ])
   }
 }

@@ -3,12 +3,14 @@ import Synchronization
 /// The PC's real-time clock and CMOS RAM, an MC146818A: an index port (0x70) and a data port (0x71).
 ///
 /// The flags of register C come as time passes, for guests that poll them, and for a suspended machine
-/// to wake by the alarm. IRQ 8 is never raised:
-/// that would take a timer of the machine's for every guest, and kernels keep time by others.
+/// to wake by the alarm. Those that register B enables raise the interrupt, until C is read; only for
+/// them somebody has to wait.
 public final class RealTimeClock: Device {
   /// The name that traces and tables show.
   public var name: StaticString { "rtc" }
+  private let line: (any InterruptLine)?
   private let now: @Sendable () -> Int64
+  private let schedule: @Sendable (Int64?) -> Void
   private let state: Mutex<RealTimeClockState>
 
   /// What firmware and kernels look up in CMOS RAM about the machine.
@@ -29,8 +31,16 @@ public final class RealTimeClock: Device {
   }
 
   /// A clock that shows the time of `now`, in nanoseconds since 1970 UTC, until the guest sets it.
-  public init(sizes: MachineSizes, now: @escaping @Sendable () -> Int64) {
+  ///
+  /// `line` is its interrupt; it and `schedule` are called under the clock's lock, and must not call
+  /// back. `schedule` gets the nanoseconds until `tick()` shall be called; nil for not at all.
+  public init(
+    sizes: MachineSizes, line: (any InterruptLine)? = nil, now: @escaping @Sendable () -> Int64,
+    schedule: @escaping @Sendable (Int64?) -> Void = { _ in }
+  ) {
+    self.line = line
     self.now = now
+    self.schedule = schedule
     state = Mutex(RealTimeClockState(sizes: sizes, now: now()))
   }
 
@@ -42,12 +52,34 @@ public final class RealTimeClock: Device {
     }
   }
 
+  /// Lets the time pass until now: an interrupt may be due.
+  public func tick() {
+    state.withLock { state in
+      state.advance(to: now())
+      follow(&state)
+    }
+  }
+
+  /// Lets the line show what register C has, and asks to be called when that changes by itself.
+  private func follow(_ state: inout RealTimeClockState) {
+    if state.isInterrupting != state.isLineRaised {
+      state.isLineRaised.toggle()
+      line?.set(state.isLineRaised)
+    }
+    let delay = state.nanosecondsToInterrupt
+    guard delay != nil || state.isWaiting else { return }
+    state.isWaiting = delay != nil
+    schedule(delay)
+  }
+
   /// Answers a read of the data port; the index port is write-only and reads ones.
   public func read(offset: UInt64, width: Int) -> UInt64 {
     guard offset & 1 == 1 else { return 0xFF }
     return state.withLock { state in
       state.advance(to: now())
-      return UInt64(state.read())
+      let value = state.read()
+      follow(&state)
+      return UInt64(value)
     }
   }
 
@@ -61,6 +93,7 @@ public final class RealTimeClock: Device {
       } else {
         state.advance(to: now())
         state.write(byte)
+        follow(&state)
       }
     }
   }

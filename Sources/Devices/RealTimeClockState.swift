@@ -4,6 +4,9 @@
 /// next second counts on from it.
 struct RealTimeClockState: Sendable {
   var index: UInt8 = 0
+  /// Whether the interrupt line shows it, and whether somebody waits for the next interrupt.
+  var isLineRaised = false
+  var isWaiting = false
   private var bytes = InlineArray<128, UInt8>(repeating: 0)
   // The host's time that the registers were last brought up to, in nanoseconds since 1970.
   private var lastAdvance: Int64
@@ -45,6 +48,7 @@ struct RealTimeClockState: Sendable {
     static let dm = Self(rawValue: 0x04)
     static let uie = Self(rawValue: 0x10)
     static let aie = Self(rawValue: 0x20)
+    static let pie = Self(rawValue: 0x40)
     static let set = Self(rawValue: 0x80)
   }
 
@@ -86,15 +90,17 @@ extension RealTimeClockState {
     case Register.a:
       return registerA.union(isUpdateNear ? .uip : []).rawValue
     case Register.c:
-      let flags = RegisterC(rawValue: self[Register.c])
+      let flags = RegisterC(rawValue: self[Register.c]).union(isInterrupting ? .irqf : [])
       self[Register.c] = 0
-      // The enable bits of B stand where the flags do in C.
-      let isInterrupt = flags.rawValue & registerB.rawValue & 0x70 != 0
-      return flags.union(isInterrupt ? .irqf : []).rawValue
+      return flags.rawValue
     default:
       return self[index]
     }
   }
+
+  /// IRQF: whether a flag is set that is to be an interrupt. The enable bits of B stand where the flags
+  /// do in C.
+  var isInterrupting: Bool { self[Register.c] & registerB.rawValue & 0x70 != 0 }
 
   /// Whether the alarm has come, and is to be an interrupt.
   var hasAlarm: Bool {
@@ -153,18 +159,40 @@ extension RealTimeClockState {
     if alarmMatches(within: elapsed, before: end) { raise(.af) }
   }
 
+  /// How long it is until an enabled flag may be set; nil if there is nothing to wait for, such as
+  /// while the interrupt is there already.
+  var nanosecondsToInterrupt: Int64? {
+    guard !isInterrupting else { return nil }
+    var delay: Int64?
+    let (second, fraction) = lastAdvance.flooredDivision(by: Self.nanoseconds)
+    // An alarm is looked for each second, as the chip does (page 10).
+    if isRunning && !registerB.isDisjoint(with: [.uie, .aie]) {
+      delay = Self.nanoseconds - fraction
+    }
+    if registerB.contains(.pie) && !registerA.contains(.dividerReset), let hertz = periodicHertz {
+      let next = periods(at: lastAdvance) + 1 - second * hertz
+      let time = (next * Self.nanoseconds + hertz - 1) / hertz
+      delay = min(delay ?? .max, time - fraction)
+    }
+    return delay
+  }
+
   private func seconds(_ nanoseconds: Int64) -> Int64 {
     nanoseconds.flooredDivision(by: Self.nanoseconds).quotient
   }
 
   private mutating func raise(_ flag: RegisterC) { self[Register.c] |= flag.rawValue }
 
+  private var periodicHertz: Int64? {
+    let rate = Int64(registerA.rateSelect)
+    guard rate != 0 else { return nil }
+    // Rates 1 and 2 repeat 8 and 9: 256 Hz and 128 Hz.
+    return 32768 >> ((rate < 3 ? rate + 7 : rate) - 1)
+  }
+
   // How many periods of the rate in A (table 5, 32.768 kHz) have passed since 1970.
   private func periods(at now: Int64) -> Int64 {
-    let rate = Int64(registerA.rateSelect)
-    guard rate != 0 else { return 0 }
-    // Rates 1 and 2 repeat 8 and 9: 256 Hz and 128 Hz.
-    let hertz: Int64 = 32768 >> ((rate < 3 ? rate + 7 : rate) - 1)
+    guard let hertz = periodicHertz else { return 0 }
     let (seconds, fraction) = now.flooredDivision(by: Self.nanoseconds)
     return seconds * hertz + fraction * hertz / Self.nanoseconds
   }

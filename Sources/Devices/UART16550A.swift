@@ -7,11 +7,20 @@ public protocol ReceiveDemand: AnyObject, Sendable {
   func receiverHasRoom()
 }
 
+/// Whoever is fed: a console's device.
+public protocol ByteReceiver: AnyObject, Sendable {
+  /// Takes as many of `bytes` as fit, from the first on, and returns how many those are. Where it is
+  /// fewer than all, `receiverHasRoom` will be called.
+  func receive(_ bytes: Span<UInt8>) -> Int
+  /// What it has received and the guest has not read.
+  var unread: [UInt8] { get }
+}
+
 /// A National Semiconductor 16550A UART, the PC's serial port: eight byte-wide registers.
 ///
 /// What the guest sends is sent at once, so the transmitter is always empty. What comes in waits at
 /// the sender's until the guest has read what came before, so no byte is lost.
-public final class UART16550A: Device {
+public final class UART16550A: Device, ByteReceiver {
   /// The name that traces and tables show.
   public let name: StaticString
   private let line: any InterruptLine

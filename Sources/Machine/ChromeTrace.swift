@@ -1,3 +1,4 @@
+import Devices
 import Host
 import KVM
 import Synchronization
@@ -5,12 +6,14 @@ import Synchronization
 /// Writes a trace as Chrome trace events, which ui.perfetto.dev and chrome://tracing load.
 ///
 /// Each VCPU is a thread with two kinds of slices: time inside the guest, and the handling of each
-/// exit. The file gets its name only when it is whole; a trace that fails leaves nothing behind.
+/// exit. Each ring of a device and each drive is one too, with a slice for each request. The file gets its name only when it is whole; a trace that fails leaves nothing behind.
 public final class ChromeTrace: TraceSink {
   private struct State {
     var buffer: [UInt8] = []
     var isFirst = true
     var knownVCPUs: Set<Int> = []
+    /// Threads that stand for rings, drives and devices.
+    var deviceThreads: [String: Int] = [:]
     var failure: String?
   }
 
@@ -31,11 +34,10 @@ public final class ChromeTrace: TraceSink {
     state.withLock { state in
       guard state.failure == nil else { return }
       if let vcpu = event.vcpu, state.knownVCPUs.insert(vcpu).inserted {
-        append(
-          "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":\(vcpu),"
-            + "\"args\":{\"name\":\"VCPU \(vcpu)\"}}", &state)
+        name(thread: vcpu, "VCPU \(vcpu)", &state)
       }
-      for json in Self.json(event) { append(json, &state) }
+      let thread = event.source.map { self.thread(for: $0, &state) }
+      for json in Self.json(event, thread ?? 0) { append(json, &state) }
       if state.buffer.count >= 1 << 16 { flush(&state) }
     }
   }
@@ -50,6 +52,23 @@ public final class ChromeTrace: TraceSink {
       do throws(Errno) { try output.commit() } catch { fail(error, &state) }
     }
   }
+
+  private func name(thread: Int, _ name: String, _ state: inout State) {
+    append(
+      "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":\(thread),"
+        + "\"args\":{\"name\":\"\(name)\"}}", &state)
+  }
+
+  private func thread(for source: String, _ state: inout State) -> Int {
+    if let known = state.deviceThreads[source] { return known }
+    let thread = Self.firstDeviceThread + state.deviceThreads.count
+    state.deviceThreads[source] = thread
+    name(thread: thread, source, &state)
+    return thread
+  }
+
+  /// Above all VCPUs' numbers.
+  private static let firstDeviceThread = 1 << 20
 
   private func append(_ json: String, _ state: inout State) {
     state.buffer += Array((state.isFirst ? "\n" : ",\n").utf8)
@@ -67,7 +86,7 @@ public final class ChromeTrace: TraceSink {
     state.failure = "the trace file \(output.path) can't be written: \(error)"
   }
 
-  private static func json(_ event: TraceEvent) -> [String] {
+  private static func json(_ event: TraceEvent, _ thread: Int) -> [String] {
     switch event.what {
     case .exit(let exit, let data, let device):
       let vcpu = event.vcpu ?? 0
@@ -79,11 +98,26 @@ public final class ChromeTrace: TraceSink {
             + "\"device\":\"\(device.map { "\($0)" } ?? exit.lane)\"" + exit.arguments),
       ]
     case .interrupt(let gsi, let isRaised):
+      return [instant("irq \(gsi) \(isRaised ? "raised" : "lowered")", "irq", "p", 0, event.left)]
+    case .request(let request, let source):
+      let sector = request.sector.map { "\"sector\":\($0)," } ?? ""
       return [
-        "{\"name\":\"irq \(gsi) \(isRaised ? "raised" : "lowered")\",\"cat\":\"irq\",\"ph\":\"i\","
-          + "\"s\":\"p\",\"pid\":1,\"tid\":0,\"ts\":\(decimal(event.left))}"
+        slice(
+          "\(request.operation)", "request", thread, event.left, event.handled,
+          sector + "\"bytes\":\(request.bytes),\"result\":\"\(request.result.rawValue)\","
+            + "\"device\":\"\(source)\"")
       ]
+    case .doorbell: return [instant("doorbell", "doorbell", "t", thread, event.left)]
+    case .deviceInterrupt(let interrupt, _):
+      return [instant(interrupt.summary, "irq", "t", thread, event.left)]
     }
+  }
+
+  private static func instant(
+    _ name: String, _ category: String, _ scope: String, _ thread: Int, _ time: UInt64
+  ) -> String {
+    "{\"name\":\"\(name)\",\"cat\":\"\(category)\",\"ph\":\"i\",\"s\":\"\(scope)\","
+      + "\"pid\":1,\"tid\":\(thread),\"ts\":\(decimal(time))}"
   }
 
   private static func slice(
@@ -98,6 +132,16 @@ public final class ChromeTrace: TraceSink {
   private static func decimal(_ nanoseconds: UInt64) -> String {
     let fraction = String(nanoseconds % 1000)
     return "\(nanoseconds / 1000)." + String(repeating: "0", count: 3 - fraction.count) + fraction
+  }
+}
+
+extension TraceEvent {
+  /// The label of the ring, drive or device that it is about, if it is about one.
+  fileprivate var source: String? {
+    switch what {
+    case .exit, .interrupt: nil
+    case .request(_, let source), .doorbell(let source), .deviceInterrupt(_, let source): source
+    }
   }
 }
 

@@ -19,10 +19,14 @@ public struct Configuration: Sendable {
   public var consoleOutput: ConsoleOutput = .none
   /// Where its console input comes from.
   public var consoleInput: ConsoleInput = .none
+  /// What the guest reads it from.
+  public var consoleInputDevice = ConsoleInputDevice.serial
   /// Input that comes before that, such as what a machine left unread that was reset.
   public var unreadInput: [UInt8] = []
   /// Which of the devices there are that not every machine has.
   public var devices: Set<OptionalDevice> = []
+  /// The bus of all virtio devices but the disks that name another.
+  public var virtioBus = VirtioBus.pci
   /// The disks, in the order the guest finds them on each bus.
   public var disks: [Disk] = []
   /// The network cards, in the order the guest finds them.
@@ -44,14 +48,27 @@ public struct Configuration: Sendable {
   /// runs; a library leaves them to its program.
   public var endingSignals: [Int32] = []
 
+  /// `devices`, and what else the machine needs of them.
+  var allDevices: Set<OptionalDevice> {
+    consoleInputDevice == .virtio ? devices.union([.console]) : devices
+  }
+
   /// A machine for `image`, with everything else at its default.
   public init(image: Image) { self.image = image }
+
+  /// What a guest reaches virtio devices by.
+  public enum VirtioBus: String, CaseIterable, Sendable {
+    /// PCI, with messages or pins for interrupts (virtio 1.2, 4.1).
+    case pci
+    /// Registers in memory and a line each, for small guests (virtio 1.2, 4.2).
+    case mmio
+  }
 
   /// A disk of the machine's.
   public struct Disk: Sendable {
     /// What the guest reaches it by.
     public enum Bus: String, CaseIterable, Sendable {
-      /// virtio-blk on PCI.
+      /// virtio-blk on `virtioBus`.
       case virtio
       /// virtio-blk on the MMIO transport, for small guests.
       case mmio
@@ -88,12 +105,21 @@ public struct Configuration: Sendable {
       serial = ""
     }
 
+    /// The bus of its virtio device on a machine whose others are on `bus`; nil if it has none.
+    func virtioBus(_ bus: VirtioBus) -> VirtioBus? {
+      switch self.bus {
+      case .virtio: bus
+      case .mmio: .mmio
+      case .ide: nil
+      }
+    }
+
     var isVhostUser: Bool {
       if case .vhostUser = source { true } else { false }
     }
   }
 
-  /// A network card of the machine's: virtio on PCI.
+  /// A network card of the machine's, on `virtioBus`.
   public struct Network: Sendable {
     /// Where its frames go.
     public var backEnd: any NetworkBackEnd
@@ -111,7 +137,7 @@ public struct Configuration: Sendable {
     }
   }
 
-  /// Streams between the guest's programs and the host's: virtio on PCI.
+  /// Streams between the guest's programs and the host's, on `virtioBus`.
   public struct Vsock: Sendable {
     /// The guest's address, one of `VirtioVsock.possibleCIDs`.
     public var cid: UInt64
@@ -146,7 +172,7 @@ public struct Configuration: Sendable {
   }
 }
 
-/// Where the bytes of the guest's serial port and debug console go.
+/// Where the bytes of the guest's consoles go.
 public enum ConsoleOutput: Sendable {
   /// Nowhere.
   case none
@@ -158,7 +184,15 @@ public enum ConsoleOutput: Sendable {
   case sink(any ByteSink)
 }
 
-/// Where the bytes come from that the guest reads from its serial port.
+/// What console input goes to.
+public enum ConsoleInputDevice: String, CaseIterable, Sendable {
+  /// The serial port.
+  case serial
+  /// Port 0 of a virtio console, which the machine then has: Linux's hvc0.
+  case virtio
+}
+
+/// Where the bytes come from that the guest reads from its console.
 public enum ConsoleInput: Sendable {
   /// Nowhere.
   case none

@@ -28,14 +28,20 @@ final class DescriptorSink: ByteSink {
   private let file: FileDescriptor
   private let control: RunControl
   private let dropsWhatNobodyReads: Bool
+  private let terminalLine: TerminalLine?
 
-  init(_ number: Int32, _ control: RunControl, dropsWhatNobodyReads: Bool = false) {
+  init(
+    _ number: Int32, _ control: RunControl, dropsWhatNobodyReads: Bool = false,
+    terminalLine: TerminalLine? = nil
+  ) {
+    self.terminalLine = terminalLine
     self.dropsWhatNobodyReads = dropsWhatNobodyReads
     file = FileDescriptor(borrowing: number)
     self.control = control
   }
 
   func write(_ bytes: Span<UInt8>) {
+    if let terminalLine, !bytes.isEmpty { terminalLine.note(bytes[bytes.count - 1]) }
     var done = 0
     while done < bytes.count {
       do throws(Errno) {

@@ -28,12 +28,13 @@ enum FirmwareTables {
   ) throws(GuestMemory.OutOfBounds) {
     guard configuration.memorySize >= Layout.firmwareEnd.value, wantsTables(plan) else { return }
     var platform = describe(configuration, host.cpuid)
-    platform.virtioDevices = configuration.disks.filter { $0.bus == .mmio }.indices
-      .prefix(Layout.virtioInterrupts.count).map { index in
-        .init(
-          start: UInt32(Layout.virtioMMIO(index).value), count: UInt32(VirtioMMIO.size),
-          interrupt: Layout.virtioInterrupts[index])
-      }
+    platform.virtioDevices = Layout.virtioInterrupts.prefix(
+      VirtioDevices.mmioCount(configuration)
+    ).enumerated().map { index, interrupt in
+      .init(
+        start: UInt32(Layout.virtioMMIO(index).value), count: UInt32(VirtioMMIO.size),
+        interrupt: interrupt)
+    }
     platform.pci = describePCI(
       Layout.pciWindows(ramSize: configuration.memorySize, addressBits: host.addressBits))
     let acpi = ACPITables(platform, at: Layout.acpiTables)

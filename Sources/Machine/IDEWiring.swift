@@ -28,7 +28,7 @@ struct IDEWiring {
       let slot = try PCISlot(pci.platform)
       controller = try IDEController(
         disks, lines: (primary, secondary), memory: pci.platform.memory,
-        mayMaster: { slot.isBusMaster })
+        observation: trace?.devices, mayMaster: { slot.isBusMaster })
       bridge = try .isaBridge(pci.platform)
       function = .piix3IDE(controller, slot)
     } catch { throw .host("can't make the IDE controller: \(error)") }

@@ -1,7 +1,8 @@
 import Devices
 import Host
 
-/// Carries the console's input to the serial port, no faster than the guest reads it.
+/// Carries the console's input to the serial port or the virtio console, no faster than the guest
+/// reads it.
 ///
 /// What was read and not yet taken waits here, up to a limit; beyond that the source is left alone,
 /// so that a pipe blocks its writer and nothing is lost.
@@ -9,10 +10,10 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   // Sound as Sendable: only the event loop's thread uses it, but for receiverHasRoom(), which
   // touches nothing but the event.
 
-  /// Raised when the serial port has room again.
+  /// Raised when the receiver has room again.
   let demand: Event
   /// What the input goes to; set while the machine is wired.
-  var receiver: UART16550A?
+  var receiver: (any ByteReceiver)?
 
   private let source: Int32?
   private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
@@ -39,7 +40,7 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
     }
   }
 
-  /// Called by the serial port, on a VCPU's thread.
+  /// Called by the receiver, on any thread.
   func receiverHasRoom() { demand.raise() }
 
   /// What the guest has not taken so far.

@@ -122,6 +122,8 @@ public enum Layout {
 
   /// The first serial port's interrupt.
   public static let serialInterrupt: UInt32 = 4
+  /// The clock's interrupt.
+  public static let realTimeClockInterrupt: UInt32 = 8
   /// The IDE channels' interrupts, the primary's and the secondary's.
   public static let ideInterrupts: (primary: UInt32, secondary: UInt32) = (14, 15)
   /// The SCI, ACPI's interrupt: level-triggered, active high.

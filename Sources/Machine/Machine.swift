@@ -111,6 +111,7 @@ public final class Machine {
     Signal.unblock(signals)
     wiring.ide?.stop()
     wiring.virtio.stop()
+    wiring.clockTimer.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
@@ -212,9 +213,8 @@ public final class Machine {
     statistics.elapsed = elapsed
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
-    statistics.ideDrives = wiring.ide?.statistics ?? []
     statistics.touchedMemory = memory.touchedBytes()
-    statistics.devices = wiring.virtio.statistics
+    statistics.devices = (wiring.ide?.statistics ?? []) + wiring.virtio.statistics
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
     return statistics

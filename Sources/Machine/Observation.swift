@@ -1,3 +1,4 @@
+import Devices
 import Host
 import KVM
 import Synchronization
@@ -12,11 +13,28 @@ public struct Observation: Sendable {
   /// Leaves the sinks open when the guest resets, for the machine that goes on in its place.
   public var continuesAfterReset = false
 
+  /// The line of a terminal that both the guest and a sink write to, if there is one.
+  public var terminalLine: TerminalLine?
+
   /// What the times of events count from: that machine goes on with them.
   let start = Clock.monotonicNanoseconds
 
   /// Counts exits only, for `Machine.statistics`.
   public init() {}
+}
+
+/// Whether a terminal's cursor is in the middle of a line, for those who share it.
+public final class TerminalLine: Sendable {
+  private let isBegun = Atomic(false)
+
+  /// A line that is empty.
+  public init() {}
+
+  /// Notes what was written last.
+  func note(_ last: UInt8) { isBegun.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
+
+  /// What has to be written before a line of one's own, after which it is not begun.
+  func takeEnd() -> String { isBegun.exchange(false, ordering: .relaxed) ? "\n" : "" }
 }
 
 /// Kinds of events in a trace.
@@ -30,17 +48,20 @@ public struct TraceKinds: OptionSet, Sendable {
   public static let portIO = TraceKinds(rawValue: 1)
   /// Memory-mapped I/O.
   public static let mmio = TraceKinds(rawValue: 2)
-  /// Interrupt lines that devices raise and lower.
+  /// Interrupts of devices: lines that they raise and lower, messages.
   public static let interrupts = TraceKinds(rawValue: 4)
+  /// Requests of disks and virtio devices, and the doorbells of their rings.
+  public static let requests = TraceKinds(rawValue: 8)
   /// Everything, rare exits too.
   public static let all = TraceKinds(rawValue: 0xFF)
 
-  /// The kinds called `name` on the command line: io, mmio, irq or all.
+  /// The kinds called `name` on the command line: io, mmio, irq, requests or all.
   public init?(name: String) {
     switch name {
     case "io": self = .portIO
     case "mmio": self = .mmio
     case "irq": self = .interrupts
+    case "requests": self = .requests
     case "all": self = .all
     default: return nil
     }
@@ -56,6 +77,13 @@ public struct TraceEvent: Sendable {
     case exit(Exit, data: UInt64?, device: StaticString?)
     /// A device raised or lowered the interrupt input of this number.
     case interrupt(gsi: UInt32, isRaised: Bool)
+    /// A request, from `left` to `handled`, of a ring, a drive or a device, by its label such as
+    /// `virtio-block 00:02.0 ring 0 requestq`.
+    case request(DeviceRequest, of: String)
+    /// A doorbell woke the thread that serves a ring.
+    case doorbell(of: String)
+    /// A device interrupted its driver.
+    case deviceInterrupt(DeviceInterrupt, of: String)
   }
 
   /// What happened.
@@ -72,7 +100,7 @@ public struct TraceEvent: Sendable {
   public var handled: UInt64
 }
 
-/// Takes a trace's events. Called by all VCPUs' threads.
+/// Takes a trace's events. Called by the threads of VCPUs and of devices.
 public protocol TraceSink: AnyObject, Sendable {
   /// Takes one event.
   func record(_ event: TraceEvent)
@@ -109,12 +137,51 @@ final class TraceSinks: Sendable {
   }
 
   func interrupt(_ gsi: UInt32, _ isRaised: Bool) {
-    guard !sinks.isEmpty && kinds.contains(.interrupts) else { return }
+    note(.interrupt(gsi: gsi, isRaised: isRaised), .interrupts)
+  }
+
+  /// Records what no VCPU did, now or from `start` to `end`.
+  func note(
+    _ what: TraceEvent.What, _ kind: TraceKinds, from start: UInt64? = nil, to end: UInt64? = nil
+  ) {
+    guard !sinks.isEmpty && kinds.contains(kind) else { return }
     let time = now
     record(
       TraceEvent(
-        what: .interrupt(gsi: gsi, isRaised: isRaised), vcpu: nil, instructionPointer: 0,
-        entered: time, left: time, handled: time))
+        what: what, vcpu: nil, instructionPointer: 0, entered: start ?? time, left: start ?? time,
+        handled: end ?? time))
+  }
+
+  /// What devices are told to show.
+  var devices: DeviceObservation {
+    guard !sinks.isEmpty, !kinds.isDisjoint(with: [.requests, .interrupts]) else {
+      return DeviceObservation()
+    }
+    return DeviceObservation { DeviceRecorder($0, self) }
+  }
+}
+
+/// Hands to the sinks what a ring, a drive or a device does.
+final class DeviceRecorder: RequestObserver {
+  private let source: String
+  private let trace: TraceSinks
+
+  init(_ source: String, _ trace: TraceSinks) {
+    self.source = source
+    self.trace = trace
+  }
+
+  func didFinish(_ request: DeviceRequest, from start: UInt64, to end: UInt64) {
+    trace.note(
+      .request(request, of: source), .requests, from: start &- trace.start, to: end &- trace.start)
+  }
+
+  func wasRung() { trace.note(.doorbell(of: source), .requests) }
+
+  func didInterrupt(_ interrupt: DeviceInterrupt) {
+    // A line's level is told by the line.
+    guard case .message = interrupt else { return }
+    trace.note(.deviceInterrupt(interrupt, of: source), .interrupts)
   }
 }
 

@@ -3,10 +3,11 @@ public enum OptionalDevice: String, CaseIterable, Sendable {
   /// The device that kvm-unit-tests look for, QEMU's pc-testdev. It takes the debug console's place
   /// among the ports.
   case testDevice = "testdev"
-  /// Random numbers for the guest: virtio entropy on PCI.
+  /// Random numbers for the guest: virtio entropy.
   case entropy = "rng"
-  /// Memory that the guest gives back: a virtio balloon on PCI.
+  /// Memory that the guest gives back: a virtio balloon.
   case balloon
-  /// A second console for output: virtio on PCI.
+  /// A second console: virtio's. It prints where the first one does, and has its input only if
+  /// `Configuration.consoleInputDevice` says so.
   case console = "virtio-console"
 }

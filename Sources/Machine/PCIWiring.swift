@@ -28,13 +28,17 @@ struct PCIWiring {
       functions.append((address, function))
       return
     }
-    let free = (2..<32 as Range<UInt8>).first { device in
-      !functions.contains { $0.address.device == device }
-    }
-    guard let free else {
+    guard let free = nextPlace else {
       throw .configuration("a PCI bus has room for 30 devices: \(function.name) is one too many")
     }
-    functions.append((PCIAddress(device: free), function))
+    functions.append((free, function))
+  }
+
+  /// Where the next function will be; nil if there is no room.
+  var nextPlace: PCIAddress? {
+    (2..<32 as Range<UInt8>).first { device in
+      !functions.contains { $0.address.device == device }
+    }.map { PCIAddress(device: $0) }
   }
 
   /// The bus of a machine with so much RAM whose processors have `addressBits` bits of address.

@@ -87,9 +87,7 @@ public struct RunStatistics: Sendable {
   public var touchedMemory = 0
   /// RAM that the guest has, in bytes.
   public var memorySize: UInt64 = 0
-  /// What the IDE disks did, in their order.
-  public var ideDrives: [IDEDriveStatistics] = []
-  /// Devices with queues.
+  /// What the IDE drives and the virtio devices did.
   public var devices: [DeviceStatistics] = []
   /// KVM's own counters that aren't zero, all VCPUs and the VM added up.
   public var kernel: [(name: String, value: UInt64)] = []

@@ -1,3 +1,4 @@
+import Devices
 import Host
 import KVM
 import Synchronization
@@ -7,8 +8,14 @@ public final class TextTrace: TraceSink {
   private let file: FileDescriptor
   private let state = Mutex<(hasHeading: Bool, failure: String?)>((false, nil))
 
-  /// Writes to the open file of this number, such as 2 for standard error.
-  public init(descriptor number: Int32) { file = FileDescriptor(borrowing: number) }
+  private let terminalLine: TerminalLine?
+
+  /// Writes to the open file of this number, such as 2 for standard error. What others have begun to
+  /// write on `terminalLine` gets a line feed first.
+  public init(descriptor number: Int32, terminalLine: TerminalLine? = nil) {
+    file = FileDescriptor(borrowing: number)
+    self.terminalLine = terminalLine
+  }
 
   /// What went wrong with the trace, if anything did.
   public var failure: String? { state.withLock { $0.failure } }
@@ -19,9 +26,9 @@ public final class TextTrace: TraceSink {
     state.withLock { state in
       guard state.failure == nil else { return }
       do throws(Errno) {
-        if !state.hasHeading { try file.writeAll(Self.heading + "\n") }
+        let heading = state.hasHeading ? "" : Self.heading + "\n"
         state.hasHeading = true
-        try file.writeAll(line + "\n")
+        try file.writeAll((terminalLine?.takeEnd() ?? "") + heading + line + "\n")
       } catch {
         state.failure = "the trace can't be written: \(error)"
       }
@@ -45,7 +52,17 @@ public final class TextTrace: TraceSink {
     case .interrupt(let gsi, let isRaised):
       return time + "  " + pad("-", 5) + pad("-", 19)
         + pad("irq", 10) + pad("\(gsi)", 12) + (isRaised ? "raised" : "lowered")
+    case .request(let request, let source):
+      return time + ofDevice("request", request.summary, pad(source, 44))
+        + padLeft(microseconds(event.handled &- event.left), 10)
+    case .doorbell(let source): return time + ofDevice("doorbell", "wakes the device", source)
+    case .deviceInterrupt(let interrupt, let source):
+      return time + ofDevice("irq", interrupt.summary, source)
     }
+  }
+
+  private static func ofDevice(_ kind: String, _ text: String, _ source: String) -> String {
+    "  " + pad("-", 5) + pad("-", 19) + pad(kind, 10) + pad(text, 44) + source
   }
 
   private static func seconds(_ nanoseconds: UInt64) -> String {
@@ -61,6 +78,25 @@ extension Exit {
     switch self {
     case .portIO, .mmio: "(none)"
     default: "-"
+    }
+  }
+}
+
+extension DeviceRequest {
+  /// In words, such as `read sector 8, 4096 bytes: ok`.
+  var summary: String {
+    "\(operation)" + (sector.map { " sector \($0)" } ?? "")
+      + (bytes > 0 ? "\(sector == nil ? "" : ",") \(bytes) bytes" : "") + ": \(result.rawValue)"
+  }
+}
+
+extension DeviceInterrupt {
+  /// Such as `MSI-X vector 1`.
+  var summary: String {
+    switch self {
+    case .message(let vector): "MSI-X vector \(vector)"
+    case .line: "line"
+    case .none: "none"
     }
   }
 }

@@ -12,8 +12,6 @@ final class VirtioDevices {
     let line: KVMInterruptLine
   }
 
-  /// Those on PCI, in order.
-  private(set) var pci: [VirtioPCI] = []
   /// Those on the MMIO bus, in order.
   private(set) var mmio: [Place] = []
   /// The balloon, if there is one.
@@ -24,17 +22,22 @@ final class VirtioDevices {
   /// The vsock device's, whose data must not wait for what other devices do.
   private let vsockLoop: WorkLoop?
 
-  /// Makes what `configuration` asks for. The virtio console prints to `console`.
+  /// Makes what `configuration` asks for, on `pci` or the MMIO bus. The virtio console prints to
+  /// `console`, and has its input from `input` if it is to.
   init(
-    _ configuration: Configuration, _ platform: PCIPlatform, console: any ByteSink,
-    _ trace: TraceSinks?
+    _ configuration: Configuration, _ pci: inout PCIWiring, console: any ByteSink,
+    _ input: InputPump, _ trace: TraceSinks?
   ) throws(MachineError) {
-    let disks = configuration.disks.filter { $0.bus == .virtio || $0.bus == .mmio }
-    let wanted: [OptionalDevice] = [.entropy, .balloon, .console]
-    guard
-      !disks.isEmpty || !configuration.networks.isEmpty || configuration.vsock != nil
-        || wanted.contains(where: configuration.devices.contains)
-    else {
+    let onMMIO = Self.mmioCount(configuration)
+    guard onMMIO <= Layout.virtioInterrupts.count else {
+      throw .configuration(
+        "there is room for \(Layout.virtioInterrupts.count) virtio devices on the MMIO bus, not for "
+          + "\(onMMIO)")
+    }
+    let disks = configuration.disks.compactMap { disk in
+      disk.virtioBus(configuration.virtioBus).map { (disk, $0) }
+    }
+    guard !disks.isEmpty || Self.otherCount(configuration) > 0 else {
       (loop, vsockLoop) = (nil, nil)
       return
     }
@@ -43,47 +46,62 @@ final class VirtioDevices {
       self.loop = loop
       vsockLoop = try configuration.vsock.map { (_) throws(Errno) in try WorkLoop(name: "vsock") }
       let surroundings = VirtioCore.Surroundings(
-        memory: platform.memory, loop: loop, takesTimes: configuration.observation != nil,
+        memory: pci.platform.memory, loop: loop, observation: trace?.devices,
         report: configuration.deviceTrouble ?? { _ in })
-      for disk in disks {
+      var place = Buses(surroundings: surroundings, pci: pci, trace: trace)
+      for (disk, bus) in disks {
         // A thread for each processor is the most that is of use; small guests want one queue.
-        let queues = disk.bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-        let device = try Self.makeDisk(disk, queues, platform.memory)
-        if disk.bus == .mmio {
-          try addMMIO(device, surroundings, platform, trace)
-        } else {
-          try addPCI(device, surroundings, platform)
-        }
+        let queues = bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
+        try add(Self.makeDisk(disk, queues, pci.platform.memory), on: bus, of: &place)
       }
-      for network in configuration.networks {
-        let device = try VirtioNet(
-          network.backEnd, mac: network.mac, mtu: network.mtu, report: surroundings.report)
-        try addPCI(device, surroundings, platform)
-      }
-      if let vsock = configuration.vsock, let vsockLoop {
-        var own = surroundings
-        own.loop = vsockLoop
-        try addPCI(VirtioVsock(cid: vsock.cid, host: vsock.host), own, platform)
-      }
-      if configuration.devices.contains(.entropy) {
-        try addPCI(VirtioEntropy(), surroundings, platform)
-      }
-      if configuration.devices.contains(.balloon) {
-        let device = VirtioBalloon(memory: platform.memory, target: configuration.balloonTarget)
-        try addPCI(device, surroundings, platform)
-        balloon = device
-      }
-      if configuration.devices.contains(.console) {
-        try addPCI(VirtioConsole(sink: console), surroundings, platform)
-      }
+      try addOthers(configuration, console, input, &place)
+      pci = place.pci
     } catch {
       if let error = error as? MachineError { throw error }
       throw .host("can't make the virtio devices: \(error)")
     }
-    guard mmio.count <= Layout.virtioInterrupts.count else {
-      throw .configuration(
-        "there is room for \(Layout.virtioInterrupts.count) disks with bus=mmio, not for "
-          + "\(mmio.count)")
+  }
+
+  /// How many of a machine's virtio devices are on the MMIO bus.
+  static func mmioCount(_ configuration: Configuration) -> Int {
+    configuration.disks.count { $0.virtioBus(configuration.virtioBus) == .mmio }
+      + (configuration.virtioBus == .mmio ? otherCount(configuration) : 0)
+  }
+
+  /// How many virtio devices a machine has that are no disks.
+  private static func otherCount(_ configuration: Configuration) -> Int {
+    configuration.networks.count + (configuration.vsock == nil ? 0 : 1)
+      + configuration.allDevices.intersection([.entropy, .balloon, .console]).count
+  }
+
+  private func addOthers(
+    _ configuration: Configuration, _ console: any ByteSink, _ input: InputPump,
+    _ place: inout Buses
+  ) throws {
+    let bus = configuration.virtioBus
+    for network in configuration.networks {
+      let device = try VirtioNet(
+        network.backEnd, mac: network.mac, mtu: network.mtu, report: place.surroundings.report)
+      try add(device, on: bus, of: &place)
+    }
+    if let vsock = configuration.vsock, let vsockLoop {
+      let shared = place.surroundings.loop
+      place.surroundings.loop = vsockLoop
+      try add(VirtioVsock(cid: vsock.cid, host: vsock.host), on: bus, of: &place)
+      place.surroundings.loop = shared
+    }
+    let devices = configuration.allDevices
+    if devices.contains(.entropy) { try add(VirtioEntropy(), on: bus, of: &place) }
+    if devices.contains(.balloon) {
+      let device = VirtioBalloon(
+        memory: place.surroundings.memory, target: configuration.balloonTarget)
+      try add(device, on: bus, of: &place)
+      balloon = device
+    }
+    if devices.contains(.console) {
+      let device = VirtioConsole(sink: console, demand: input)
+      if configuration.consoleInputDevice == .virtio { input.receiver = device }
+      try add(device, on: bus, of: &place)
     }
   }
 
@@ -105,26 +123,32 @@ final class VirtioDevices {
   /// A disk has no more queues than this.
   private static let mostQueues = 8
 
-  private func addPCI(
-    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform
-  ) throws(Errno) {
-    let transport = try VirtioPCI(device, surroundings, platform)
-    pci.append(transport)
-    cores.append(transport.core)
+  /// What devices are connected to.
+  private struct Buses {
+    var surroundings: VirtioCore.Surroundings
+    var pci: PCIWiring
+    let trace: TraceSinks?
   }
 
-  private func addMMIO(
-    _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform,
-    _ trace: TraceSinks?
-  ) throws(Errno) {
-    // One too many is refused when all are counted.
-    let index = min(mmio.count, Layout.virtioInterrupts.count - 1)
-    let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[index], trace: trace)
-    let transport = try VirtioMMIO(device, surroundings, line: line)
-    let start = Layout.virtioMMIO(index)
-    transport.connectDoorbells(at: start.value, platform.doorbells)
-    mmio.append(Place(device: transport, start: start, line: line))
-    cores.append(transport.core)
+  private func add(
+    _ device: any VirtioDevice, on bus: Configuration.VirtioBus, of place: inout Buses
+  ) throws {
+    var surroundings = place.surroundings
+    switch bus {
+    case .pci:
+      surroundings.place = place.pci.nextPlace.map { "\($0)" } ?? ""
+      let transport = try VirtioPCI(device, surroundings, place.pci.platform)
+      try place.pci.add(transport.function)
+      cores.append(transport.core)
+    case .mmio:
+      let line = KVMInterruptLine(gsi: Layout.virtioInterrupts[mmio.count], trace: place.trace)
+      let start = Layout.virtioMMIO(mmio.count)
+      surroundings.place = hex(start.value)
+      let transport = try VirtioMMIO(device, surroundings, line: line)
+      transport.connectDoorbells(at: start.value, place.pci.platform.doorbells)
+      mmio.append(Place(device: transport, start: start, line: line))
+      cores.append(transport.core)
+    }
   }
 
   /// Ends all threads, after the request that each is at. The guest doesn't run any more.
@@ -136,14 +160,6 @@ final class VirtioDevices {
 
   /// What the devices did; known once they have stopped.
   var statistics: [DeviceStatistics] {
-    cores.map { DeviceStatistics(name: $0.device.name, queues: $0.statistics) }
+    cores.map(\.statistics)
   }
-}
-
-/// What a device with queues did.
-public struct DeviceStatistics: Sendable {
-  /// The device's name.
-  public let name: StaticString
-  /// Its queues, by number.
-  public let queues: [QueueStatistics]
 }

@@ -2,6 +2,7 @@ import Devices
 import Host
 import KVM
 import Memory
+import Synchronization
 
 /// A machine's devices on their buses: one line each.
 struct Wiring {
@@ -24,6 +25,8 @@ struct Wiring {
   let powerManagement: PowerManagement
   /// The clock, whose alarm wakes a suspended machine.
   let realTimeClock: RealTimeClock
+  /// Waits for its interrupts.
+  let clockTimer: TimerThread
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
@@ -32,19 +35,22 @@ struct Wiring {
     let console: any ByteSink =
       switch configuration.consoleOutput {
       case .none: NullSink()
-      case .descriptor(let number): DescriptorSink(number, control)
+      case .descriptor(let number):
+        DescriptorSink(
+          number, control, terminalLine: configuration.observation?.terminalLine)
       case .terminal(let number): DescriptorSink(number, control, dropsWhatNobodyReads: true)
       case .sink(let sink): sink
       }
     let serialLine = KVMInterruptLine(gsi: Layout.serialInterrupt, trace: trace)
     let serial = UART16550A(line: serialLine, sink: console, demand: input)
-    input.receiver = serial
+    if configuration.consoleInputDevice == .serial { input.receiver = serial }
     let keyboard = I8042(machine: control)
     let low = min(configuration.memorySize, GuestMemory.holeStart)
     let sizes = RealTimeClock.MachineSizes(
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
-    realTimeClock = RealTimeClock(sizes: sizes, now: { Clock.realtimeNanoseconds })
+    let clockLine = KVMInterruptLine(gsi: Layout.realTimeClockInterrupt, trace: trace)
+    (realTimeClock, clockTimer) = Self.makeClock(sizes, clockLine)
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
@@ -60,11 +66,11 @@ struct Wiring {
     }
     let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
     ide = ideWiring?.controller
-    virtio = try VirtioDevices(configuration, platform, console: console, trace)
-    for device in virtio.pci { try pciWiring.add(device.function) }
+    virtio = try VirtioDevices(configuration, &pciWiring, console: console, input, trace)
     pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
     lines =
-      [serialLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? []) + virtio.mmio.map(\.line)
+      [serialLine, clockLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? [])
+      + virtio.mmio.map(\.line)
     ports.add(serial, at: Layout.serial)
     ports.add(ExitPort(machine: control), at: Layout.exit)
     ports.add(PostPort(), at: Layout.post)
@@ -82,6 +88,29 @@ struct Wiring {
     } else {
       ports.add(DebugConsole(sink: console), at: Layout.debugConsole)
     }
+  }
+
+  /// The clock and the timer for its interrupts, which know each other.
+  private static func makeClock(
+    _ sizes: RealTimeClock.MachineSizes, _ line: KVMInterruptLine
+  ) -> (RealTimeClock, TimerThread) {
+    let ticking = Ticking()
+    let timer = TimerThread(name: "rtc") { ticking.clock.withLock { $0.clock }?.tick() }
+    let clock = RealTimeClock(
+      sizes: sizes, line: line, now: { Clock.realtimeNanoseconds },
+      schedule: { delay in
+        timer.set(delay.map { Clock.monotonicNanoseconds &+ UInt64(max($0, 0)) })
+      })
+    ticking.clock.withLock { $0.clock = clock }
+    return (clock, timer)
+  }
+
+  private final class Ticking: Sendable {
+    struct Reference {
+      weak var clock: RealTimeClock?
+    }
+
+    let clock = Mutex(Reference())
   }
 
   /// The bus with `pci`'s functions and those that `configuration` asks for besides.

@@ -82,6 +82,9 @@ final class BackEndSignals: QueueSignals {
   let error = Mutex<SharedEvent?>(nil)
 
   func wake(queue index: Int) { kick.withLock { $0 }?.event.raise() }
-  func requestsDone(queue: Int) { call.withLock { $0 }?.event.raise() }
+  func requestsDone(queue: Int) -> DeviceInterrupt {
+    call.withLock { $0 }?.event.raise()
+    return .none
+  }
   func raiseError() { error.withLock { $0 }?.event.raise() }
 }

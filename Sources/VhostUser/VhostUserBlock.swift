@@ -38,6 +38,10 @@ public final class VhostUserBlock: VirtioDevice {
     var hasBegun = false
     var place: Int?
     var queues: [Queue]
+    /// For `--stats`.
+    var connections: UInt64 = 1
+    var losses: UInt64 = 0
+    var mostServed = 0
 
     struct Queue {
       var isServed = false
@@ -110,6 +114,21 @@ public final class VhostUserBlock: VirtioDevice {
   /// Answers with what the other side told at the start.
   public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     configuration.read(offset, width)
+  }
+
+  /// Requests of all kinds, which go past this process.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    VirtioQueueRole("requestq", isRead: true, isWritten: true)
+  }
+
+  /// What is known of the other side. Requests, doorbells and interrupts are not.
+  public var counters: [DeviceStatistics.Counter] {
+    present.withLock { present in
+      [
+        .init("connections", present.connections), .init("losses", present.losses),
+        .init("queues_served", UInt64(present.mostServed)),
+      ]
+    }
   }
 
   /// Never called: the other side serves them.
@@ -200,6 +219,7 @@ extension VhostUserBlock {
         try present.link?.start(
           queue: index, wanted.setup, memory, base: base, interrupt: interrupt)
         present.queues[index].isServed = true
+        present.mostServed = max(present.mostServed, present.queues.count { $0.isServed })
       } else if interrupt !== present.queues[index].interrupt {
         try present.link?.setInterrupt(interrupt, queue: index)
       }
@@ -219,6 +239,7 @@ extension VhostUserBlock {
         configuration.span.number(at: 0) == capacity
       else { throw .unsupported("what is there now is another disk") }
       present.link = consume link
+      present.connections &+= 1
       try watch(&present)
     }
     guard !present.hasBegun else { return }
@@ -251,6 +272,7 @@ extension VhostUserBlock {
   /// Takes the device down.
   private func fail(_ error: VhostUserError) {
     present.withLock { present in
+      if present.link != nil && error != .ended { present.losses &+= 1 }
       present.link = nil
       present.hasBegun = false
       for index in present.queues.indices { present.queues[index] = .init() }

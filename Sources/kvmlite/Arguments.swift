@@ -46,6 +46,7 @@ struct MemorySize: ExpressibleByArgument {
 extension CPUMode: ExpressibleByArgument {}
 extension CPUModel: ExpressibleByArgument {}
 extension OptionalDevice: ExpressibleByArgument {}
+extension Configuration.VirtioBus: ExpressibleByArgument {}
 
 /// A guest-physical address: decimal, or hexadecimal after 0x.
 extension GuestAddress: ExpressibleByArgument {
@@ -78,21 +79,34 @@ enum StatisticsFormat: String, ExpressibleByArgument, CaseIterable {
   case text, json
 }
 
-/// Where the guest's console is.
-enum ConsoleChoice: ExpressibleByArgument {
-  case stdio
-  case pty
-  case none
-  case file(String)
+/// Where the guest's console is, and what it reads there.
+struct ConsoleChoice: ExpressibleByArgument {
+  enum Place {
+    case stdio
+    case pty
+    case none
+    case file(String)
+  }
+
+  var place = Place.stdio
+  var input = ConsoleInputDevice.serial
+
+  init() {}
 
   init?(argument: String) {
-    switch argument {
-    case "stdio": self = .stdio
-    case "pty": self = .pty
-    case "none": self = .none
+    var words = argument[...]
+    for device in ConsoleInputDevice.allCases where words.hasSuffix(",input=\(device.rawValue)") {
+      input = device
+      words.removeLast(",input=\(device.rawValue)".count)
+      break
+    }
+    switch words {
+    case "stdio": place = .stdio
+    case "pty": place = .pty
+    case "none": place = .none
     default:
-      guard argument.hasPrefix("file="), argument.count > 5 else { return nil }
-      self = .file(String(argument.dropFirst(5)))
+      guard words.hasPrefix("file="), words.count > 5 else { return nil }
+      place = .file(String(words.dropFirst(5)))
     }
   }
 

@@ -73,6 +73,14 @@ struct RunCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
+      The bus of all virtio devices: pci, or mmio for small guests without PCI, which has room for \
+      five. A disk's bus=mmio is for it alone.
+      """, valueName: "bus"))
+  var virtioBus = Configuration.VirtioBus.pci
+
+  @Option(
+    help: ArgumentHelp(
+      """
       Add a network card: none, user (by passt, needs no rights) or tap=NAME[,queues=N], each but \
       none with an optional ,mac=ADDRESS and ,mtu=BYTES. May be repeated.
       """, valueName: "where"))
@@ -91,22 +99,29 @@ struct RunCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "The serial console: stdio, pty, none or file=PATH.", valueName: "where"))
-  var console = ConsoleChoice.stdio
+      """
+      The guest's console: stdio, pty, none or file=PATH. Input goes to the serial port, or with \
+      ,input=virtio behind it to a virtio console (Linux's hvc0), which that adds; both print here.
+      """, valueName: "where"))
+  var console = ConsoleChoice()
 
   @Option(
     help: ArgumentHelp(
-      "Print a line for each exit; with =io, =mmio, =irq only for these.", valueName: "kinds"))
+      """
+      Print a line for each exit, interrupt and device request; with =io, =mmio, =irq, =requests \
+      only for these.
+      """, valueName: "kinds"))
   var trace: TraceKinds?
 
   @Option(
     help: ArgumentHelp(
-      "Write all exits as trace events for ui.perfetto.dev.", valueName: "out.json"))
+      "Write the same as trace events for ui.perfetto.dev.", valueName: "out.json"))
   var traceFile: String?
 
   @Option(
     help: ArgumentHelp(
-      "Print counts and times at the end; as JSON with =json.", valueName: "format"))
+      "Print counts and times of exits and devices at the end; as JSON with =json.",
+      valueName: "format"))
   var stats: StatisticsFormat?
 
   @Option(
@@ -128,6 +143,7 @@ struct RunCommand: ParsableCommand {
     let options = RunOptions(
       image: image, memorySize: memory.bytes, vcpuCount: cpus, mode: mode, loadAddress: loadAddress,
       initrds: initrd, firmware: firmware, devices: device, balloonTarget: balloon?.bytes,
+      virtioBus: virtioBus,
       disks: disk, networks: net, vsock: vsock, commandLine: append,
       cpu: cpu, console: console, trace: trace, traceFile: traceFile, statistics: stats,
       walks: walk,

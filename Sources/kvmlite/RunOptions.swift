@@ -13,12 +13,13 @@ struct RunOptions {
   var firmware: String?
   var devices: [OptionalDevice] = []
   var balloonTarget: UInt64?
+  var virtioBus = Configuration.VirtioBus.pci
   var disks: [DiskOption] = []
   var networks: [NetworkOption] = []
   var vsock: VsockOption?
   var commandLine: String?
   var cpu = CPUModel.host
-  var console = ConsoleChoice.stdio
+  var console = ConsoleChoice()
   var trace: TraceKinds?
   var traceFile: String?
   var statistics: StatisticsFormat?

@@ -36,6 +36,7 @@ struct Session {
       configuration.image.options.initrds.append(BootFile(bytes, name: path))
     }
     configuration.devices = Set(options.devices)
+    configuration.virtioBus = options.virtioBus
     if let target = options.balloonTarget {
       configuration.devices.insert(.balloon)
       configuration.balloonTarget = target
@@ -78,7 +79,13 @@ struct Session {
     var observation = Observation()
     observation.kinds = options.trace ?? .all
     observation.continuesAfterReset = options.reboots
-    if options.trace != nil { observation.sinks.append(TextTrace(descriptor: 2)) }
+    if options.trace != nil {
+      if FileDescriptor(borrowing: 1).isTerminal && FileDescriptor(borrowing: 2).isTerminal {
+        observation.terminalLine = TerminalLine()
+      }
+      observation.sinks.append(
+        TextTrace(descriptor: 2, terminalLine: observation.terminalLine))
+    }
     if let path = options.traceFile {
       do { observation.sinks.append(try ChromeTrace(path: path)) } catch {
         throw Failure(status: 71, message: "\(path): can't be written: \(error)")
@@ -91,7 +98,8 @@ struct Session {
 
   /// Sets up the console, runs, and puts the terminal back.
   private func withConsole(_ configuration: inout Configuration) throws(Failure) -> Int32 {
-    switch options.console {
+    configuration.consoleInputDevice = options.console.input
+    switch options.console.place {
     case .none: return try runToEnd(configuration)
     case .stdio:
       let terminal = InteractiveConsole()

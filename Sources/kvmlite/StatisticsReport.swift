@@ -41,25 +41,12 @@ struct StatisticsReport {
           + "(\(statistics.touchedMemory >> 12) pages)"
       ),
     ])
-    for (index, drive) in statistics.ideDrives.enumerated() {
-      lines += ["", "IDE drive \(index):"]
-      lines += rows(Self.counters(of: drive).map { ($0.name, "\($0.value)") })
-    }
     if !statistics.devices.isEmpty { lines += [""] + DeviceTable(statistics.devices).lines() }
     if !statistics.kernel.isEmpty {
       lines += ["", "KVM's own counters, VM and \(statistics.vcpuCount) VCPU(s):"]
       lines += rows(statistics.kernel.map { ($0.name, "\($0.value)") })
     }
     return lines
-  }
-
-  private static func counters(of drive: IDEDriveStatistics) -> [(name: String, value: UInt64)] {
-    [
-      ("commands", drive.commands), ("failures", drive.failures),
-      ("bytes_read", drive.bytesRead), ("bytes_written", drive.bytesWritten),
-      ("data_port_accesses", drive.dataPortAccesses), ("dma_transfers", drive.dmaTransfers),
-      ("flushes", drive.flushes), ("interrupts", drive.interrupts),
-    ]
   }
 
   private func rows(_ pairs: [(String, String)]) -> [String] {
@@ -81,10 +68,6 @@ struct StatisticsReport {
         + "\"handling_ns\":\($0.count.handling)}"
     }
     let kernel = statistics.kernel.map { "\(jsonString($0.name)):\($0.value)" }
-    let drives = statistics.ideDrives.map { drive in
-      let values = Self.counters(of: drive).map { "\(jsonString($0.name)):\($0.value)" }
-      return "{\(values.joined(separator: ","))}"
-    }
     let fields = [
       "\"exits\":{\(exits.joined(separator: ","))}",
       "\"elapsed_ns\":\(statistics.elapsed)",
@@ -95,7 +78,6 @@ struct StatisticsReport {
       "\"vcpus\":\(statistics.vcpuCount)",
       "\"memory_bytes\":\(statistics.memorySize)",
       "\"touched_bytes\":\(statistics.touchedMemory)",
-      "\"ide\":[\(drives.joined(separator: ","))]",
       "\"devices\":[\(DeviceTable(statistics.devices).json())]",
       "\"kvm\":{\(kernel.joined(separator: ","))}",
     ]

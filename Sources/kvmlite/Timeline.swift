@@ -1,17 +1,18 @@
 import FoundationEssentials
 
-/// A trace file's exits by device and time.
+/// A trace file's exits and requests by device and time.
 struct Timeline {
-  /// One device's exits.
+  /// One device's exits, or one ring's or drive's requests.
   struct Lane {
     let device: String
-    /// When each exit came, in microseconds since the start.
+    let isExits: Bool
+    /// When each came, in microseconds since the start.
     var times: [Double] = []
-    /// How long kvmlite took for them in all, in microseconds.
+    /// How long they took in all, in microseconds.
     var handling: Double = 0
   }
 
-  /// The lanes, the busiest first.
+  /// The lanes: exits before requests, the busiest first.
   let lanes: [Lane]
   /// When the last event ended, in microseconds since the start.
   let end: Double
@@ -53,20 +54,23 @@ struct Timeline {
         start >= 0, duration >= 0
       else { continue }
       end = max(end, start + duration)
-      vcpus.insert(event.tid ?? 0)
-      if event.cat == "guest" {
-        inGuest += duration
-      } else if event.cat == "exit" {
-        let device = event.args?.device ?? "none"
-        lanes[device, default: Lane(device: device)].times.append(start)
-        lanes[device, default: Lane(device: device)].handling += duration
-      }
+      let isExit = event.cat == "exit"
+      if event.cat == "guest" { inGuest += duration }
+      if isExit || event.cat == "guest" { vcpus.insert(event.tid ?? 0) }
+      guard isExit || event.cat == "request" else { continue }
+      let device = event.args?.device ?? "none"
+      var lane = lanes[device] ?? Lane(device: device, isExits: isExit)
+      lanes[device] = nil
+      lane.times.append(start)
+      lane.handling += duration
+      lanes[device] = lane
     }
     guard !lanes.isEmpty else {
-      throw Failure(status: 65, message: "the trace has no exits in it")
+      throw Failure(status: 65, message: "the trace has no exits and no requests in it")
     }
     self.lanes = lanes.values.sorted {
-      ($0.times.count, $1.device) > ($1.times.count, $0.device)
+      ($0.isExits ? 1 : 0, $0.times.count, $1.device)
+        > ($1.isExits ? 1 : 0, $1.times.count, $0.device)
     }
     self.end = end
     self.inGuest = inGuest

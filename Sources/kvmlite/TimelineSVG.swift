@@ -1,8 +1,9 @@
-/// Draws a timeline as an SVG picture: one lane a device, exits as bars over time.
+/// Draws a timeline as an SVG picture: a lane for each device's exits and each ring's or drive's
+/// requests, as bars over time.
 struct TimelineSVG {
   private let timeline: Timeline
 
-  private let left = 150.0
+  private let left = 290.0
   private let width = 800.0
   private let right = 90.0
   private let top = 64.0
@@ -14,16 +15,19 @@ struct TimelineSVG {
   /// The whole picture.
   func text() -> String {
     let height = top + Double(timeline.lanes.count) * laneHeight + 40
-    let total = timeline.lanes.reduce(0) { $0 + $1.times.count }
+    let exits = timeline.lanes.filter(\.isExits)
+    let total = exits.reduce(0) { $0 + $1.times.count }
+    let requests = timeline.lanes.reduce(0) { $0 + ($1.isExits ? 0 : $1.times.count) }
     var lines = [
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"\(number(left + width + right))\" "
         + "height=\"\(number(height))\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">",
       "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>",
-      label(16, 26, "Exits by device over time", size: 17),
+      label(16, 26, "Exits and requests by device over time", size: 17),
       label(
         16, 46,
-        "\(total) exits to kvmlite in \(time(timeline.end)), \(timeline.vcpuCount) VCPU(s), "
-          + "\(percentage(timeline.inGuest)) of the VCPUs' time in the guest and KVM"),
+        "\(total) exits to kvmlite and \(requests) requests in \(time(timeline.end)), "
+          + "\(timeline.vcpuCount) VCPU(s), \(percentage(timeline.inGuest)) of the VCPUs' time in the guest and KVM"
+      ),
     ]
     lines += axis(bottom: height - 40)
     for (index, lane) in timeline.lanes.enumerated() {
@@ -44,7 +48,10 @@ struct TimelineSVG {
     let base = y + laneHeight - 6
     var lines = [
       label(16, y + 22, lane.device),
-      label(16, y + 38, "\(lane.times.count) exits, \(time(lane.handling))", size: 11),
+      label(
+        16, y + 38,
+        "\(lane.times.count) \(lane.isExits ? "exits" : "requests"), \(time(lane.handling))",
+        size: 11),
       "<line x1=\"\(number(left))\" y1=\"\(number(base))\" x2=\"\(number(left + width))\" "
         + "y2=\"\(number(base))\" stroke=\"#bbb\"/>",
       label(left + width + 8, y + 22, "up to \(most)", size: 11),
@@ -120,7 +127,7 @@ struct TimelineSVG {
   }
 
   private func percentage(_ inGuest: Double) -> String {
-    let handling = timeline.lanes.reduce(0) { $0 + $1.handling }
+    let handling = timeline.lanes.reduce(0) { $0 + ($1.isExits ? $1.handling : 0) }
     return number(inGuest / max(inGuest + handling, 1e-9) * 100) + "%"
   }
 }

@@ -109,6 +109,88 @@ struct SeeingTests {
     #expect(process.outputText == "")
   }
 
+  /// Runs `guest` on a disk of 64 KiB and returns what it wrote to the trace file.
+  private func traced(_ guest: String, bus: String) throws -> (path: String, [[String: Any]]) {
+    let path = scratch.path + "/\(bus).json"
+    let disk = try scratch.file("disk-\(bus)", [UInt8](repeating: 0, count: 65536))
+    let result = try Kvmlite.run(
+      "--disk", "\(disk),bus=\(bus)", "--trace-file", path, "guest:\(guest)")
+    #expect(!result.output.isEmpty)
+    let trace = try json(Data(contentsOf: URL(filePath: path)))
+    return (path, try #require(trace["traceEvents"] as? [[String: Any]]))
+  }
+
+  @Test("each request as an event of a thread of its ring's, among the exits")
+  func requestsInTrace() throws {
+    let (path, events) = try traced("virtio-block", bus: "mmio")
+    let requests = events.filter { $0["cat"] as? String == "request" }
+    #expect(requests.count { $0["name"] as? String == "write" } == 128)
+    #expect(requests.count { $0["name"] as? String == "read" } == 128)
+    let threads = Set(requests.compactMap { $0["tid"] as? Int })
+    let thread = try #require(threads.first)
+    #expect(threads.count == 1 && thread > 1000)
+    let names = events.filter { $0["ph"] as? String == "M" && $0["tid"] as? Int == thread }
+      .compactMap { ($0["args"] as? [String: Any])?["name"] as? String }
+    #expect(names == ["virtio-block 0xfea00000 ring 0 requestq"])
+    let sectors = requests.compactMap { ($0["args"] as? [String: Any])?["sector"] as? Int }
+    #expect(Set(sectors) == Set(0..<128))
+    #expect(events.contains { $0["name"] as? String == "doorbell" && $0["tid"] as? Int == thread })
+    // On a thread of its own one ends before the next begins.
+    var end = 0.0
+    for request in requests {
+      let start = try #require(request["ts"] as? Double)
+      #expect(start >= end - 0.001)
+      end = start + (request["dur"] as? Double ?? 0)
+    }
+    #expect(events.contains { $0["cat"] as? String == "exit" })
+
+    let picture = try Kvmlite.run("timeline", path)
+    #expect(picture.end == .exited(0))
+    #expect(picture.output.contains("virtio-block 0xfea00000 ring 0 requestq"))
+    #expect(picture.output.contains("257 requests"))
+    #expect(picture.output.contains("1 VCPU(s)"))
+  }
+
+  @Test("the commands of an IDE drive in the same way, also as text")
+  func commandsInTrace() throws {
+    let (_, events) = try traced("ide-dma", bus: "ide")
+    let names = events.filter { $0["cat"] as? String == "request" }.compactMap {
+      $0["name"] as? String
+    }
+    #expect(names == ["write DMA", "write DMA", "read DMA", "read DMA"])
+    let text = try Kvmlite.run(
+      "--disk", scratch.path + "/disk-ide,bus=ide", "--trace=requests", "guest:ide-dma")
+    #expect(text.errors.contains(" request   write DMA sector 64, 32768 bytes: ok "))
+    #expect(text.errors.contains(" ide0 drive 0 "))
+    #expect(!text.errors.contains(" io  "))
+  }
+
+  @Test("disks of all kinds in one table with --stats")
+  func deviceTable() throws {
+    let path = try scratch.file("disk", [UInt8](repeating: 0, count: 65536))
+    let other = try scratch.file("other", [UInt8](repeating: 0, count: 65536))
+    let disks = ["--disk", path + ",bus=mmio", "--disk", other + ",bus=ide", "guest:virtio-block"]
+    let text = try Kvmlite.run(["--stats", "--device", "rng"] + disks, by: ["env"]).errors
+    let lines = text.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
+    let virtio = try #require(lines.first { $0.starts(with: ["virtio-block", "0xfea00000"]) })
+    #expect(virtio[2...7] == ["ring", "0", "requestq", "257", "65536", "65536"])
+    let ide = try #require(lines.first { $0.starts(with: ["ide0", "drive", "0"]) })
+    #expect(ide[3...6] == ["0", "0", "0", "n/a"])
+    #expect(ide.suffix(3) == ["n/a", "n/a", "n/a"])
+    #expect(text.contains("virtio-rng 00:02.0 ") && text.contains("no driver uses it"))
+
+    let report = try json(Data(Kvmlite.run(["--stats=json"] + disks, by: ["env"]).errors.utf8))
+    let devices = try #require(report["devices"] as? [[String: Any]])
+    #expect(
+      devices.compactMap { $0["name"] as? String } == [
+        "ide0 drive 0", "virtio-block 0xfea00000",
+      ])
+    let rings = devices.compactMap { ($0["rings"] as? [[String: Any]])?.first }
+    #expect(rings[0]["doorbells"] is NSNull && rings[0]["p50_ns"] is NSNull)
+    #expect(rings[1]["bytes_written"] as? Int == 65536)
+    #expect(try #require(rings[1]["p99_ns"] as? Int) <= #require(rings[1]["max_ns"] as? Int))
+  }
+
   @Test("counts and times with --stats")
   func statistics() throws {
     let result = try Kvmlite.run("--stats")

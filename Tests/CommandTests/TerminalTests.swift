@@ -51,6 +51,15 @@ struct TerminalTests {
     #expect(terminal.mode == modeBefore)
   }
 
+  @Test("starts a line for each line of a trace, between the guest's bytes")
+  func trace() throws {
+    let process = try start(["--trace=io", "guest:hello-real"])
+    #expect(try process.waitForEnd() == .exited(0))
+    let lines = process.outputText.split(separator: "\r\n")
+    #expect(lines.count { $0.count == 1 } == "Hello from real mode!".count)
+    #expect(lines.count { $0.hasPrefix("    0.") && $0.contains(" uart ") } == 22)
+  }
+
   @Test("leaves by Ctrl-A X even if the guest reads nothing")
   func deafGuest() throws {
     let process = try start([scratch.file("spin.bin", Image.spin)])

@@ -284,3 +284,101 @@ private let leapDay: Int64 = 1_709_251_198
         == CivilTime(year: 2024, month: 3, day: 3, hour: 2, minute: 2, second: 1))
   }
 }
+
+/// What a clock asks for, and its interrupt.
+private final class ClockRig {
+  let clock = HandClock(leapDay)
+  let line = RecordingLine()
+  let rtc: RealTimeClock
+  private let delays = Delays()
+
+  private final class Delays: Sendable {
+    let last = Atomic<Int64>(-1)
+  }
+
+  init() {
+    let (clock, delays) = (clock, delays)
+    rtc = RealTimeClock(
+      sizes: .init(ramBelow4GiB: 1 << 20, ramAbove4GiB: 0, cpuCount: 1), line: line,
+      now: { clock.now }, schedule: { delays.last.store($0 ?? -1, ordering: .relaxed) })
+  }
+
+  /// The nanoseconds that it last asked to wait; nil if it asked for nothing.
+  var delay: Int64? {
+    let last = delays.last.load(ordering: .relaxed)
+    return last < 0 ? nil : last
+  }
+
+  func set(_ index: UInt8, _ value: UInt8) {
+    rtc.put(index, 0)
+    rtc.put(value, 1)
+  }
+
+  func takeFlags() -> UInt8 {
+    rtc.put(0x0C, 0)
+    return rtc.byte(1)
+  }
+
+  /// Lets the time pass that it asked for.
+  func wait() throws {
+    clock.pass(nanoseconds: try #require(delay))
+    rtc.tick()
+  }
+}
+
+@Suite struct RealTimeClockInterruptTests {
+  private let rig = ClockRig()
+
+  @Test func `a clock whose interrupts are off waits for nothing`() {
+    rig.clock.pass(seconds: 5)
+    _ = rig.takeFlags()
+    rig.set(0x0A, 0x2A)
+    #expect(rig.delay == nil && !rig.line.isRaised)
+  }
+
+  @Test func `periodic interrupts come at the rate of A, each until C is read`() throws {
+    rig.set(0x0A, 0x26)
+    rig.set(0x0B, 0x42)
+    #expect(rig.delay == 976_563, "1024 Hz")
+    for _ in 0..<3 {
+      try rig.wait()
+      #expect(rig.line.isRaised)
+      #expect(rig.delay == nil, "there is no other before C is read")
+      #expect(rig.takeFlags() & 0xC0 == 0xC0)
+      #expect(!rig.line.isRaised)
+    }
+    #expect(rig.line.edges == 3)
+    rig.set(0x0B, 0x02)
+    #expect(rig.delay == nil)
+  }
+
+  @Test func `the end of an update interrupts at the next second`() throws {
+    rig.clock.pass(nanoseconds: 300_000_000)
+    rig.set(0x0B, 0x12)
+    #expect(rig.delay == 700_000_000)
+    try rig.wait()
+    #expect(rig.line.isRaised && rig.takeFlags() & 0x90 == 0x90)
+  }
+
+  @Test func `the alarm interrupts at its second, and not before`() throws {
+    for (index, value) in [(1, 0x01), (3, 0x00), (5, 0x00)] as [(UInt8, UInt8)] {
+      rig.set(index, value)
+    }
+    rig.set(0x0B, 0x22)
+    try rig.wait()
+    try rig.wait()
+    #expect(!rig.line.isRaised)
+    try rig.wait()
+    #expect(rig.line.isRaised && rig.takeFlags() & 0xA0 == 0xA0)
+  }
+
+  @Test func `a flag that is there already interrupts when it is enabled`() {
+    rig.clock.pass(seconds: 1)
+    rig.rtc.tick()
+    #expect(!rig.line.isRaised)
+    rig.set(0x0B, 0x12)
+    #expect(rig.line.isRaised)
+    rig.set(0x0B, 0x02)
+    #expect(!rig.line.isRaised)
+  }
+}

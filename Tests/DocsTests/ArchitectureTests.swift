@@ -79,7 +79,8 @@ struct ArchitectureTests {
     let interrupts = rows.filter { $0.count == 6 && $0[2] != "none" }
     #expect(
       interrupts.map { "\($0[0]) \($0[2])" } == [
-        "`ide0` \(Layout.ideInterrupts.primary)", "`ide1` \(Layout.ideInterrupts.secondary)",
+        "`rtc` \(Layout.realTimeClockInterrupt)", "`ide0` \(Layout.ideInterrupts.primary)",
+        "`ide1` \(Layout.ideInterrupts.secondary)",
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
         "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
         "`virtio-block` \(Layout.virtioInterrupts[0])",

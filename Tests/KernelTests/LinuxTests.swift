@@ -40,6 +40,18 @@ struct LinuxTests {
     ] { #expect(run.outputText.contains(text), "\(text)") }
   }
 
+  @Test("are interrupted by the clock's alarm")
+  func alarm() throws {
+    let command =
+      "echo +2 >/sys/class/rtc/rtc0/wakealarm; n=0; "
+      + "until grep -q ' [1-9][0-9]* .*rtc0' /proc/interrupts || [ $n -gt 60 ]; "
+      + "do n=$((n+1)); sleep 1; done; grep rtc0 /proc/interrupts"
+    let run = try boot(Kernels.linux("cloud", append: "quiet RUN=\"\(command)\""))
+    #expect(try run.waitForEnd() == .exited(0))
+    let line = run.outputText.split(separator: "\r\n").first { $0.hasSuffix("rtc0") } ?? ""
+    #expect(line.split(separator: " ").prefix(2) == ["8:", "1"], "\(line)")
+  }
+
   @Test("reboot for real: the image starts again")
   func reboots() throws {
     let run = try boot(Kernels.linux("cloud", append: "quiet RUN=\"reboot -f\""))

@@ -67,21 +67,25 @@ final class NetworkTests {
 
   // MARK: Tests
 
-  @Test("has files from an HTTP server of the host, and serves them", arguments: [1, 2])
-  func tap(queues: Int) throws {
+  @Test(
+    "has files from an HTTP server of the host, and serves them",
+    arguments: [(1, "mmio"), (2, "pci")])
+  func tap(queues: Int, bus: String) throws {
     let name = "kvmlite\(queues)"
     try makeInterface(name, address: "192.168.77.1/24", queues: queues)
     let hash = try makeFile("file", count: 4_000_000)
     let server = try serve(at: "192.168.77.1")
     defer { server.send(9) }
     let guest = try guest(
-      ["--cpus", "\(queues)", "--net", "tap=\(name),queues=\(queues)"],
+      ["--cpus", "\(queues)", "--virtio-bus", bus, "--net", "tap=\(name),queues=\(queues)"],
       run: "ip addr add 192.168.77.2/24 dev eth0; ip link set eth0 up; "
         + "wget -q -O /tmp/file http://192.168.77.1:8000/file; sha256sum /tmp/file; "
-        + "ls -d /sys/class/net/eth0/queues/rx-*; httpd -p 80 -h /tmp; echo serving; read line")
+        + "readlink -f /sys/class/net/eth0/device; ls -d /sys/class/net/eth0/queues/rx-*; httpd -p 80 -h /tmp; echo serving; read line"
+    )
     try guest.waitForOutput(hash)
     try guest.waitForOutput("serving")
     #expect(guest.outputText.contains("/rx-\(queues - 1)"))
+    #expect(guest.outputText.contains("/pci0000:00/") == (bus == "pci"))
 
     let program =
       "import hashlib, urllib.request; "
@@ -111,14 +115,14 @@ final class NetworkTests {
     #expect(guest.outputText.contains(hash))
   }
 
-  @Test("talks with programs of the host over vsock, whoever calls")
-  func vsock() throws {
+  @Test("talks with programs of the host over vsock, whoever calls", arguments: ["pci", "mmio"])
+  func vsock(bus: String) throws {
     let socket = scratch + "/v"
     let helper = Self.folder + "/vsock-host"
     let listener = try ChildProcess(helper, ["listen", socket + "_5000"], deadline: patience)
     try listener.waitForOutput("listening")
     let guest = try guest(
-      ["--vsock", "cid=3,socket=\(socket)"],
+      ["--virtio-bus", bus, "--vsock", "cid=3,socket=\(socket)"],
       run: "head -c 500000 /dev/urandom >/tmp/file; sha256sum /tmp/file; "
         + "vsock connect 5000 </tmp/file; vsock connect 5001 </dev/null; vsock listen 1234 21; "
         + "echo done")

@@ -50,14 +50,17 @@ private final class RAMDisk: BlockStore {
 
 @Suite("Virtio devices under KVM", .needsKVM)
 struct VirtioTests {
-  @Test("a guest writes and reads every sector of a disk, and its doorbells cost no exits")
-  func everySector() throws {
+  @Test(
+    "a guest writes and reads every sector of a disk, and its doorbells cost no exits",
+    arguments: Configuration.VirtioBus.allCases)
+  func everySector(virtioBus: Configuration.VirtioBus) throws {
     let guest = try #require(Guest.named("virtio-block"))
     let disk = RAMDisk(sectors: 128)
     let trace = RecordingTrace()
 
     let result = try run(guest.image, mode: guest.mode) {
-      $0.disks = [.init(disk, bus: .mmio)]
+      $0.virtioBus = virtioBus
+      $0.disks = [.init(disk, bus: virtioBus == .mmio ? .virtio : .mmio)]
       var observation = Observation()
       observation.sinks = [trace]
       $0.observation = observation
@@ -69,14 +72,15 @@ struct VirtioTests {
       #expect(disk.bytes[sector * 512 + 504] == UInt8(sector), "sector \(sector)")
     }
     let statistics = try #require(result.machine.statistics)
-    let queue = try #require(statistics.devices.first?.queues.first)
+    let queue = try #require(statistics.devices.first?.rings.first).statistics
     #expect(queue.requests == 257)
+    #expect(queue.bytesRead == 65536 && queue.bytesWritten == 65536)
     // QueueNotify (virtio 1.2, 4.2.2) is written for every request, and KVM takes all of it.
     let doorbells = trace.events.filter {
       guard case .exit(.mmio(let access), _, _) = $0.what else { return false }
       return access.isWrite && access.address & 0xFFF == 0x50
     }
-    #expect(queue.doorbells > 0 && doorbells.isEmpty)
+    #expect(try #require(queue.doorbells) > 0 && doorbells.isEmpty)
   }
 
   @Test("a driver that breaks the ring is told, and the machine goes on")
@@ -105,11 +109,13 @@ struct VirtioTests {
     #expect(log.withLock { $0 }.first?.contains("the ring at 0xffff00000000 is not all in") == true)
   }
 
-  @Test("more disks on MMIO than there are interrupts are refused")
-  func tooMany() throws {
+  @Test("more devices on MMIO than there are interrupts are refused", arguments: [5, 6])
+  func tooMany(disks: Int) throws {
     #expect(throws: MachineError.self) {
       try run(TestGuest.halt) {
-        $0.disks = (0..<6).map { _ in .init(RAMDisk(sectors: 8), bus: .mmio) }
+        $0.virtioBus = .mmio
+        $0.disks = (0..<disks).map { _ in .init(RAMDisk(sectors: 8)) }
+        if disks == 5 { $0.devices = [.entropy] }
       }
     }
   }

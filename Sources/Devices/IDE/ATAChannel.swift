@@ -51,10 +51,10 @@ struct ATAChannel {
       return status.rawValue
     }
     if status.contains(.busy) { return status.rawValue }
-    let drive = drives[min(selected, drives.count - 1)]
-    let file = drive.taskFile
+    let index = min(selected, drives.count - 1)
+    let file = drives[index].taskFile
     switch offset {
-    case 1: return drive.error.rawValue
+    case 1: return drives[index].error.rawValue
     case 2: return value(file.sectorCount)
     case 3: return value(file.lbaLow)
     case 4: return value(file.lbaMid)
@@ -135,7 +135,7 @@ struct ATAChannel {
 
   /// Makes `drive` interrupt.
   mutating func interrupt(_ drive: Int) {
-    if !drives[drive].isInterrupting { drives[drive].statistics.interrupts &+= 1 }
+    if !drives[drive].isInterrupting { drives[drive].recorder.statistics.interrupts? &+= 1 }
     drives[drive].isInterrupting = true
   }
 
@@ -144,13 +144,15 @@ struct ATAChannel {
     transfer.phase = .none
     drives[drive].status = .idle
     drives[drive].error = []
+    drives[drive].end(.ok)
     interrupt(drive)
   }
 
   /// Ends a command with an error.
   mutating func fail(_ drive: Int, _ error: ATAError) {
     transfer.phase = .none
-    drives[drive].statistics.failures &+= 1
+    drives[drive].counters.failures &+= 1
+    drives[drive].end(.failed)
     drives[drive].status = [.idle, .error]
     drives[drive].error = error
     interrupt(drive)

@@ -12,8 +12,9 @@ extension ATAChannel {
     transfer.drive = selected
     drives[selected].status = .idle
     drives[selected].error = []
-    drives[selected].statistics.commands &+= 1
-    guard let command = ATACommand(code: code) else { return fail(selected, .abort) }
+    let command = ATACommand(code: code)
+    drives[selected].begin(command?.operation ?? "unknown command")
+    guard let command else { return fail(selected, .abort) }
     execute(command, selected)
   }
 
@@ -62,7 +63,8 @@ extension ATAChannel {
   private mutating func diagnose() {
     clearInterrupt()
     reset()
-    drives[0].statistics.commands &+= 1
+    drives[0].begin(ATACommand.executeDeviceDiagnostic.operation)
+    drives[0].end(.ok)
     interrupt(0)
   }
 

@@ -46,12 +46,13 @@ extension ATAChannel {
   /// READ VERIFY SECTOR(S).
   mutating func startVerify(_ drive: Int, isExt: Bool) {
     guard start(drive, isWrite: false, isExt: isExt) else { return }
+    drives[drive].request?.flow = .none
     post(IDEJob(kind: .verify, drive: drive, lba: transfer.lba, count: transfer.sectorsLeft))
   }
 
   /// FLUSH CACHE, and commands that end with one.
   mutating func startFlush(_ drive: Int) {
-    drives[drive].statistics.flushes &+= 1
+    drives[drive].counters.flushes &+= 1
     post(IDEJob(kind: .flush, drive: drive, flushes: true))
   }
 
@@ -70,6 +71,8 @@ extension ATAChannel {
     transfer.isWrite = isWrite
     transfer.lba = range.lba
     transfer.sectorsLeft = range.count
+    drives[drive].request?.sector = range.lba
+    drives[drive].request?.flow = isWrite ? .fromGuest : .toGuest
     return true
   }
 
@@ -121,6 +124,7 @@ extension ATAChannel {
     // The last block ends without an interrupt.
     transfer.phase = .none
     drives[drive].status = .idle
+    drives[drive].end(.ok)
   }
 
   private mutating func endBlockOut() {
@@ -168,7 +172,7 @@ extension ATAChannel {
     else { return }
     busMaster.isArmed = false
     let drive = transfer.drive
-    drives[drive].statistics.dmaTransfers &+= 1
+    drives[drive].counters.dmaTransfers &+= 1
     let kind: IDEJob.Kind =
       transfer.isTrim
       ? .trim(table: busMaster.table)
@@ -237,11 +241,8 @@ extension ATAChannel {
   }
 
   private mutating func count(_ job: IDEJob, _ result: IDEJob.Result) {
-    let sectors = UInt64(result.sectors)
-    switch job.kind {
-    case .read, .dma(_, isWrite: false): drives[job.drive].statistics.sectorsRead &+= sectors
-    case .write, .dma(_, isWrite: true): drives[job.drive].statistics.sectorsWritten &+= sectors
-    case .verify, .trim, .flush: break
-    }
+    // What TRIM moves is only a list.
+    guard !transfer.isTrim else { return }
+    drives[job.drive].request?.bytes &+= UInt64(result.sectors) * 512
   }
 }

@@ -31,7 +31,10 @@ struct ATADrive {
   var dmaMode: ATATransferMode?
   var keepsSettingsOnReset = false
   var powerMode = PowerMode.active
-  var statistics = IDEDriveStatistics()
+  /// The command under way, for those who watch, and the counts of those before.
+  var request: DeviceRequest?
+  var recorder: RequestRecorder
+  var counters = ATACounters()
 
   /// The most sectors of a block of READ and WRITE MULTIPLE.
   static let largestMultiple = 16
@@ -40,17 +43,42 @@ struct ATADrive {
   /// The most sectors that commands without EXT reach.
   static let lba28Limit: UInt64 = 0x0FFF_FFFF
 
-  init(number: Int, sectorCount: UInt64, isReadOnly: Bool, serial: String) {
+  init(
+    number: Int, sectorCount: UInt64, isReadOnly: Bool, serial: String,
+    recorder: RequestRecorder = RequestRecorder()
+  ) {
     self.number = number
+    self.recorder = recorder
+    self.recorder.statistics.doorbells = nil
     self.sectorCount = min(sectorCount, 1 << 48)
     self.isReadOnly = isReadOnly
     self.serial = serial
     settings = Settings(geometry: ATAGeometry(sectors: sectorCount))
   }
 
+  // MARK: Commands under way
+
+  /// Begins a command; what was under way is over.
+  mutating func begin(_ operation: StaticString) {
+    end(.failed)
+    request = DeviceRequest(operation)
+    // Without a queue there is never more than one.
+    recorder.statistics.deepest = 1
+    recorder.begin()
+  }
+
+  /// Ends the command under way, if there is one.
+  mutating func end(_ result: DeviceRequest.Result) {
+    guard var request else { return }
+    request.result = result
+    recorder.finish(request)
+    self.request = nil
+  }
+
   /// What SRST and EXECUTE DEVICE DIAGNOSTIC leave (ATA/ATAPI-7, volume 1, 6.16.5). The transfer
   /// mode stays.
   mutating func reset() {
+    end(.failed)
     taskFile = .signature
     status = .idle
     error = .diagnosticPassed

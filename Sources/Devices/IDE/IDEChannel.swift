@@ -14,6 +14,7 @@ public final class IDEChannel: Sendable {
     var isLineRaised = false
   }
 
+  private let name: String
   private let state: Mutex<State>
   private let line: any InterruptLine
   private let runner: IDEJobRunner
@@ -23,13 +24,15 @@ public final class IDEChannel: Sendable {
   /// `memory`.
   init(
     name: String, _ disks: [IDEController.Disk], _ line: any InterruptLine, _ memory: GuestMemory,
-    mayMaster: @escaping @Sendable () -> Bool
+    _ observation: DeviceObservation?, mayMaster: @escaping @Sendable () -> Bool
   ) throws(Errno) {
+    self.name = name
     let buffer = try MemoryView(scratch: ATAChannel.bufferSectors * 512)
     let drives = disks.enumerated().map { number, disk in
       ATADrive(
         number: number, sectorCount: disk.store.size / 512, isReadOnly: disk.store.isReadOnly,
-        serial: disk.serial)
+        serial: disk.serial,
+        recorder: RequestRecorder(observation, label: "\(name) drive \(number)"))
     }
     state = Mutex(State(channel: ATAChannel(drives: drives, buffer: buffer)))
     self.line = line
@@ -42,7 +45,11 @@ public final class IDEChannel: Sendable {
   func stop() { worker.stop() }
 
   /// What each drive has done.
-  var statistics: [IDEDriveStatistics] { state.withLock { $0.channel.drives.map(\.statistics) } }
+  var statistics: [DeviceStatistics] {
+    state.withLock { state in
+      state.channel.drives.map { $0.statistics(label: "\(name) drive \($0.number)") }
+    }
+  }
 
   /// Changes the registers, and lets line and thread follow.
   private func update<Result>(_ body: (inout ATAChannel) -> Result) -> Result {
@@ -171,7 +178,7 @@ extension IDEChannel {
 extension ATAChannel {
   fileprivate mutating func countDataAccesses(_ count: Int) {
     guard selected < drives.count else { return }
-    drives[selected].statistics.dataPortAccesses &+= UInt64(count)
+    drives[selected].counters.dataPortAccesses &+= UInt64(count)
   }
 
   // The register has 16 bits: a byte is the low half of one, and 32 bits are two.

@@ -30,16 +30,19 @@ public final class IDEController: Sendable {
 
   /// A controller with up to four disks: primary master, primary slave, secondary master, secondary
   /// slave. `lines` are the interrupts of the primary and the secondary channel; `mayMaster` tells
-  /// whether the bus master may use `memory`.
+  /// whether the bus master may use `memory`; `observation` is what is to be seen of the drives.
   public init(
     _ disks: [Disk], lines: (primary: any InterruptLine, secondary: any InterruptLine),
-    memory: GuestMemory, mayMaster: @escaping @Sendable () -> Bool
+    memory: GuestMemory, observation: DeviceObservation? = nil,
+    mayMaster: @escaping @Sendable () -> Bool
   ) throws(Errno) {
     precondition(disks.count <= Self.mostDisks, "a fifth disk has no place")
     let primary = try IDEChannel(
-      name: "ide0", Array(disks.prefix(2)), lines.primary, memory, mayMaster: mayMaster)
+      name: "ide0", Array(disks.prefix(2)), lines.primary, memory, observation,
+      mayMaster: mayMaster)
     let secondary = try IDEChannel(
-      name: "ide1", Array(disks.dropFirst(2)), lines.secondary, memory, mayMaster: mayMaster)
+      name: "ide1", Array(disks.dropFirst(2)), lines.secondary, memory, observation,
+      mayMaster: mayMaster)
     channels = [primary, secondary]
     commandBlocks = [IDECommandBlock("ide0", primary), IDECommandBlock("ide1", secondary)]
     controlBlocks = [
@@ -55,5 +58,5 @@ public final class IDEController: Sendable {
   }
 
   /// What each disk has done, in the order they were given.
-  public var statistics: [IDEDriveStatistics] { channels.flatMap(\.statistics) }
+  public var statistics: [DeviceStatistics] { channels.flatMap(\.statistics) }
 }

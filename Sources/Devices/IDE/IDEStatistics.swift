@@ -1,27 +1,54 @@
-/// What one drive has done since the machine was made.
-public struct IDEDriveStatistics: Sendable, Equatable {
-  /// Commands written to the drive, those that failed too.
-  public var commands: UInt64 = 0
+/// What a drive counts besides its requests.
+struct ATACounters {
   /// Commands that ended with an error.
-  public var failures: UInt64 = 0
-  /// Sectors that the guest read.
-  public var sectorsRead: UInt64 = 0
-  /// Sectors that the guest wrote.
-  public var sectorsWritten: UInt64 = 0
+  var failures: UInt64 = 0
   /// Accesses to the data port, those of repeated instructions each.
-  public var dataPortAccesses: UInt64 = 0
+  var dataPortAccesses: UInt64 = 0
   /// Transfers by the bus master, each from one start to its end.
-  public var dmaTransfers: UInt64 = 0
+  var dmaTransfers: UInt64 = 0
   /// FLUSH CACHE commands.
-  public var flushes: UInt64 = 0
-  /// How often the drive raised its interrupt.
-  public var interrupts: UInt64 = 0
+  var flushes: UInt64 = 0
+}
 
-  /// Counters that are all zero.
-  public init() {}
+extension ATADrive {
+  /// What the drive has done since the machine was made, under the name `label`.
+  func statistics(label: String) -> DeviceStatistics {
+    DeviceStatistics(
+      label: label,
+      rings: [.init(number: nil, name: "", statistics: recorder.statistics)],
+      counters: [
+        .init("failures", counters.failures),
+        .init("data_port_accesses", counters.dataPortAccesses),
+        .init("dma_transfers", counters.dmaTransfers), .init("flushes", counters.flushes),
+      ])
+  }
+}
 
-  /// Bytes that the guest read.
-  public var bytesRead: UInt64 { sectorsRead &* 512 }
-  /// Bytes that the guest wrote.
-  public var bytesWritten: UInt64 { sectorsWritten &* 512 }
+extension ATACommand {
+  /// What it does, for traces.
+  var operation: StaticString {
+    switch self {
+    case .readSectors, .readSectorsWithoutRetry, .readSectorsExt: "read PIO"
+    case .readMultiple, .readMultipleExt: "read MULTIPLE"
+    case .readDMA, .readDMAWithoutRetry, .readDMAExt: "read DMA"
+    case .writeSectors, .writeSectorsWithoutRetry, .writeSectorsExt: "write PIO"
+    case .writeMultiple, .writeMultipleExt: "write MULTIPLE"
+    case .writeDMA, .writeDMAWithoutRetry, .writeDMAExt: "write DMA"
+    case .readVerify, .readVerifyWithoutRetry, .readVerifyExt: "verify"
+    case .dataSetManagement: "trim"
+    case .flushCache, .flushCacheExt: "flush"
+    case .identifyDevice: "IDENTIFY"
+    case .setFeatures: "SET FEATURES"
+    case .setMultipleMode: "SET MULTIPLE MODE"
+    case .initializeDeviceParameters: "INITIALIZE PARAMETERS"
+    case .executeDeviceDiagnostic: "DIAGNOSTIC"
+    case .readNativeMaxAddress, .readNativeMaxAddressExt: "READ NATIVE MAX"
+    case .recalibrate, .seek: "seek"
+    case .nop: "NOP"
+    case .idle, .idleOld, .idleImmediate, .idleImmediateOld, .standby, .standbyOld,
+      .standbyImmediate, .standbyImmediateOld, .checkPowerMode, .checkPowerModeOld, .sleep,
+      .sleepOld:
+      "power mode"
+    }
+  }
 }

@@ -1,4 +1,3 @@
-import Host
 import Synchronization
 
 /// A queue at work, from the driver's start to a reset: what a device serves.
@@ -23,6 +22,9 @@ public final class ActiveQueue: @unchecked Sendable {
   /// makes the ring go on for ever.
   private static let mostInTurn = 1024
 
+  /// What the request that is handed back next was, for those who watch.
+  public var request: DeviceRequest?
+
   /// The queue's number.
   public let index: Int
   /// What the driver and the device agreed on.
@@ -33,15 +35,13 @@ public final class ActiveQueue: @unchecked Sendable {
   private let counters: QueueCounters
   private let state = Atomic<State>(.idle)
   private var chain = DescriptorChain()
-  private var batchStart: UInt64 = 0
   private var takenInTurn = 0
 
   /// Puts `ring` to work for a driver that is told by `signals`.
   public convenience init(
     _ ring: VirtQueue, features: VirtioFeatures, signals: any QueueSignals
   ) {
-    self.init(
-      ring, features: features, signals: signals, counters: QueueCounters(takesTimes: false))
+    self.init(ring, features: features, signals: signals, counters: QueueCounters())
   }
 
   init(
@@ -101,7 +101,7 @@ public final class ActiveQueue: @unchecked Sendable {
   /// How many descriptors the queue has.
   public var size: Int { Int(ring.size) }
 
-  func countDoorbell() { counters.value.doorbells &+= 1 }
+  func countDoorbell() { counters.recorder.countDoorbell() }
 
   // MARK: Requests
 
@@ -113,9 +113,8 @@ public final class ActiveQueue: @unchecked Sendable {
       var count = 0
       while count < Self.batch, try take(&chain) {
         let head = chain.head
-        let given = chain.readableCount
         let written = try body(&chain)
-        complete(head, written: written, given: given)
+        complete(head, written: written)
         count += 1
       }
       flush()
@@ -131,27 +130,26 @@ public final class ActiveQueue: @unchecked Sendable {
   public func take(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
     guard !shouldStop, try ring.next(&chain) else { return false }
     takenInTurn += 1
-    counters.value.deepest = max(counters.value.deepest, ring.depth)
-    if counters.takesTimes && batchStart == 0 { batchStart = Clock.monotonicNanoseconds }
+    counters.recorder.statistics.deepest = max(
+      counters.recorder.statistics.deepest ?? 0, ring.depth)
+    counters.recorder.find()
     return true
   }
 
-  /// Hands the request back that starts with descriptor `head`: `written` of its bytes were written,
-  /// and `given` came from the driver.
-  public func complete(_ head: UInt16, written: UInt32, given: Int = 0) {
-    stage(head, written: written, given: given)
+  /// Notes that a request begins now for which buffers were taken before.
+  public func begin() { counters.recorder.begin() }
+
+  /// Hands the request back that starts with descriptor `head`: `written` of its bytes were written.
+  public func complete(_ head: UInt16, written: UInt32) {
+    stage(head, written: written)
     ring.publish()
   }
 
   /// The same, but the driver sees it with the next `publish()`: requests that belong together.
-  public func stage(_ head: UInt16, written: UInt32, given: Int = 0) {
+  public func stage(_ head: UInt16, written: UInt32) {
     ring.stage(head, written: written)
-    counters.value.requests &+= 1
-    counters.value.bytes &+= UInt64(written) &+ UInt64(given)
-    // A request that was taken for later has no time of its own.
-    if counters.takesTimes && batchStart != 0 {
-      counters.value.addLatency(Clock.monotonicNanoseconds &- batchStart)
-    }
+    counters.recorder.finish(request)
+    request = nil
   }
 
   /// Shows the driver all that was staged, at once.
@@ -159,10 +157,11 @@ public final class ActiveQueue: @unchecked Sendable {
 
   /// Tells the driver of what was handed back, if it wants to hear.
   public func flush() {
-    batchStart = 0
+    counters.recorder.endBatch()
     guard ring.takeInterruptDecision() else { return }
-    counters.value.interrupts &+= 1
-    signals.requestsDone(queue: index)
+    counters.recorder.statistics.interrupts? &+= 1
+    let interrupt = signals.requestsDone(queue: index)
+    counters.recorder.observer?.didInterrupt(interrupt)
   }
 
   /// Tells the driver that new requests need no doorbell for now.
@@ -175,8 +174,16 @@ public final class ActiveQueue: @unchecked Sendable {
 /// A queue's numbers over all its lives. Written by who has the queue, read when all threads ended.
 final class QueueCounters: @unchecked Sendable {
   // Sound as Sendable: see above; turns follow one another with acquire and release.
-  var value = QueueStatistics()
-  let takesTimes: Bool
+  var recorder = RequestRecorder()
+  /// What the queue is; nil until a driver sets it up.
+  private(set) var role: VirtioQueueRole?
 
-  init(takesTimes: Bool) { self.takesTimes = takesTimes }
+  /// Goes on for a driver to whom the queue is `role`. Nobody has the queue.
+  func start(_ role: VirtioQueueRole, _ observation: DeviceObservation?, label: String) {
+    if !role.isRead { recorder.statistics.bytesRead = nil }
+    if !role.isWritten { recorder.statistics.bytesWritten = nil }
+    guard role.name.description != self.role?.name.description else { return }
+    self.role = role
+    recorder.observe(observation, label: label + " " + role.name.description)
+  }
 }

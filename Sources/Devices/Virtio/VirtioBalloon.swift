@@ -24,8 +24,8 @@ public final class VirtioBalloon: VirtioDevice {
   private static let statisticLength = 10
   /// The kinds of statistics that there may be.
   private static let statisticNames: [StaticString] = [
-    "swap-in", "swap-out", "major-faults", "minor-faults", "free", "total", "available", "caches",
-    "hugetlb-allocations", "hugetlb-failures",
+    "swap_in_bytes", "swap_out_bytes", "major_faults", "minor_faults", "free_bytes", "total_bytes",
+    "available_bytes", "cache_bytes", "hugetlb_allocations", "hugetlb_failures",
   ]
 
   /// The name that traces and tables show.
@@ -48,7 +48,9 @@ public final class VirtioBalloon: VirtioDevice {
     var statisticsQueue: Int?
     var wantsStatistics = false
     var statistics: [UInt64?] = Array(repeating: nil, count: statisticNames.count)
-    var givenBack: UInt64 = 0
+    var largest: UInt32 = 0
+    var inflated: UInt64 = 0
+    var reported: UInt64 = 0
   }
 
   private let memory: GuestMemory
@@ -67,7 +69,19 @@ public final class VirtioBalloon: VirtioDevice {
 
   /// How many bytes went back to the host so far, through the balloon and free page reports. What
   /// the guest used again since counts too.
-  public var givenBack: UInt64 { state.withLock { $0.givenBack } }
+  public var givenBack: UInt64 { state.withLock { $0.inflated &+ $0.reported } }
+
+  /// Sizes in bytes, and the guest's last statistics.
+  public var counters: [DeviceStatistics.Counter] {
+    let own: [DeviceStatistics.Counter] = state.withLock { state in
+      [
+        .init("target_bytes", UInt64(state.target) * Self.pageSize),
+        .init("largest_bytes", UInt64(state.largest) * Self.pageSize),
+        .init("inflated_bytes", state.inflated), .init("reported_free_bytes", state.reported),
+      ]
+    }
+    return own + statistics.map { .init("guest_\($0.name)", $0.value) }
+  }
 
   /// The guest's last statistics, by name: counts and bytes.
   public var statistics: [(name: StaticString, value: UInt64)] {
@@ -105,10 +119,15 @@ public final class VirtioBalloon: VirtioDevice {
     return both >> (8 * offset) & UInt64.max >> UInt64(64 - 8 * width)
   }
 
-  /// Takes actual.
+  /// Takes actual; with the balloon as large as it is to be, asks what memory the guest is left with.
   public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {
     guard offset == 4, width == 4 else { return }
-    state.withLock { $0.actual = UInt32(truncatingIfNeeded: value) }
+    let isDone = state.withLock { state in
+      state.actual = UInt32(truncatingIfNeeded: value)
+      state.largest = max(state.largest, state.actual)
+      return state.actual == state.target
+    }
+    if isDone { requestStatistics() }
   }
 
   /// Forgets the statistics queue's buffer with its queue.
@@ -126,22 +145,57 @@ public final class VirtioBalloon: VirtioDevice {
 
   /// Does what the driver asks for, by the queue's role.
   public func serve(_ queue: ActiveQueue) throws(RingFault) {
-    var roles: [Role] = [.inflate, .deflate]
-    if queue.features.contains(Feature.statistics) { roles.append(.statistics) }
-    if queue.features.contains(Feature.pageReporting) { roles.append(.reporting) }
-    guard queue.index < roles.count else { return }
-    switch roles[queue.index] {
-    case .inflate: try queue.drain { chain in inflate(chain) }
+    switch Self.role(queue.index, queue.features) {
+    case .inflate:
+      try queue.drain { chain in
+        queue.request = Self.request("inflate", chain)
+        inflate(chain)
+        return 0
+      }
     // A page that comes back gets new memory when it is touched.
-    case .deflate: try queue.drain { _ in 0 }
+    case .deflate:
+      try queue.drain { chain in
+        queue.request = Self.request("deflate", chain)
+        return 0
+      }
     case .statistics: try serveStatistics(queue)
-    case .reporting: try queue.drain { chain in takeReport(chain) }
+    case .reporting:
+      try queue.drain { chain in
+        queue.request = DeviceRequest("free pages", bytes: UInt64(chain.writableCount))
+        takeReport(chain)
+        return 0
+      }
+    case nil: break
     }
+  }
+
+  private static func role(_ index: Int, _ features: VirtioFeatures) -> Role? {
+    var roles: [Role] = [.inflate, .deflate]
+    if features.contains(Feature.statistics) { roles.append(.statistics) }
+    if features.contains(Feature.pageReporting) { roles.append(.reporting) }
+    return index < roles.count ? roles[index] : nil
+  }
+
+  /// What each queue is for; none carries data.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    switch Self.role(index, features) {
+    case .inflate: VirtioQueueRole("inflateq")
+    case .deflate: VirtioQueueRole("deflateq")
+    case .statistics: VirtioQueueRole("statsq")
+    case .reporting: VirtioQueueRole("reporting_vq")
+    case nil: VirtioQueueRole("unused")
+    }
+  }
+
+  /// A request with numbers of pages.
+  private static func request(_ operation: StaticString, _ chain: DescriptorChain) -> DeviceRequest
+  {
+    DeviceRequest(operation, bytes: UInt64(chain.readableCount / 4) * pageSize)
   }
 
   /// Gives back the pages whose numbers the driver has written down. Neighbours go together: each
   /// system call costs more than many numbers.
-  private func inflate(_ chain: DescriptorChain) -> UInt32 {
+  private func inflate(_ chain: DescriptorChain) {
     var run: Range<UInt64>?
     for index in 0..<chain.readableCount / 4 {
       let page = UInt64(chain.load(4 * index, as: UInt32.self))
@@ -155,7 +209,6 @@ public final class VirtioBalloon: VirtioDevice {
       }
     }
     giveBack(run)
-    return 0
   }
 
   private func giveBack(_ pages: Range<UInt64>?) {
@@ -164,16 +217,15 @@ public final class VirtioBalloon: VirtioDevice {
     let count = try? memory.giveBack(
       at: GuestAddress(pages.lowerBound * Self.pageSize),
       count: UInt64(pages.count) * Self.pageSize)
-    state.withLock { $0.givenBack &+= UInt64(count ?? 0) }
+    state.withLock { $0.inflated &+= UInt64(count ?? 0) }
   }
 
   /// Free pages are the request's buffers themselves (5.5.6.7).
-  private func takeReport(_ chain: DescriptorChain) -> UInt32 {
+  private func takeReport(_ chain: DescriptorChain) {
     for view in chain.writable {
       let count = view.giveBack()
-      state.withLock { $0.givenBack &+= UInt64(count) }
+      state.withLock { $0.reported &+= UInt64(count) }
     }
-    return 0
   }
 
   /// Keeps the driver's buffer; handing it back asks for the next one (5.5.6.3).
@@ -187,16 +239,21 @@ public final class VirtioBalloon: VirtioDevice {
           defer { state.heldStatistics = chain.head }
           return state.heldStatistics
         }
-        if let previous { queue.complete(previous, written: 0) }
+        if let previous { give(previous, queue) }
       }
       let asked = state.withLock { state -> UInt16? in
         guard state.wantsStatistics, let held = state.heldStatistics else { return nil }
         (state.wantsStatistics, state.heldStatistics) = (false, nil)
         return held
       }
-      if let asked { queue.complete(asked, written: 0) }
+      if let asked { give(asked, queue) }
       queue.flush()
     } while !queue.shouldStop && queue.awaitDoorbell()
+  }
+
+  private func give(_ buffer: UInt16, _ queue: ActiveQueue) {
+    queue.request = DeviceRequest("statistics")
+    queue.complete(buffer, written: 0)
   }
 
   private func read(_ chain: DescriptorChain, into state: inout State) {

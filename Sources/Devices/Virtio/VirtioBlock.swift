@@ -88,12 +88,20 @@ public final class VirtioBlock: VirtioDevice {
     configuration.read(offset, width)
   }
 
+  /// Requests of all kinds.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    VirtioQueueRole("requestq", isRead: true, isWritten: true)
+  }
+
   /// Does all requests of a queue.
   public func serve(_ queue: ActiveQueue) throws(RingFault) {
     // Without flushes a driver takes what is written for safe (5.2.6.2).
     let writesThrough = !queue.features.contains(Feature.flush)
     try queue.drain { chain throws(RingFault) in
-      try requests.perform(&chain, queue: queue.index, writesThrough: writesThrough)
+      let (written, request) = try requests.perform(
+        &chain, queue: queue.index, writesThrough: writesThrough)
+      queue.request = request
+      return written
     }
   }
 }

@@ -31,10 +31,10 @@ struct VirtioBlockRequests {
     self.serial = bytes
   }
 
-  /// Does one request and returns how many bytes it wrote into the driver's buffers.
+  /// Does one request and returns how many bytes it wrote into the driver's buffers, and what it was.
   func perform(
     _ chain: inout DescriptorChain, queue: Int, writesThrough: Bool
-  ) throws(RingFault) -> UInt32 {
+  ) throws(RingFault) -> (written: UInt32, DeviceRequest) {
     guard chain.readableCount >= Self.headerLength else {
       throw RingFault(queue: queue, .request("has less than its header of 16 bytes"))
     }
@@ -47,7 +47,41 @@ struct VirtioBlockRequests {
     var written = 0
     let status = run(kind, sector, chain, writesThrough, &written)
     statusByte.store(status.rawValue, 0)
-    return UInt32(truncatingIfNeeded: written) &+ 1
+    return (
+      UInt32(truncatingIfNeeded: written) &+ 1, describe(kind, sector, chain, written, status)
+    )
+  }
+
+  /// A request without data, by its first segment.
+  private func describe(_ operation: StaticString, _ chain: DescriptorChain) -> DeviceRequest {
+    guard chain.readableCount >= Self.segmentLength else { return DeviceRequest(operation) }
+    return DeviceRequest(
+      operation, sector: chain.load(0, as: UInt64.self),
+      bytes: UInt64(chain.load(8, as: UInt32.self)) * VirtioBlock.sectorSize)
+  }
+
+  private func describe(
+    _ kind: UInt32, _ sector: UInt64, _ chain: DescriptorChain, _ written: Int, _ status: Status
+  ) -> DeviceRequest {
+    var request =
+      switch kind {
+      case Kind.read: DeviceRequest("read", .toGuest, sector: sector, bytes: UInt64(written))
+      case Kind.write:
+        DeviceRequest(
+          "write", .fromGuest, sector: sector,
+          bytes: status == .ok ? UInt64(chain.readableCount) : 0)
+      case Kind.flush: DeviceRequest("flush")
+      case Kind.identify: DeviceRequest("GET_ID", .toGuest, bytes: UInt64(written))
+      case Kind.discard: describe("discard", chain)
+      case Kind.writeZeroes: describe("write zeroes", chain)
+      default: DeviceRequest("unknown request")
+      }
+    switch status {
+    case .ok: request.result = .ok
+    case .failed: request.result = .failed
+    case .unsupported: request.result = .unsupported
+    }
+    return request
   }
 
   private func run(

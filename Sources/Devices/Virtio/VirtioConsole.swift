@@ -4,7 +4,7 @@ import Synchronization
 /// A virtio console with one port (virtio 1.2, 5.3).
 ///
 /// Input is offered like a serial port's: what the guest has no buffers for waits at the sender's.
-public final class VirtioConsole: VirtioDevice {
+public final class VirtioConsole: VirtioDevice, ByteReceiver {
   private enum Feature {
     static let emergencyWrite = VirtioFeatures.bit(2)
   }
@@ -68,11 +68,21 @@ public final class VirtioConsole: VirtioDevice {
   /// What it has received and the guest has not taken.
   public var unread: [UInt8] { input.withLock { $0.waiting } }
 
+  /// To the guest and from it.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    index == Queue.receive
+      ? VirtioQueueRole("receiveq", isRead: true) : VirtioQueueRole("transmitq", isWritten: true)
+  }
+
   /// Carries bytes one way or the other.
   public func serve(_ queue: ActiveQueue) throws(RingFault) {
     switch queue.index {
     case Queue.receive: try deliver(queue)
-    default: try queue.drain { chain in transmit(chain) }
+    default:
+      try queue.drain { chain in
+        queue.request = DeviceRequest("output", .fromGuest, bytes: UInt64(chain.readableCount))
+        return transmit(chain)
+      }
     }
   }
 
@@ -87,6 +97,7 @@ public final class VirtioConsole: VirtioDevice {
           if input.isRoomAwaited && count > 0 { (hasRoom, input.isRoomAwaited) = (true, false) }
           return count
         }
+        queue.request = DeviceRequest("input", .toGuest, bytes: UInt64(count))
         queue.complete(chain.head, written: UInt32(count))
       }
       queue.flush()

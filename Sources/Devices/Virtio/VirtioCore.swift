@@ -78,6 +78,8 @@ public final class VirtioCore: Sendable {
   private let loops: [WorkLoop]
   private let ownLoops: [WorkLoop]
   private let counters: [QueueCounters]
+  private let observation: DeviceObservation?
+  private let label: String
   private let report: @Sendable (String) -> Void
   private let mayUseMemory: Atomic<Bool>
   private let state: Mutex<State>
@@ -88,19 +90,21 @@ public final class VirtioCore: Sendable {
     public var memory: GuestMemory
     /// Does the work of devices without threads of their own.
     public var loop: WorkLoop
-    /// Whether requests are timed.
-    public var takesTimes: Bool
+    /// What is to be seen of devices, if anything.
+    public var observation: DeviceObservation?
+    /// Where the device is, in words.
+    public var place = ""
     /// Gets a sentence when a driver broke a device.
     public var report: @Sendable (String) -> Void
 
     /// Takes all as they are.
     public init(
-      memory: GuestMemory, loop: WorkLoop, takesTimes: Bool = false,
+      memory: GuestMemory, loop: WorkLoop, observation: DeviceObservation? = nil,
       report: @escaping @Sendable (String) -> Void
     ) {
       self.memory = memory
       self.loop = loop
-      self.takesTimes = takesTimes
+      self.observation = observation
       self.report = report
     }
   }
@@ -118,14 +122,17 @@ public final class VirtioCore: Sendable {
     let sizes = device.queueSizes
     // What somebody else serves has what that one knows of.
     offered = device.remote == nil ? device.features.union(.common) : device.features
-    signals = VirtioSignals(doorbells: doorbells, interrupts: interrupts)
+    observation = surroundings.observation
+    label = "\(device.name) \(surroundings.place)"
+    signals = VirtioSignals(
+      doorbells: doorbells, interrupts: interrupts, observer: observation?.makeObserver?(label))
     var own: [WorkLoop] = []
     if device.hasOwnThreads {
       for index in sizes.indices { try own.append(WorkLoop(name: "\(device.name).\(index)")) }
     }
     ownLoops = own
     loops = own.isEmpty ? sizes.map { _ in surroundings.loop } : own
-    counters = sizes.map { _ in QueueCounters(takesTimes: surroundings.takesTimes) }
+    counters = sizes.map { _ in QueueCounters() }
     state = Mutex(State(queues: sizes.map(Queue.init)))
     device.connect(to: signals)
     device.remote?.connect(to: self)
@@ -149,8 +156,17 @@ public final class VirtioCore: Sendable {
     for loop in ownLoops { loop.stop() }
   }
 
-  /// What each queue did; known once all threads ended.
-  public var statistics: [QueueStatistics] { counters.map(\.value) }
+  /// What the device did; known once all threads ended.
+  public var statistics: DeviceStatistics {
+    let rings = counters.enumerated().compactMap { number, counters in
+      counters.role.map { role in
+        DeviceStatistics.Ring(
+          number: number, name: role.name,
+          statistics: device.remote == nil ? counters.recorder.statistics : .unknown)
+      }
+    }
+    return DeviceStatistics(label: label, rings: rings, counters: device.counters)
+  }
 
   // MARK: Registers
 
@@ -201,7 +217,7 @@ public final class VirtioCore: Sendable {
 
   /// Rings the doorbell of queue `index`, for writes that no ioeventfd takes.
   public func ring(queue index: Int) {
-    if index >= 0 && index < queueCount { signals.wake(queue: index) }
+    if index >= 0 && index < queueCount { signals.doorbells[index].event.raise() }
   }
 
   // MARK: Status
@@ -267,6 +283,8 @@ public final class VirtioCore: Sendable {
       let ring = try VirtQueue(
         index: index, size: registers.size, addresses: registers.addresses,
         features: state.features, memory: memory)
+      let role = device.role(ofQueue: index, state.features)
+      counters[index].start(role, observation, label: "\(label) ring \(index)")
       if let remote = device.remote {
         state.queues[index].remote = .served
         let setup = RemoteQueueSetup(
@@ -294,13 +312,14 @@ public final class VirtioCore: Sendable {
 
   /// A turn of queue `index`, on its thread.
   private func serve(_ index: Int, isDoorbell: Bool = true) {
+    let isRung = isDoorbell && !signals.takeWake(queue: index)
     guard mayUseMemory.load(ordering: .sequentiallyConsistent) else { return }
     let queue = state.withLock { state in
       state.status.contains(.needsReset) ? nil : state.queues[index].active
     }
     guard let queue else { return }
     let mustStop = queue.takeTurn {
-      if isDoorbell { queue.countDoorbell() }
+      if isRung { queue.countDoorbell() }
       do throws(RingFault) {
         try device.serve(queue)
       } catch {
@@ -386,7 +405,7 @@ extension VirtioCore: VirtioRemoteOwner {
   }
 
   /// Tells the driver.
-  public func remoteDidComplete(queue index: Int) { signals.requestsDone(queue: index) }
+  public func remoteDidComplete(queue index: Int) { _ = signals.requestsDone(queue: index) }
 
   /// Lets the device wait for a reset.
   public func remoteDidFail(_ reason: String) {

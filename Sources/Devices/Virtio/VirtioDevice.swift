@@ -13,6 +13,10 @@ public protocol VirtioDevice: AnyObject, Sendable {
   var queueSizes: [UInt16] { get }
   /// Whether its work takes long enough for each queue to have a thread of its own.
   var hasOwnThreads: Bool { get }
+  /// What it counts itself, for `--stats`; read when nothing is served any more.
+  var counters: [DeviceStatistics.Counter] { get }
+  /// What queue `index` is to a driver that has agreed to `features`.
+  func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole
 
   /// Who serves the queues instead of `serve(_:)`, if somebody does.
   var remote: (any VirtioRemote)? { get }
@@ -47,6 +51,8 @@ public protocol VirtioDevice: AnyObject, Sendable {
 extension VirtioDevice {
   /// One thread with all others.
   public var hasOwnThreads: Bool { false }
+  /// Nothing.
+  public var counters: [DeviceStatistics.Counter] { [] }
   /// Nobody does.
   public var remote: (any VirtioRemote)? { nil }
   /// Any set will do.
@@ -63,6 +69,23 @@ extension VirtioDevice {
   public func stopped(queue index: Int) {}
   /// Has nothing to forget.
   public func reset() {}
+}
+
+/// What a queue is for.
+public struct VirtioQueueRole: Sendable {
+  /// What the specification calls it.
+  public let name: StaticString
+  /// Whether a guest reads data by it.
+  public let isRead: Bool
+  /// Whether it writes data by it.
+  public let isWritten: Bool
+
+  /// A queue that carries data as told.
+  public init(_ name: StaticString, isRead: Bool = false, isWritten: Bool = false) {
+    self.name = name
+    self.isRead = isRead
+    self.isWritten = isWritten
+  }
 }
 
 /// The bytes of a configuration space, for devices whose own never change.

@@ -22,13 +22,20 @@ public final class VirtioEntropy: VirtioDevice {
   /// Makes one.
   public init() {}
 
+  /// Requests for bytes.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    VirtioQueueRole("requestq", isRead: true)
+  }
+
   /// Fills all buffers that wait.
   public func serve(_ queue: ActiveQueue) throws(RingFault) {
     try queue.drain { chain throws(RingFault) in
       guard chain.writableCount > 0 else {
         throw RingFault(queue: queue.index, .request("has no room for random bytes"))
       }
-      return UInt32(fill(chain.writable))
+      let count = fill(chain.writable)
+      queue.request = DeviceRequest("random bytes", .toGuest, bytes: UInt64(count))
+      return UInt32(count)
     }
   }
 

@@ -168,20 +168,21 @@ final class VirtioMMIOInterrupts: VirtioInterrupts {
   init(line: any InterruptLine) { self.line = line }
 
   /// Bit 0: requests are done; bit 1: the configuration changed (virtio 1.2, 4.2.2).
-  func signal(queue: Int) { add(1) }
+  func signal(queue: Int) -> DeviceInterrupt { add(1) }
   /// Raises the line for a change of the configuration.
-  func signalConfiguration() { add(2) }
+  func signalConfiguration() -> DeviceInterrupt { add(2) }
 
   /// Lowers the line.
   func reset() { acknowledge(.max) }
 
   var status: UInt32 { bits.withLock { $0 } }
 
-  private func add(_ bit: UInt32) {
+  private func add(_ bit: UInt32) -> DeviceInterrupt {
     bits.withLock { bits in
       if bits == 0 { line.set(true) }
       bits |= bit
     }
+    return .line
   }
 
   func acknowledge(_ acknowledged: UInt32) {

@@ -126,28 +126,51 @@ public final class VirtioNet: VirtioDevice {
     backEnd.setActiveQueues(1)
   }
 
+  /// Frames each way, and those that went nowhere.
+  public var counters: [DeviceStatistics.Counter] {
+    let received = receivers.map(\.frames)
+    return [
+      .init("frames_to_guest", received.reduce(0) { $0 &+ $1.moved }),
+      .init("dropped_to_guest", received.reduce(0) { $0 &+ $1.dropped }),
+      .init("frames_from_guest", transmitters.reduce(0) { $0 &+ $1.sent }),
+      .init("dropped_from_guest", droppedFrames),
+    ]
+  }
+
   // MARK: Queues
 
   /// Without several pairs agreed on, the control queue is the third (5.1.2).
-  private func role(_ queue: ActiveQueue) -> Role? {
-    let pairs = queue.features.contains(NetFeature.multiqueue) ? receivers.count : 1
-    if queue.index == 2 * pairs {
-      return queue.features.contains(NetFeature.controlQueue) ? .control : nil
+  private func role(_ index: Int, _ features: VirtioFeatures) -> Role? {
+    let pairs = features.contains(NetFeature.multiqueue) ? receivers.count : 1
+    if index == 2 * pairs {
+      return features.contains(NetFeature.controlQueue) ? .control : nil
     }
-    guard queue.index < 2 * pairs else { return nil }
-    return queue.index & 1 == 0 ? .receive(queue.index / 2) : .transmit(queue.index / 2)
+    guard index < 2 * pairs else { return nil }
+    return index & 1 == 0 ? .receive(index / 2) : .transmit(index / 2)
+  }
+
+  /// Frames one way or the other, or commands.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    switch role(index, features) {
+    case .receive: VirtioQueueRole("receiveq", isRead: true)
+    case .transmit: VirtioQueueRole("transmitq", isWritten: true)
+    case .control: VirtioQueueRole("controlq")
+    case nil: VirtioQueueRole("unused")
+    }
   }
 
   /// Moves frames one way or the other, or does as the driver commands.
   public func serve(_ queue: ActiveQueue) throws(RingFault) {
-    switch role(queue) {
+    switch role(queue.index, queue.features) {
     case .receive(let pair):
       guard let offloads = prepare(queue.features) else { return }
       if let ended = try receivers[pair].serve(queue, allowed: offloads) { cableIsOut(ended) }
     case .transmit(let pair): try transmitters[pair].serve(queue)
     case .control:
       try queue.drain { chain throws(RingFault) in
-        try VirtioNetControl(features: queue.features).perform(chain, queue: queue.index, on: self)
+        queue.request = try VirtioNetControl(features: queue.features).perform(
+          chain, queue: queue.index, on: self)
+        return 1
       }
     case nil: break
     }

@@ -15,10 +15,10 @@ struct VirtioNetControl {
 
   let features: VirtioFeatures
 
-  /// Does one command and returns how many bytes it wrote: that of the status.
+  /// Does one command, whose status is one byte, and returns what it was.
   func perform(
     _ chain: DescriptorChain, queue: Int, on card: VirtioNet
-  ) throws(RingFault) -> UInt32 {
+  ) throws(RingFault) -> DeviceRequest {
     guard chain.readableCount >= 2 else {
       throw RingFault(queue: queue, .request("has less than a command's two bytes"))
     }
@@ -27,7 +27,9 @@ struct VirtioNetControl {
     }
     let isDone = run(chain, card)
     status.store((isDone ? Status.ok : .error).rawValue, 0)
-    return 1
+    var request = DeviceRequest("command")
+    if !isDone { request.result = .failed }
+    return request
   }
 
   private func run(_ chain: DescriptorChain, _ card: VirtioNet) -> Bool {

@@ -20,6 +20,7 @@ final class VirtioNetReceiver: Sendable {
     var chains = [DescriptorChain()]
     var held = 0
     var heldBytes = 0
+    var frames: (moved: UInt64, dropped: UInt64) = (0, 0)
   }
 
   private let backEnd: any NetworkBackEnd
@@ -32,6 +33,9 @@ final class VirtioNetReceiver: Sendable {
     self.pair = pair
     frame = try MemoryView(scratch: NetworkFrame.bufferCount)
   }
+
+  /// How many frames the guest got, and how many it could not get.
+  var frames: (moved: UInt64, dropped: UInt64) { state.withLock { $0.frames } }
 
   /// Forgets buffers and frame: the queue is over.
   func forget() {
@@ -85,13 +89,17 @@ final class VirtioNetReceiver: Sendable {
     _ state: inout State, _ queue: ActiveQueue, _ allowed: NetworkOffloads
   ) throws(ReceiveFailure) -> Bool {
     if state.held == 0, try !takeBuffer(&state, queue) { return false }
+    queue.begin()
     if state.frameCount == 0 {
       switch try receiveFrame() {
       case .nothing: return false
       case .frame(let count):
         var header = VirtioNetHeader(frame)
         // Such as one that came before the guest's driver changed.
-        guard count > 0, header.makeSound(forGuestWith: allowed) else { return true }
+        guard count > 0, header.makeSound(forGuestWith: allowed) else {
+          state.frames.dropped &+= 1
+          return true
+        }
         header.store(in: frame, buffers: 0)
         state.frameCount = count
       }
@@ -101,6 +109,7 @@ final class VirtioNetReceiver: Sendable {
       guard isMergeable, state.held < queue.size else {
         // The guest's largest buffer, or all of them, can't hold it (5.1.6.4).
         state.frameCount = 0
+        state.frames.dropped &+= 1
         return true
       }
       guard try takeBuffer(&state, queue) else { return false }
@@ -145,13 +154,18 @@ final class VirtioNetReceiver: Sendable {
     }
     frame.store(UInt16(used), 10)
     var done = 0
-    for chain in state.chains[0..<used] {
+    for (index, chain) in state.chains[0..<used].enumerated() {
       let count = min(chain.writableCount, state.frameCount - done)
       chain.fill(from: frame.slice(done, count: count))
+      if index == used - 1 {
+        queue.request = DeviceRequest(
+          "frame", .toGuest, bytes: UInt64(state.frameCount - VirtioNetHeader.count))
+      }
       queue.stage(chain.head, written: UInt32(count))
       done += count
     }
     queue.publish()
+    state.frames.moved &+= 1
     for index in used..<state.held { state.chains.swapAt(index - used, index) }
     state.held -= used
     state.heldBytes -= covered

@@ -7,6 +7,7 @@ import Synchronization
 final class VirtioNetTransmitter: Sendable {
   private let backEnd: any NetworkBackEnd
   private let pair: Int
+  private let sentCount = Atomic<UInt64>(0)
   private let droppedCount = Atomic<UInt64>(0)
   // The guest's own header could change after it was checked: this is what the back end gets. Used by
   // the queue's thread alone.
@@ -18,6 +19,8 @@ final class VirtioNetTransmitter: Sendable {
     header = try MemoryView(scratch: VirtioNetHeader.count)
   }
 
+  /// How many frames were sent.
+  var sent: UInt64 { sentCount.load(ordering: .relaxed) }
   /// How many frames were not sent.
   var dropped: UInt64 { droppedCount.load(ordering: .relaxed) }
 
@@ -28,9 +31,15 @@ final class VirtioNetTransmitter: Sendable {
       guard chain.readableCount >= VirtioNetHeader.count else {
         throw RingFault(queue: queue.index, .request("has less than a frame's header"))
       }
-      if !send(&chain, allowed, mayWait: { !queue.isStopping }) {
+      var frame = DeviceRequest(
+        "frame", .fromGuest, bytes: UInt64(chain.readableCount - VirtioNetHeader.count))
+      if send(&chain, allowed, mayWait: { !queue.isStopping }) {
+        sentCount.add(1, ordering: .relaxed)
+      } else {
         droppedCount.add(1, ordering: .relaxed)
+        (frame.result, frame.bytes) = (.dropped, 0)
       }
+      queue.request = frame
       return 0
     }
   }

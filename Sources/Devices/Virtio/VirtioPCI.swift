@@ -158,19 +158,21 @@ final class VirtioPCIInterrupts: VirtioInterrupts {
     return vector < msix.count ? msix.event(vector) : nil
   }
 
-  func signal(queue: Int) { tell(bit: 1, vectors[queue]) }
+  func signal(queue: Int) -> DeviceInterrupt { tell(bit: 1, vectors[queue]) }
 
-  func signalConfiguration() { tell(bit: 2, configurationVector) }
+  func signalConfiguration() -> DeviceInterrupt { tell(bit: 2, configurationVector) }
 
-  private func tell(bit: UInt8, _ vector: Atomic16) {
+  private func tell(bit: UInt8, _ vector: Atomic16) -> DeviceInterrupt {
     if let msix = slot.msix, msix.isEnabled {
-      msix.raise(Int(vector.value.load(ordering: .relaxed)))
-    } else {
-      status.withLock { status in
-        status |= bit
-        slot.pin.set(true)
-      }
+      let index = Int(vector.value.load(ordering: .relaxed))
+      msix.raise(index)
+      return index < msix.count ? .message(index) : .none
     }
+    status.withLock { status in
+      status |= bit
+      slot.pin.set(true)
+    }
+    return .line
   }
 
   func takeStatus() -> UInt8 {

@@ -2,11 +2,11 @@ import Synchronization
 
 /// How a transport tells the driver of something.
 public protocol VirtioInterrupts: AnyObject, Sendable {
-  /// Requests of `queue` are done. Called by the queue's thread.
-  func signal(queue: Int)
+  /// Requests of `queue` are done. Called by the queue's thread. Returns how the driver was told.
+  func signal(queue: Int) -> DeviceInterrupt
   /// The configuration changed, or the device needs a reset. Called by any thread; must not call the
-  /// device back.
-  func signalConfiguration()
+  /// device back. Returns how the driver was told.
+  func signalConfiguration() -> DeviceInterrupt
   /// What can be raised instead of `signal(queue:)`, by whom it may be; nil if nothing can.
   func event(queue: Int) -> SharedEvent?
   /// Forgets what was told: the device has been reset. Called by any thread.
@@ -22,8 +22,9 @@ extension VirtioInterrupts {
 public protocol QueueSignals: AnyObject, Sendable {
   /// Gives queue `index` another turn soon.
   func wake(queue index: Int)
-  /// Tells the driver that requests of the queue are done.
-  func requestsDone(queue: Int)
+  /// Tells the driver that requests of the queue are done, and returns how.
+  @discardableResult
+  func requestsDone(queue: Int) -> DeviceInterrupt
 }
 
 /// What a device can ask of those around it, from any thread.
@@ -31,21 +32,47 @@ public final class VirtioSignals: QueueSignals {
   /// One for each queue.
   public let doorbells: [Doorbell]
   private let interrupts: any VirtioInterrupts
+  private let observer: (any RequestObserver)?
+  /// Which queues were given a turn without their doorbells.
+  private let ownWakes: [Flag]
   private let generationValue = Atomic<UInt32>(0)
   private let isDriverReady = Atomic<Bool>(false)
 
-  init(doorbells: [Doorbell], interrupts: any VirtioInterrupts) {
+  /// `observer` hears of interrupts that are no queue's.
+  init(
+    doorbells: [Doorbell], interrupts: any VirtioInterrupts, observer: (any RequestObserver)? = nil
+  ) {
     self.doorbells = doorbells
     self.interrupts = interrupts
+    self.observer = observer
+    ownWakes = doorbells.map { _ in Flag() }
   }
 
   /// Gives queue `index` a turn soon, if it is active.
-  public func wake(queue index: Int) { doorbells[index].event.raise() }
+  public func wake(queue index: Int) {
+    ownWakes[index].value.store(true, ordering: .releasing)
+    doorbells[index].event.raise()
+  }
+
+  /// Whether queue `index` was woken from here since the last call: then nobody need have rung.
+  func takeWake(queue index: Int) -> Bool {
+    ownWakes[index].value.exchange(false, ordering: .acquiring)
+  }
+
+  private final class Flag: Sendable {
+    let value = Atomic(false)
+  }
 
   /// Tells the driver that the configuration space changed (virtio 1.2, 2.5 and 2.9).
   public func configurationChanged() {
     generationValue.add(1, ordering: .sequentiallyConsistent)
-    if isDriverReady.load(ordering: .sequentiallyConsistent) { interrupts.signalConfiguration() }
+    signalConfiguration()
+  }
+
+  private func signalConfiguration() {
+    guard isDriverReady.load(ordering: .sequentiallyConsistent) else { return }
+    let interrupt = interrupts.signalConfiguration()
+    observer?.didInterrupt(interrupt)
   }
 
   /// Changes with the configuration space.
@@ -56,14 +83,12 @@ public final class VirtioSignals: QueueSignals {
   }
 
   /// Tells the driver that the device needs a reset, if there is one that listens.
-  func needsReset() {
-    if isDriverReady.load(ordering: .sequentiallyConsistent) { interrupts.signalConfiguration() }
-  }
+  func needsReset() { signalConfiguration() }
 
   func interruptEvent(queue: Int) -> SharedEvent? { interrupts.event(queue: queue) }
 
   func forget() { interrupts.reset() }
 
   /// Tells the driver that requests of `queue` are done.
-  public func requestsDone(queue: Int) { interrupts.signal(queue: queue) }
+  public func requestsDone(queue: Int) -> DeviceInterrupt { interrupts.signal(queue: queue) }
 }

@@ -80,6 +80,18 @@ public final class VirtioVsock: VirtioDevice {
     }
   }
 
+  /// Connections, and the bytes that they carried.
+  public var counters: [DeviceStatistics.Counter] { state.withLock { $0.connections.counters } }
+
+  /// To the guest, from it, and events.
+  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+    switch index {
+    case Queue.receive: VirtioQueueRole("rx", isRead: true)
+    case Queue.transmit: VirtioQueueRole("tx", isWritten: true)
+    default: VirtioQueueRole("event")
+    }
+  }
+
   /// Carries packets one way or the other.
   public func serve(_ queue: ActiveQueue) throws(RingFault) {
     try state.withLock { (state) throws(RingFault) in
@@ -100,8 +112,11 @@ public final class VirtioVsock: VirtioDevice {
     queue.silenceDoorbell()
     repeat {
       while state.connections.hasOutput, try takeBuffer(&state, queue) {
-        guard let count = state.connections.give(state.chain) else { break }
+        queue.begin()
+        guard let packet = state.connections.give(state.chain) else { break }
         state.holds = false
+        let count = VsockPacket.count + Int(packet.length)
+        queue.request = DeviceRequest(packet.operationName, .toGuest, bytes: UInt64(packet.length))
         queue.complete(state.chain.head, written: UInt32(count))
       }
       queue.flush()
@@ -133,14 +148,15 @@ public final class VirtioVsock: VirtioDevice {
     queue.silenceDoorbell()
     repeat {
       while !state.connections.isFull, try queue.take(&chain) {
-        let given = chain.readableCount
-        guard given >= VsockPacket.count else {
+        guard chain.readableCount >= VsockPacket.count else {
           throw RingFault(queue: queue.index, .request("has less than a packet's header"))
         }
         let packet = VsockPacket(chain)
         chain.dropReadable(VsockPacket.count)
         state.connections.take(packet, chain.readable, count: chain.readableCount)
-        queue.complete(chain.head, written: 0, given: given)
+        queue.request = DeviceRequest(
+          packet.operationName, .fromGuest, bytes: UInt64(chain.readableCount))
+        queue.complete(chain.head, written: 0)
       }
       queue.flush()
       state.isPaused = state.connections.isFull

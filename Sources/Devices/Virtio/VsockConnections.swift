@@ -24,6 +24,8 @@ struct VsockConnections: ~Copyable {
   private var refusals: [VsockPacket] = []
   private var lastID: UInt64 = 0
   private var nextPort = hostPorts.lowerBound
+  private var opened: UInt64 = 0
+  private var refused: UInt64 = 0
 
   init(cid: UInt64, host: any VsockHost) throws(Errno) {
     let poller = try Poller()
@@ -40,6 +42,14 @@ struct VsockConnections: ~Copyable {
   var isFull: Bool { refusals.count >= Self.mostRefusals }
   /// Whether there is something for the guest.
   var hasOutput: Bool { !refusals.isEmpty || !ready.isEmpty }
+
+  /// For `--stats`; the bytes are those of the rings.
+  var counters: [DeviceStatistics.Counter] {
+    [
+      .init("connections_opened", opened), .init("connections_refused", refused),
+      .init("connections_left_open", UInt64(connections.count)),
+    ]
+  }
 
   /// Ends all of them.
   mutating func removeAll() {
@@ -164,6 +174,7 @@ struct VsockConnections: ~Copyable {
   private mutating func refuse(_ packet: VsockPacket) {
     // A refusal of a refusal would go on for ever (5.10.6.4).
     guard packet.operation != VsockPacket.Operation.reset else { return }
+    if packet.operation == VsockPacket.Operation.request { refused &+= 1 }
     refusals.append(packet.refusal)
   }
 
@@ -171,6 +182,7 @@ struct VsockConnections: ~Copyable {
     guard connections.count < Self.most, let socket = host.connect(port: ports.host),
       let connection = add(socket, .open, ports)
     else { return refuse(packet) }
+    opened &+= 1
     byPorts[ports] = connection
     connection.takeCredit(from: packet)
     connection.notices.insert(.response)
@@ -185,6 +197,7 @@ struct VsockConnections: ~Copyable {
     case VsockPacket.Operation.response:
       guard connection.phase == .requested else { return false }
       connection.phase = .open
+      opened &+= 1
       connection.confirm()
     case VsockPacket.Operation.reset: takeReset(connection)
     case VsockPacket.Operation.shutdown:
@@ -215,22 +228,22 @@ struct VsockConnections: ~Copyable {
 
   // MARK: To the guest
 
-  /// Puts the next packet into `buffers`, which have room for a header and a byte, and returns how many bytes
-  /// those are; nil if there is nothing to say.
-  mutating func give(_ buffers: DescriptorChain) -> Int? {
+  /// Puts the next packet into `buffers`, which have room for a header and a byte, and returns it; nil
+  /// if there is nothing to say.
+  mutating func give(_ buffers: DescriptorChain) -> VsockPacket? {
     if !refusals.isEmpty { return put(refusals.removeFirst(), buffers) }
     while !ready.isEmpty {
       let connection = ready.removeFirst()
       connection.isQueued = false
-      let count = give(connection, buffers)
+      let packet = give(connection, buffers)
       // The others first, then it is its turn again.
       enqueue(connection)
-      if let count { return count }
+      if let packet { return packet }
     }
     return nil
   }
 
-  private func give(_ connection: VsockConnection, _ buffers: DescriptorChain) -> Int? {
+  private func give(_ connection: VsockConnection, _ buffers: DescriptorChain) -> VsockPacket? {
     var packet = VsockPacket()
     for (notice, operation) in Self.firstNotices
     where connection.notices.remove(notice) != nil {
@@ -241,8 +254,8 @@ struct VsockConnections: ~Copyable {
     if connection.wantsToRead {
       if connection.peerRoom == 0 {
         connection.starve()
-      } else if let count = giveData(connection, buffers) {
-        return count
+      } else if let packet = giveData(connection, buffers) {
+        return packet
       }
     }
     return giveLast(connection, buffers)
@@ -253,7 +266,7 @@ struct VsockConnections: ~Copyable {
   ]
 
   /// Credit goes along with data; a shutdown comes after it.
-  private func giveLast(_ connection: VsockConnection, _ buffers: DescriptorChain) -> Int? {
+  private func giveLast(_ connection: VsockConnection, _ buffers: DescriptorChain) -> VsockPacket? {
     var packet = VsockPacket()
     if connection.notices.remove(.shutdown) != nil {
       packet.operation = VsockPacket.Operation.shutdown
@@ -269,7 +282,7 @@ struct VsockConnections: ~Copyable {
     return put(packet, buffers)
   }
 
-  private func giveData(_ connection: VsockConnection, _ buffers: DescriptorChain) -> Int? {
+  private func giveData(_ connection: VsockConnection, _ buffers: DescriptorChain) -> VsockPacket? {
     // There is room for at least a byte.
     let room = min(
       buffers.writableCount - VsockPacket.count, connection.peerRoom, Self.largestPacket)
@@ -297,10 +310,10 @@ struct VsockConnections: ~Copyable {
     }
   }
 
-  private func put(_ packet: VsockPacket, _ buffers: DescriptorChain) -> Int {
+  private func put(_ packet: VsockPacket, _ buffers: DescriptorChain) -> VsockPacket {
     var packet = packet
     (packet.sourceCID, packet.destinationCID) = (VsockPacket.hostCID, cid)
     buffers.fill(from: packet.bytes.span)
-    return VsockPacket.count + Int(packet.length)
+    return packet
   }
 }

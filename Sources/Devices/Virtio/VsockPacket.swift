@@ -39,6 +39,20 @@ struct VsockPacket: Equatable {
   var bufferSize: UInt32 = 0
   var forwarded: UInt32 = 0
 
+  /// What it is for, as the specification calls it (5.10.6).
+  var operationName: StaticString {
+    switch operation {
+    case Operation.request: "REQUEST"
+    case Operation.response: "RESPONSE"
+    case Operation.reset: "RST"
+    case Operation.shutdown: "SHUTDOWN"
+    case Operation.data: "RW"
+    case Operation.creditUpdate: "CREDIT_UPDATE"
+    case Operation.creditRequest: "CREDIT_REQUEST"
+    default: "unknown packet"
+    }
+  }
+
   init() {}
 
   /// The header at the start of what a driver has for the device, which has all of it.

@@ -36,10 +36,12 @@ struct IDEBusMasterTests {
     settle(rig)
     #expect(rig.masterFlags == Self.interrupt)
     #expect(rig.store.sectors(50..<53) == bytes)
-    let statistics = rig.controller.statistics[0]
-    #expect(statistics.dmaTransfers == 2 && statistics.interrupts == 2)
-    #expect(statistics.sectorsRead == 3 && statistics.sectorsWritten == 3)
-    #expect(statistics.dataPortAccesses == 0)
+    let drive = rig.controller.statistics[0]
+    let statistics = drive.rings[0].statistics
+    #expect(drive["dma_transfers"] == 2 && statistics.interrupts == 2)
+    #expect(statistics.bytesRead == 3 * 512 && statistics.bytesWritten == 3 * 512)
+    #expect(drive["data_port_accesses"] == 0)
+    #expect(statistics.requests == 2 && statistics.deepest == 1 && statistics.doorbells == nil)
   }
 
   @Test("started before the command, it waits for it")
@@ -130,7 +132,9 @@ struct IDEBusMasterTests {
     rig.master(toMemory: true)
     settle(rig)
     #expect(rig.masterFlags == Self.error)
-    #expect(rig.controller.statistics[0].sectorsRead == 32)
+    // The command waits for more until it is reset, and counts when it is over.
+    rig.write(IDERig.control, 4)
+    #expect(rig.controller.statistics[0].rings[0].statistics.bytesRead == 32 * 512)
   }
 
   @Test("a count of 0 is 64 KiB; bit 0 of count and base don't count")

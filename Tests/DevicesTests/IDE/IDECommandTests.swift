@@ -316,7 +316,7 @@ struct IDECommandTests {
     #expect(rig.fails(0x20, lba: 64, drive: 1))
     #expect(!rig.fails(0x20, lba: 64, drive: 0))
     #expect(rig.identify(drive: 1)[60] == 64)
-    #expect(rig.controller.statistics.map(\.sectorsWritten) == [0, 1])
+    #expect(rig.controller.statistics.map { $0.rings[0].statistics.bytesWritten } == [0, 512])
   }
 
   @Test("repeated accesses of the data port are one call, as many words as they say")
@@ -332,7 +332,7 @@ struct IDECommandTests {
       rig.ports.write(IDERig.data, width: width, bytes: bytes.span)
       #expect(rig.settle() == IDEStatus.idle)
       #expect(rig.store.sector(4) == bytes)
-      #expect(rig.controller.statistics[0].dataPortAccesses == UInt64(1024 / width))
+      #expect(rig.controller.statistics[0]["data_port_accesses"] == UInt64(1024 / width))
     }
   }
 }

@@ -28,7 +28,10 @@ final class IDERig {
   static let control: UInt64 = 0x3F6
   static let busMaster: UInt64 = 0xC000
 
-  init(_ stores: [MemoryStore], serials: [String] = [], mayMaster: Bool = true) throws {
+  init(
+    _ stores: [MemoryStore], serials: [String] = [], mayMaster: Bool = true,
+    observation: DeviceObservation? = nil
+  ) throws {
     self.stores = stores
     memory = try GuestMemory(
       ramSize: 1 << 20, roms: [(0xFFFF_0000, [UInt8](repeating: 0xEE, count: 4096))])
@@ -36,7 +39,8 @@ final class IDERig {
       IDEController.Disk($1, serial: $0 < serials.count ? serials[$0] : "")
     }
     controller = try IDEController(
-      disks, lines: (lines.primary, lines.secondary), memory: memory, mayMaster: { mayMaster })
+      disks, lines: (lines.primary, lines.secondary), memory: memory,
+      observation: observation, mayMaster: { mayMaster })
     var ports = Bus()
     for (index, block) in controller.commandBlocks.enumerated() {
       try ports.add(block, at: index == 0 ? 0x1F0 : 0x170, count: 8)

@@ -52,13 +52,15 @@ final class MMIODriver {
     func add(_ text: String) { log.withLock { $0.append(text) } }
   }
 
-  init(_ virtio: any VirtioDevice, memory: GuestMemory? = nil, takesTimes: Bool = false) throws {
+  init(
+    _ virtio: any VirtioDevice, memory: GuestMemory? = nil, observation: DeviceObservation? = nil
+  ) throws {
     self.memory = try memory ?? GuestMemory(ramSize: 4 << 20)
     loop = try WorkLoop(name: "test")
     let reports = reports
     device = try VirtioMMIO(
       virtio,
-      .init(memory: self.memory, loop: loop, takesTimes: takesTimes) { reports.add($0) },
+      .init(memory: self.memory, loop: loop, observation: observation) { reports.add($0) },
       line: line)
   }
 

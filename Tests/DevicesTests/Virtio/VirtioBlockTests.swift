@@ -4,7 +4,7 @@ import Storage
 import Testing
 
 /// A block device with the requests that a driver makes.
-private final class BlockGuest {
+final class BlockGuest {
   let disk: MemoryDisk
   let driver: MMIODriver
   static let header: UInt64 = 0x30_0000
@@ -13,11 +13,11 @@ private final class BlockGuest {
 
   init(
     _ disk: MemoryDisk = MemoryDisk(sectors: 64), serial: String = "", queueCount: Int = 1,
-    without: VirtioFeatures = []
+    without: VirtioFeatures = [], observation: DeviceObservation = DeviceObservation()
   ) throws {
     self.disk = disk
     driver = try MMIODriver(
-      VirtioBlock(disk, serial: serial, queueCount: queueCount), takesTimes: true)
+      VirtioBlock(disk, serial: serial, queueCount: queueCount), observation: observation)
     driver.start(without: without)
   }
 
@@ -209,12 +209,13 @@ private final class BlockGuest {
     for _ in 0..<5 { _ = try guest.driver.next() }
     guest.driver.stop()
 
-    let statistics = guest.driver.device.core.statistics[0]
-    #expect(statistics.requests == 5)
-    #expect(statistics.interrupts == 1)
-    #expect(statistics.deepest >= 4)
-    #expect(statistics.bytes == 5 * 17)
-    #expect(statistics.latencies.reduce(0, +) == 5)
-    #expect(try #require(statistics.latency(percent: 50)) > 0)
+    let ring = try #require(guest.driver.device.core.statistics.rings.first)
+    #expect(ring.name.description == "requestq" && ring.number == 0)
+    #expect(ring.statistics.requests == 5)
+    #expect(ring.statistics.interrupts == 1)
+    #expect(try #require(ring.statistics.deepest) >= 4)
+    #expect(ring.statistics.bytesRead == 0 && ring.statistics.bytesWritten == 0)
+    #expect(ring.statistics.latencies.total == 5)
+    #expect(try #require(ring.statistics.latencies.percentile(50)) > 0)
   }
 }

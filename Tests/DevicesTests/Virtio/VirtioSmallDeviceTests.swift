@@ -169,7 +169,7 @@ import Testing
 
     #expect(try driver.next(2).head == UInt32(head))
     let values = balloon.statistics.map { "\($0.name) \($0.value)" }
-    #expect(values == ["free 111", "total 222"])
+    #expect(values == ["free_bytes 111", "total_bytes 222"])
   }
 
   @Test func `a new target interrupts, and the generation changes`() throws {
