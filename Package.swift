@@ -92,7 +92,8 @@ let package = Package(
       swiftSettings: settings),
 
     // Tests that need no /dev/kvm
-    .testTarget(name: "BootTests", dependencies: ["Boot", "Memory"], swiftSettings: settings),
+    .testTarget(
+      name: "BootTests", dependencies: ["Boot", "Memory", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "ACPITests", dependencies: ["ACPI", "Memory", "TestSupport"], swiftSettings: settings),
     .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),

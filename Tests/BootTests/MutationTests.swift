@@ -1,29 +1,17 @@
 import Boot
 import Memory
 import Testing
+import TestSupport
 
 @Suite("Hostile images")
 struct MutationTests {
-  /// SplitMix64: the same sequence for the same seed, on every host.
-  private struct Generator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var value = state
-      value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-      value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-      return value ^ value >> 31
-    }
-  }
-
   private static let interesting: [UInt64] = [
     0, 1, 2, 0x7F, 0xFF, 0x500, 0x1000, 0xFFFF, 0x10000, 0x10_0000, 0x7FF_FFFF, 0x7FFF_FFFF,
     0xBFFF_FFFF, 0xC000_0000, 0xFFFF_FFFF, 0x1_0000_0000, 1 << 46, 1 << 63, UInt64.max - 1,
     UInt64.max,
   ]
 
-  private func mutate(_ bytes: [UInt8], _ generator: inout Generator) -> [UInt8] {
+  private func mutate(_ bytes: [UInt8], _ generator: inout SplitMix) -> [UInt8] {
     var bytes = bytes
     for _ in 0..<Int.random(in: 1...4, using: &generator) {
       // Past byte 4, so that it stays an ELF file.
@@ -76,7 +64,7 @@ struct MutationTests {
       .init(virtual: 0x4_0000, physical: 0x4_0000, contents: [1, 2, 3, 4], memorySize: 0x3000),
       .init(virtual: 0x8000, physical: 0x8000, contents: [], memorySize: 0x1000),
     ]
-    var generator = Generator(state: is64Bit ? 64 : 32)
+    var generator = SplitMix(is64Bit ? 64 : 32)
     var planned = 0
     for _ in 0..<4_000 {
       guard let plan = try? plan(mutate(elf.bytes, &generator), ram: ram) else { continue }
@@ -107,7 +95,7 @@ struct MutationTests {
   @Test(arguments: 0..<5, [1 << 20, 32 << 20, 5 << 30] as [UInt64])
   func noMutationOfAKernelTrapsOrLeavesRAM(index: Int, ram: UInt64) {
     let (name, bytes) = Self.kernels[index]
-    var generator = Generator(state: UInt64(index) + ram)
+    var generator = SplitMix(UInt64(index) + ram)
     var planned = 0
     for round in 0..<2_000 {
       // Most mutations of all of a bzImage would only change its setup code.
@@ -128,7 +116,7 @@ struct MutationTests {
   }
 
   @Test func noBytesTrap() {
-    var generator = Generator(state: 1)
+    var generator = SplitMix(1)
     for _ in 0..<300 {
       let count = Int.random(in: 0..<600, using: &generator)
       let bytes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }

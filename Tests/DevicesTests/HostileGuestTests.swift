@@ -1,18 +1,6 @@
 import Devices
 import Testing
-
-/// A seeded generator (SplitMix64), so that a failure can be had again.
-struct SeededGenerator: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-}
+import TestSupport
 
 @Suite struct HostileGuestTests {
   private static func makePC(_ uart: UART16550A) throws -> Bus {
@@ -51,7 +39,7 @@ struct SeededGenerator: RandomNumberGenerator {
   func `random accesses of every width never trap and read no wider than asked`(
     seed: UInt64
   ) throws {
-    var random = SeededGenerator(state: seed)
+    var random = SplitMix(seed)
     let uart = UART16550A(
       line: RecordingLine(), sink: RecordingSink(), demand: CountingDemand())
     let bus = try Self.makePC(uart)
@@ -75,7 +63,7 @@ struct SeededGenerator: RandomNumberGenerator {
 
   @Test(arguments: [4 as UInt64, 5])
   func `devices bear offsets and widths beyond their own`(seed: UInt64) throws {
-    var random = SeededGenerator(state: seed)
+    var random = SplitMix(seed)
     let uart = UART16550A(line: RecordingLine(), sink: RecordingSink())
     let bus = try Self.makePC(uart)
 

@@ -4,15 +4,6 @@ import TestSupport
 import Testing
 
 @Suite struct PCIHostileTests {
-  private struct Generator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      return state ^ state >> 33
-    }
-  }
-
   private func isInside(_ place: BusAddress, _ size: UInt64) -> Bool {
     let windows = PCITestBus.windows
     let (start, choices): (UInt64, [PCIWindow?]) =
@@ -30,7 +21,7 @@ import Testing
   func `random configuration never traps, and no range or doorbell leaves its window`(
     seed: UInt64
   ) throws {
-    var random = Generator(state: seed)
+    var random = SplitMix(seed)
     let bus = try PCITestBus()
     bus.pci.assign { _ in 10 }
     for (index, device) in bus.devices.enumerated() {

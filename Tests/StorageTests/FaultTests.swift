@@ -3,6 +3,7 @@ import Memory
 import Testing
 
 @testable import Storage
+import TestSupport
 
 @Suite("Disks on files that fail")
 struct FaultTests {
@@ -21,7 +22,7 @@ struct FaultTests {
 
   /// Writes at random; what is flushed goes into `safe`, what may be there besides into `maybe`.
   private func work(
-    _ disk: Qcow2Disk, _ numbers: inout Numbers, steps: Int, safe: inout [UInt8],
+    _ disk: Qcow2Disk, _ numbers: inout SplitMix, steps: Int, safe: inout [UInt8],
     maybe: inout [Set<UInt8>]
   ) throws {
     var model = safe
@@ -59,7 +60,7 @@ struct FaultTests {
     "a power cut at any moment: no damage, and nothing flushed is lost", arguments: [9, 12, 16])
   func powerCuts(clusterBits: Int) throws {
     for seed in 0..<20 {
-      var numbers = Numbers(UInt64(seed))
+      var numbers = SplitMix(UInt64(seed))
       let file = try makeImage(clusterBits: clusterBits)
       var safe = [UInt8](repeating: 0, count: Self.size / 512)
       var maybe: [Set<UInt8>] = safe.map { [$0] }
@@ -82,7 +83,7 @@ struct FaultTests {
     arguments: [StorageError.host(.noSpace), .host(.inputOutput), .truncated], [true, false])
   func failures(error: StorageError, staysBroken: Bool) throws {
     for calls in stride(from: 0, to: 120, by: 3) {
-      var numbers = Numbers(UInt64(calls))
+      var numbers = SplitMix(UInt64(calls))
       let file = try makeImage(clusterBits: 12)
       var safe = [UInt8](repeating: 0, count: Self.size / 512)
       var maybe: [Set<UInt8>] = safe.map { [$0] }

@@ -3,6 +3,7 @@ import Memory
 import Synchronization
 
 @testable import Storage
+import TestSupport
 
 /// A file in memory that fails when it is told to, and that forgets what wasn't flushed when the power
 /// goes.
@@ -28,7 +29,7 @@ final class FaultyFile: DiskFile {
   }
 
   /// The bytes after a power cut: those that were flushed, and any sectors of what was written since.
-  func afterPowerCut(_ numbers: inout Numbers) -> [UInt8] {
+  func afterPowerCut(_ numbers: inout SplitMix) -> [UInt8] {
     let state = state.withLock { $0 }
     var bytes = state.safe
     let chance = numbers.next() % 5

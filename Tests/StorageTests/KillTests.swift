@@ -17,7 +17,7 @@ struct KillTests {
 
   /// Runs the writer, kills it at a random moment, and returns how much it said to be safe.
   private func killedRound(
-    _ image: String, _ format: DiskFormat, _ round: UInt64, _ numbers: inout Numbers
+    _ image: String, _ format: DiskFormat, _ round: UInt64, _ numbers: inout SplitMix
   ) throws -> UInt64 {
     let process = try ChildProcess(writer, [image, format.rawValue, "\(round)"])
     try process.waitForOutput("\n", times: Int(1 + numbers.next() % 12))
@@ -62,7 +62,7 @@ struct KillTests {
   }
 
   private func run(_ image: String, _ format: DiskFormat, rounds: UInt64) throws {
-    var numbers = Numbers(rounds)
+    var numbers = SplitMix(rounds)
     var model = [UInt64](repeating: 0, count: Int(Work.blocks))
     var safe: UInt64 = 0
     for round in 1...rounds {

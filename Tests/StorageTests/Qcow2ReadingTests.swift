@@ -2,6 +2,7 @@ import Host
 import Memory
 import Storage
 import Testing
+import TestSupport
 
 @Suite("qcow2 images of qemu-img", .enabled(if: QEMUImage.isThere, "qemu-img isn't installed"))
 struct Qcow2ReadingTests {
@@ -10,7 +11,7 @@ struct Qcow2ReadingTests {
 
   /// 3 MiB and a bit: data that packs well, data that doesn't, zeros.
   private func contents() -> [UInt8] {
-    var numbers = Numbers(7)
+    var numbers = SplitMix(7)
     var bytes = numbers.bytes(1 << 20)
     bytes += (0..<1 << 20).map { UInt8(truncatingIfNeeded: $0 >> 8) }
     bytes += [UInt8](repeating: 0, count: 1 << 20)
@@ -22,7 +23,7 @@ struct Qcow2ReadingTests {
     var options = DiskImage.Options()
     options.isReadOnly = true
     let disk = try DiskImage.open(path, options).store
-    var numbers = Numbers(3)
+    var numbers = SplitMix(3)
     var bytes: [UInt8] = []
     while bytes.count < Int(disk.size) {
       let count = min(Int(disk.size) - bytes.count, 1 + Int(numbers.next() % 300_000))
@@ -86,7 +87,7 @@ struct Qcow2ReadingTests {
   func chains(depth: Int) throws {
     var expected = contents()
     _ = try scratch.file("level0", expected)
-    var numbers = Numbers(UInt64(depth))
+    var numbers = SplitMix(UInt64(depth))
     var format = "raw"
     for level in 1...depth {
       let size = level % 2 == 0 ? 2 << 20 : 4 << 20

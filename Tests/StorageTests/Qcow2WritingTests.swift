@@ -2,6 +2,7 @@ import Host
 import Memory
 import Storage
 import Testing
+import TestSupport
 
 @Suite("qcow2 images that kvmlite writes", .enabled(if: QEMUImage.isThere, "no qemu-img"))
 struct Qcow2WritingTests {
@@ -12,7 +13,7 @@ struct Qcow2WritingTests {
   private func exercise(
     _ disk: any BlockStore, _ model: inout [UInt8], steps: Int, seed: UInt64, discards: Bool = true
   ) throws {
-    var numbers = Numbers(seed)
+    var numbers = SplitMix(seed)
     for step in 0..<steps {
       let start = Int(numbers.next() % UInt64(model.count / 512)) * 512
       let longest = numbers.next() % 4 == 0 ? 300_000 : 9000
@@ -62,7 +63,7 @@ struct Qcow2WritingTests {
     "overlays on raw, qcow2 and compressed bases leave the base as it was",
     arguments: [512, 4096, 65536], ["0.10", "1.1"])
   func overlay(size: Int, version: String) throws {
-    var numbers = Numbers(1)
+    var numbers = SplitMix(1)
     var model = numbers.bytes(2 << 20)
     model += (0..<1 << 20).map { UInt8(truncatingIfNeeded: $0 >> 9) }
     let raw = try scratch.file("raw", model)
@@ -112,7 +113,7 @@ struct Qcow2WritingTests {
       try await withThrowingTaskGroup(of: Void.self) { group in
         for worker in 0..<4 {
           group.addTask {
-            var numbers = Numbers(UInt64(worker))
+            var numbers = SplitMix(UInt64(worker))
             let memory = try MemoryView(scratch: 512)
             for _ in 0..<1500 {
               let sector = numbers.next() % 4096 * 4 + UInt64(worker)
@@ -126,7 +127,7 @@ struct Qcow2WritingTests {
         try await group.waitForAll()
       }
       for worker in 0..<4 {
-        var numbers = Numbers(UInt64(worker))
+        var numbers = SplitMix(UInt64(worker))
         for _ in 0..<1500 {
           let sector = Int(numbers.next() % 4096 * 4) + worker
           let byte = UInt8(truncatingIfNeeded: sector &* 7 &+ 1)

@@ -2,6 +2,7 @@ import Host
 import Memory
 import Storage
 import Testing
+import TestSupport
 
 @Suite("Raw disks")
 struct RawDiskTests {
@@ -16,7 +17,7 @@ struct RawDiskTests {
 
   @Test("segments of all lengths, more than one call takes, arrive in order")
   func manySegments() throws {
-    var numbers = Numbers(1)
+    var numbers = SplitMix(1)
     let bytes = numbers.bytes(1 << 20)
     let path = try scratch.file("disk", [UInt8](repeating: 0, count: 1 << 20))
     let disk = try open(path)

@@ -2,6 +2,7 @@ import Glibc
 import Host
 import Memory
 import Storage
+import TestSupport
 
 /// A directory for one test, which is removed after it.
 final class Scratch {
@@ -69,19 +70,7 @@ extension BlockStore {
   }
 }
 
-/// Numbers that look random and are the same each time. (splitmix64)
-struct Numbers: RandomNumberGenerator {
-  private var state: UInt64
-  init(_ seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var value = state
-    value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-    return value ^ (value >> 31)
-  }
-
+extension SplitMix {
   mutating func bytes(_ count: Int) -> [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(count + 8)

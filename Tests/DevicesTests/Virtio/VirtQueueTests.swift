@@ -1,6 +1,7 @@
 import Devices
 import Memory
 import Testing
+import TestSupport
 
 @Suite struct VirtQueueTests {
   private static let features: VirtioFeatures = [.version1, .indirect, .eventIndex]
@@ -290,7 +291,7 @@ import Testing
 
   @Test(arguments: [1 as UInt64, 2, 3, 4])
   func `rings of random bits never trap, and never lead out of memory`(seed: UInt64) throws {
-    var random = SeededGenerator(state: seed)
+    var random = SplitMix(seed)
     let memory = try GuestMemory(ramSize: 64 << 10)
     var chains = 0
     for _ in 0..<3000 {

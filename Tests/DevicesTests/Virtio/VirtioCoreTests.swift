@@ -1,6 +1,7 @@
 import Devices
 import Memory
 import Testing
+import TestSupport
 
 @Suite struct VirtioCoreTests {
   private static func make(queueCount: Int = 1) throws -> (MMIODriver, MemoryDisk) {
@@ -124,7 +125,7 @@ import Testing
 
   @Test(arguments: [1 as UInt64, 2])
   func `random register accesses never trap`(seed: UInt64) throws {
-    var random = SeededGenerator(state: seed)
+    var random = SplitMix(seed)
     let (driver, _) = try Self.make(queueCount: 2)
     defer { driver.stop() }
     for _ in 0..<30_000 {
