@@ -4,8 +4,9 @@ import Synchronization
 
 /// A file that appears under its name only when it is whole.
 ///
-/// It is written beside its place under another name, and removed unless it is committed. Where something that isn't a regular file has
-/// the name already, such as a pipe or a device, that is written to directly.
+/// It is written beside its place under another name, and removed unless it is committed. Where
+/// something that isn't a regular file has the name already, such as a pipe or a device, that is
+/// written to directly.
 public final class OutputFile: Sendable {
   /// The name the file gets.
   public let path: String

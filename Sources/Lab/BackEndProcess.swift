@@ -9,8 +9,8 @@ final class BackEndProcess {
   private let words: FileDescriptor
   private var text = ""
 
-  /// Starts `program` with the disk image `image`, as `kvmlite backend block` takes it; the socket is in `directory`. It listens when this
-  /// returns.
+  /// Starts `program` with the disk image `image`, as `kvmlite backend block` takes it; the socket
+  /// is in `directory`. It listens when this returns.
   init(_ program: String, image: String, in directory: String) throws(LabError) {
     let socket = directory + "/socket"
     let pipe = try host { () throws(Errno) in try Pipe() }

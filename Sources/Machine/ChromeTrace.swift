@@ -6,7 +6,8 @@ import Synchronization
 /// Writes a trace as Chrome trace events, which ui.perfetto.dev and chrome://tracing load.
 ///
 /// Each VCPU is a thread with two kinds of slices: time inside the guest, and the handling of each
-/// exit. Each ring of a device and each drive is one too, with a slice for each request. The file gets its name only when it is whole; a trace that fails leaves nothing behind.
+/// exit. Each ring of a device and each drive is one too, with a slice for each request. The file
+/// gets its name only when it is whole; a trace that fails leaves nothing behind.
 public final class ChromeTrace: TraceSink {
   private struct State {
     var buffer: [UInt8] = []

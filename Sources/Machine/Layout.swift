@@ -9,8 +9,9 @@ public enum Layout {
   /// Descriptors for guests that start in protected or long mode, the page tables of long mode, the
   /// place of flat images and boot sectors, the first stack, and where what kernels are told goes.
   ///
-  /// Of the hole below 4 GiB only the top is reserved (PCI's configuration space, IOAPIC, local APICs, KVM's own pages,
-  /// firmware): Linux gives PCI devices no addresses that its memory map reserves.
+  /// Of the hole below 4 GiB only the top is reserved (PCI's configuration space, IOAPIC, local
+  /// APICs, KVM's own pages, firmware): Linux gives PCI devices no addresses that its memory map
+  /// reserves.
   public static let boot = BootLayout(
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
     stackTop: 0x1_0000, information: 0x3000..<0x9_F000, reserved: [0xFEB0_0000..<0x1_0000_0000])

@@ -2,8 +2,8 @@ import ArgumentParser
 import Machine
 import Storage
 
-/// What `--disk` takes: a path, or vhost-user=SOCKET, and settings behind commas. A comma of the path's own is doubled, as
-/// for QEMU.
+/// What `--disk` takes: a path, or vhost-user=SOCKET, and settings behind commas. A comma of the
+/// path's own is doubled, as for QEMU.
 struct DiskOption: ExpressibleByArgument {
   let path: String
   /// Whether the path is a socket's, at which another process serves the disk.
