@@ -255,18 +255,21 @@ extension VhostUserBlock {
 
   /// Tells of a queue that the driver had stopped.
   private func finish(queue index: Int) {
-    let isOver = wish.withLock { wish in
-      guard wish.queues[index]?.isToStop == true else { return false }
-      wish.queues[index] = nil
-      return true
-    }
-    guard isOver else { return }
-    present.withLock { present in
+    let isOver = present.withLock { present in
+      // The driver may have stopped it since `follow` looked, which then comes again.
+      guard !present.queues[index].isServed else { return false }
+      let isOver = wish.withLock { wish in
+        guard wish.queues[index]?.isToStop == true else { return false }
+        wish.queues[index] = nil
+        return true
+      }
+      guard isOver else { return false }
       present.queues[index] = .init()
       // The next driver may agree to something else.
       present.hasBegun = present.hasBegun && present.queues.contains { $0.isServed }
+      return true
     }
-    owner?.remoteDidStop(queue: index)
+    if isOver { owner?.remoteDidStop(queue: index) }
   }
 
   /// Takes the device down.

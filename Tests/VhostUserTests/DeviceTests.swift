@@ -194,6 +194,27 @@ struct DeviceTests {
     device.end()
   }
 
+  @Test("takes back a queue that is stopped while it starts")
+  func stoppedMeanwhile() throws {
+    let device = try makeDevice([.configuration, .acknowledge])
+    defer { device.end() }
+    try start(device)
+    let before: [VhostUserMessage.Request] = [
+      .setFeatures, .setMemoryTable, .setRingSize, .setRingBase, .setRingAddress, .setRingCall,
+      .setRingKick,
+    ]
+    for request in before {
+      try script.waitFor(request)
+      try script.answer(request, .numbers(UInt64(0)))
+    }
+    try script.waitFor(.setRingEnable)
+    device.stop(queue: 0)
+    try script.answer(.setRingEnable, .numbers(UInt64(0)))
+    try script.waitFor(.getRingBase)
+    try script.answer(.getRingBase, .numbers(UInt32(0), UInt32(5)))
+    try owner.waitForStop()
+  }
+
   @Test("is not served while it may not use memory")
   func memoryForbidden() throws {
     let device = try makeDevice()
