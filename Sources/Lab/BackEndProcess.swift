@@ -33,7 +33,7 @@ final class BackEndProcess {
       return poller
     }
     while !text.contains(word) || text.last != "\n" {
-      guard poller.next(milliseconds: 10_000) != nil else {
+      guard poller.next(milliseconds: 30_000) != nil else {
         throw .overdue("the back end, process \(child.identifier),")
       }
       let more = try host { () throws(Errno) in try words.read(atMost: 4096) }

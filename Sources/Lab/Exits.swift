@@ -333,14 +333,13 @@ private struct Exits {
   var (outs, reads, others) = (0, 0, 0)
   var end = "more than 1000 exits"
   for _ in 0..<1000 {
-    let exit = try bench.run()
+    let exit = try bench.runStudent()
     switch exit {
     case .portIO(let io) where io.port == 0x80 && io.isWrite && io.count == 1: outs += 1
     case .mmio(let mmio) where mmio.address == 0x3000_0000 && !mmio.isWrite: reads += 1
     case .portIO, .mmio: others += 1
     default:
-      let exception = try bench.exception()
-      end = exception.map { "exception \($0.name)" } ?? exit.reason.name
+      end = try bench.end(by: exit)
       return [
         .counted("outs", "OUTs to port 0x80", 100, outs),
         .counted("reads", "reads of MMIO at 0x30000000", 10, reads),
