@@ -6,10 +6,21 @@ public final class TemporaryDirectory: Sendable {
   /// Its path.
   public let path: String
 
-  private static let present = Mutex<[String]>([])
+  /// Those that there are, and whether there will be no more.
+  private static let present = Mutex<(paths: [String], isOver: Bool)>(([], false))
 
   /// Makes it in $TMPDIR, or else in /tmp. Corresponds to `mkdtemp(3)`.
   public init() throws(Errno) {
+    // Inside the lock, so that `removeAll()` misses none that has just been made.
+    path = try Self.present.withLock { present throws(Errno) in
+      guard !present.isOver else { throw .interrupted }
+      let path = try Self.make()
+      present.paths.append(path)
+      return path
+    }
+  }
+
+  private static func make() throws(Errno) -> String {
     // The C library returns NULL or a string that stays.
     let place = unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/tmp"
     var name = Array((place + "/kvmlite-XXXXXX").utf8CString)
@@ -19,22 +30,30 @@ public final class TemporaryDirectory: Sendable {
       return unsafe mkdtemp(start) != nil
     }
     guard isMade else { throw .current }
-    path = unsafe name.withUnsafeBufferPointer { buffer in
+    return unsafe name.withUnsafeBufferPointer { buffer in
       unsafe buffer.baseAddress.map { unsafe String(cString: $0) } ?? ""
     }
-    let path = path
-    Self.present.withLock { $0.append(path) }
   }
 
   deinit {
-    let path = path
-    Self.present.withLock { $0.removeAll { $0 == path } }
     Self.remove(path)
+    let path = path
+    Self.present.withLock { $0.paths.removeAll { $0 == path } }
   }
 
-  /// Removes all that there are: for a program that is about to end in the middle of things.
+  /// Removes all that there are, and lets no more be made: for a program that is about to end in the
+  /// middle of things.
   public static func removeAll() {
-    for path in present.withLock({ $0 }) { remove(path) }
+    present.withLock { present in
+      present.isOver = true
+      for path in present.paths { remove(path) }
+    }
+  }
+
+  /// Returns at once, but never after `removeAll()`: what fails then has that reason, and is no failure
+  /// to be told.
+  public static func waitForEnd() {
+    while present.withLock({ $0.isOver }) { pause() }
   }
 
   private static func remove(_ path: String) {

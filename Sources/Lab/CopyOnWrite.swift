@@ -43,7 +43,7 @@ private struct CopyOnWrite {
   }
 
   init() throws(LabError) {
-    let directory = try host { () throws(Errno) in try TemporaryDirectory() }
+    let directory = try makeDirectory()
     let base = directory.path + "/base.raw"
     try Self.writeBase(base)
     baseBytes = Self.clusterSize * Self.clusters

@@ -329,7 +329,7 @@ private struct Exits {
 
 /// Runs a student's guest and counts its exits.
 @Sendable private func checkExitsGuest(_ image: [UInt8]) throws(LabError) -> [Grade.Item] {
-  let bench = try Bench(image, seconds: 5, what: "the guest")
+  let bench = try Bench(image, seconds: 3, what: "the guest")
   var (outs, reads, others) = (0, 0, 0)
   var end = "more than 1000 exits"
   for _ in 0..<1000 {

@@ -377,7 +377,7 @@ private struct Loan {
 
 /// Runs a student's guest with the dirty log on.
 @Sendable private func checkDirtyGuest(_ image: [UInt8]) throws(LabError) -> [Grade.Item] {
-  let bench = try Bench(image, seconds: 5, what: "the guest") {
+  let bench = try Bench(image, seconds: 3, what: "the guest") {
     (vm: VM, memory: GuestMemory) throws(LabError) in
     try kvm { () throws(KVMError) in
       try vm.setMemory(slot: 0, memory.regions[0], logsDirtyPages: true)

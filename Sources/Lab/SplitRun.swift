@@ -71,11 +71,11 @@ struct SplitRun {
   private(set) var after: [UInt64] = []
 
   init(_ program: String) throws(LabError) {
-    let directory = try host { () throws(Errno) in try TemporaryDirectory() }
+    let directory = try makeDirectory()
     let image = directory.path + "/disk.raw"
     try Self.makeImage(image)
     before = try Self.look(image)
-    let backEnd = try BackEndProcess(program, image: image + ",format=raw", in: directory.path)
+    let backEnd = try BackEndProcess(program, image: image, ",format=raw", in: directory.path)
     let other = try OtherSide(backEnd)
     front = try Self.domain(nil, image)
     back = try Self.domain(backEnd.child.identifier, image)

@@ -244,7 +244,7 @@ private struct TwoStage {
 
 /// Runs a student's guest and walks its tables.
 @Sendable private func checkMappingGuest(_ image: [UInt8]) throws(LabError) -> [Grade.Item] {
-  let bench = try Bench(image, seconds: 5, what: "the guest")
+  let bench = try Bench(image, seconds: 3, what: "the guest")
   let end = try bench.end(by: bench.runStudent())
   let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
   let walk = PageWalk(0x1234_5678_9000, special, bench.memory)

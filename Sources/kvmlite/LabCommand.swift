@@ -1,13 +1,16 @@
 import ArgumentParser
 import Host
 import Lab
+import Machine
 
 /// `kvmlite lab`: the course's experiments.
 struct LabCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "lab", abstract: "Run an experiment of the virtualization course, or list them.",
     discussion: """
-      docs/labs has a sheet for each. Exit status: 0, or 1 when not all that was checked is right.
+      docs/labs has a sheet for each. Exit status: 0, or 1 when not all that was checked is right; 64 \
+      wrong options, 65 malformed answers, 66 unreadable ones, 69 or 77 no usable KVM, 71 the host \
+      failed.
       """)
 
   @Argument(help: "The experiment's name. (default: list them)")
@@ -124,8 +127,14 @@ struct LabCommand: ParsableCommand {
   }
 
   private func failure(_ error: LabError) -> ExitCode {
+    TemporaryDirectory.waitForEnd()
+    if case .kvm(let error) = error {
+      let trouble = KVMTrouble(error)
+      Message.error(trouble.description)
+      return ExitCode(trouble.exitStatus)
+    }
     Message.error("the experiment came to nothing: \(error)")
-    if case .kvm = error { Message.line("  what this host can do: kvmlite doctor") }
+    if case .host = error { return ExitCode(71) }
     return ExitCode(69)
   }
 

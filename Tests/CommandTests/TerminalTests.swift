@@ -81,7 +81,8 @@ struct TerminalTests {
     #expect(terminal.mode == modeBefore)
   }
 
-  @Test("puts the mode back after a signal that it doesn't wait for", arguments: [SIGUSR2, SIGALRM])
+  @Test(
+    "puts the mode back after a signal that it doesn't wait for", arguments: [SIGUSR2, SIGALRM])
   func otherSignal(number: Int32) throws {
     let process = try start([scratch.file("spin.bin", Image.spin)])
     try process.waitForOutput("!")

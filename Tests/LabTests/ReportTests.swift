@@ -81,7 +81,8 @@ struct ReportTests {
 
   @Test("grades what is written, whatever an editor or an enemy has put around it")
   func oddBytes() throws {
-    let sheet = try AnswerSheet("\u{FEFF}# a comment\r\n\u{FEFF}count:\t4\u{AD}2\r\nso: \u{1B}[2Jyes")
+    let sheet = try AnswerSheet(
+      "\u{FEFF}# a comment\r\n\u{FEFF}count:\t4\u{AD}2\r\nso: \u{1B}[2Jyes")
     let grade = Grade(sheet, makeReport())
     #expect(grade.unknown.isEmpty)
     #expect(grade.items.first { $0.id == "count" }?.isRight == true)
