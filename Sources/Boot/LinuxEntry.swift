@@ -61,7 +61,7 @@ extension BootRequest {
     }
     guard UInt64(text.count) <= limit else {
       throw image.error(
-        .options,
+        .unsupported,
         about: "the command line has \(text.count) bytes, and this kernel takes \(limit) at most: "
           + "shorten --append")
     }

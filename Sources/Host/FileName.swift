@@ -23,6 +23,15 @@ public enum FileName {
   /// Removes a file's name. Corresponds to `unlink(2)`.
   public static func remove(_ path: String) { unsafe unlink(path) }
 
+  /// The name of the file at `path` without symbolic links; nil if there is no such file. Corresponds
+  /// to `realpath(3)`.
+  public static func withoutLinks(_ path: String) -> String? {
+    // The C library allocates the string, which is copied and freed at once.
+    guard let name = unsafe realpath(path, nil) else { return nil }
+    defer { unsafe free(name) }
+    return unsafe String(cString: name)
+  }
+
   /// What the symbolic link at `path` says, up to 4095 bytes; nil if there is none or it can't be
   /// read. Corresponds to `readlink(2)`.
   public static func target(of path: String) -> String? {

@@ -10,13 +10,17 @@ import Synchronization
 public final class OutputFile: Sendable {
   /// The name the file gets.
   public let path: String
+  /// The same without symbolic links: what they lead to is replaced, and they stay.
+  private let place: String
   private let temporaryPath: String?
   private let file: FileDescriptor
   private let isSettled = Atomic<Bool>(false)
 
   /// Opens the place for writing.
   public init(_ path: String) throws(Errno) {
+    guard !path.isEmpty else { throw .noSuchFile }
     self.path = path
+    place = FileName.withoutLinks(path) ?? path
     if let present = try? FileDescriptor(opening: path, [.readOnly, .nonBlocking]) {
       let kind = try present.status().kind
       guard kind != .directory else { throw Errno.isDirectory }
@@ -26,7 +30,7 @@ public final class OutputFile: Sendable {
         return
       }
     }
-    let temporaryPath = path + ".partial-\(getpid())"
+    let temporaryPath = place + ".partial-\(getpid())"
     self.temporaryPath = temporaryPath
     file = try FileDescriptor(opening: temporaryPath, [.writeOnly, .create, .truncate])
   }
@@ -39,7 +43,7 @@ public final class OutputFile: Sendable {
   /// Gives the file its name. Corresponds to `rename(2)`.
   public func commit() throws(Errno) {
     guard let temporaryPath else { return }
-    guard unsafe rename(temporaryPath, path) == 0 else { throw Errno.current }
+    guard unsafe rename(temporaryPath, place) == 0 else { throw Errno.current }
     isSettled.store(true, ordering: .relaxed)
   }
 

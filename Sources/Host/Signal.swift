@@ -35,6 +35,18 @@ public struct Signal: Equatable, Sendable {
     return unsafe "SIG" + String(cString: name)
   }
 
+  /// Whether the process ignores this signal, as whoever started it may have wished (nohup(1)).
+  public var isIgnored: Bool {
+    var action = sigaction()
+    guard unsafe sigaction(number, nil, &action) == 0 else { return false }
+    // Handlers' addresses, compared and never called.
+    let (handler, ignoring) = unsafe (
+      unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self),
+      unsafeBitCast(SIG_IGN, to: Int.self)
+    )
+    return handler == ignoring
+  }
+
   /// Makes the whole process ignore this signal.
   public func ignore() {
     signal(number, SIG_IGN)
@@ -79,5 +91,29 @@ public struct Signal: Equatable, Sendable {
     unsafe sigemptyset(&set)
     for signal in signals { unsafe sigaddset(&set, signal.number) }
     unsafe pthread_sigmask(SIG_UNBLOCK, &set, nil)
+  }
+
+  /// Runs `body`, on a thread of its own, before one of `signals` ends this program; those that the
+  /// process ignores stay ignored.
+  ///
+  /// To be called before other threads start, for they must not take these signals. Corresponds to
+  /// `sigwait(3)`.
+  public static func beforeEnding(
+    by signals: [Signal], _ body: @escaping @Sendable () -> Void
+  ) throws(Errno) {
+    var set = sigset_t()
+    unsafe sigemptyset(&set)
+    for signal in signals where !signal.isIgnored { unsafe sigaddset(&set, signal.number) }
+    let error = unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+    guard error == 0 else { throw Errno(error) }
+    let awaited = set
+    _ = try HostThread(name: "signals") {
+      var (set, number) = (awaited, Int32(0))
+      guard unsafe sigwait(&set, &number) == 0 else { return }
+      body()
+      Glibc.signal(number, SIG_DFL)
+      unblock([Signal(number)])
+      raise(number)
+    }
   }
 }

@@ -46,12 +46,19 @@ extension Terminal {
   // Written once, before the handler that reads it is there.
   private nonisolated(unsafe) static var modeToRestore: (number: Int32, mode: termios)?
 
-  /// Puts the mode back also when this program itself crashes, and lets it crash then.
+  /// Signals that end a program unless it takes them: crashes of its own, and others' wishes. The run
+  /// takes some of these, but not at its start and end.
+  private static let deadly = [
+    SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM,
+    SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGPWR, SIGSTKFLT,
+  ]
+
+  /// Puts the mode back also when this program crashes or a signal ends it, and lets that happen then.
   ///
   /// tcsetattr(3) may be called from a signal handler (signal-safety(7)).
   public func restoreOnCrash() {
     unsafe Terminal.modeToRestore = (number, original)
-    for fatal in [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV] {
+    for fatal in Self.deadly where !Signal(fatal).isIgnored {
       var action = sigaction()
       unsafe action.__sigaction_handler.sa_handler = { signal in
         if var saved = unsafe Terminal.modeToRestore {

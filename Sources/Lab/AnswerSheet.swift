@@ -12,13 +12,14 @@ public struct AnswerSheet: Sendable {
   /// The answers by the questions' names; an empty answer is none.
   public let answers: [String: String]
 
-  /// Reads a sheet; the text of any size up to `largest` bytes.
+  /// Reads a sheet. Marks that don't show, such as the one that some editors put at the start of a
+  /// file, don't count, and no character of it can do anything to a terminal.
   public init(_ text: String) throws(Malformed) {
     var answers: [String: String] = [:]
     var number = 0
     for line in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
       number += 1
-      let line = line.drop(while: \.isWhitespace)
+      let line = Markup.printable(line).drop(while: \.isWhitespace)
       guard !line.isEmpty, line.first != "#" else { continue }
       guard let colon = line.firstIndex(of: ":") else {
         throw Malformed(line: number, description: "line \(number): wanted 'question: answer'")

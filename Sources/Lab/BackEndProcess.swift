@@ -9,9 +9,12 @@ final class BackEndProcess {
   private let words: FileDescriptor
   private var text = ""
 
-  /// Starts `program` with the disk image `image`, as `kvmlite backend block` takes it; the socket
-  /// is in `directory`. It listens when this returns.
-  init(_ program: String, image: String, in directory: String) throws(LabError) {
+  /// Starts `program` with the disk image `image` and `options`, as `kvmlite backend block` takes them;
+  /// the socket is in `directory`. It listens when this returns.
+  init(
+    _ program: String, image: String, _ options: String, in directory: String
+  ) throws(LabError) {
+    let image = image.replacing(",", with: ",,") + options
     let socket = directory + "/socket"
     let pipe = try host { () throws(Errno) in try Pipe() }
     do throws(Errno) {
@@ -33,7 +36,7 @@ final class BackEndProcess {
       return poller
     }
     while !text.contains(word) || text.last != "\n" {
-      guard poller.next(milliseconds: 10_000) != nil else {
+      guard poller.next(milliseconds: 30_000) != nil else {
         throw .overdue("the back end, process \(child.identifier),")
       }
       let more = try host { () throws(Errno) in try words.read(atMost: 4096) }

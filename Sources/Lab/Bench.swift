@@ -24,7 +24,8 @@ final class Bench {
     static let longMode: UInt64 = 1 << 8 | 1 << 10
   }
 
-  /// Makes it with `image` at `BenchLayout.image`; `seconds` later its guest is told to leave.
+  /// Makes it with `image` at `BenchLayout.image`; after `seconds` of processor time its guest is told
+  /// to leave.
   ///
   /// Its runs are all on the calling thread, which ends with `close()`.
   init(
@@ -234,7 +235,8 @@ final class Bench {
     guard offset < 4096, offset % BenchLayout.stubSize == 0 else { return nil }
     let vector = UInt8(offset / BenchLayout.stubSize)
     let hasError = BenchLayout.hasErrorCode(vector)
-    let frame = try words(at: registers.rsp, 2)
+    // A guest's stack may be anywhere; where no memory is, there is no frame.
+    let frame = (try? words(at: registers.rsp, 2)) ?? [0, 0]
     return GuestException(
       vector: vector, error: hasError ? frame[0] : 0,
       instructionPointer: hasError ? frame[1] : frame[0])

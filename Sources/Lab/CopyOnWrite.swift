@@ -43,7 +43,7 @@ private struct CopyOnWrite {
   }
 
   init() throws(LabError) {
-    let directory = try host { () throws(Errno) in try TemporaryDirectory() }
+    let directory = try makeDirectory()
     let base = directory.path + "/base.raw"
     try Self.writeBase(base)
     baseBytes = Self.clusterSize * Self.clusters
@@ -151,7 +151,7 @@ private struct CopyOnWrite {
     configuration.memorySize = 16 << 20
     configuration.disks = [.init(store, bus: .ide)]
     configuration.consoleOutput = .sink(console)
-    configuration.timeLimit = 15
+    configuration.timeLimit = 60
     let outcome: Outcome
     do { outcome = try Machine(configuration).run() } catch { throw .unexpected("\(error)") }
     guard case .halted = outcome else {

@@ -1,3 +1,5 @@
+import KVM
+
 /// An exercise in which the student writes a guest: a flat image for long mode, as scripts/guest makes
 /// it of docs/labs/skeletons.
 public struct Exercise: Sendable {
@@ -10,7 +12,25 @@ extension Experiment {
   /// Runs `image` and says what it's worth; nil if the experiment has no such exercise.
   public func grade(guest image: [UInt8]) throws(LabError) -> Grade? {
     guard let exercise else { return nil }
+    try Self.requireKVM()
     return Grade(name: name, items: try exercise.check(image))
+  }
+}
+
+extension Bench {
+  /// Runs a student's guest to its next exit, or until its time is over: then there is none.
+  func runStudent() throws(LabError) -> Exit? {
+    do { return try run() } catch {
+      guard case .overdue = error else { throw error }
+      return nil
+    }
+  }
+
+  /// How the guest ended by `exit`, as a grade has it.
+  func end(by exit: Exit?) throws(LabError) -> String {
+    guard let exit else { return "not in time" }
+    guard case .halt = exit, let exception = try exception() else { return exit.reason.name }
+    return "exception \(exception.name)"
   }
 }
 

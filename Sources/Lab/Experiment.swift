@@ -39,9 +39,15 @@ public struct Experiment: Sendable {
   ///
   /// `program` is kvmlite, of which some experiments start a second process.
   public func run(program: String = "/proc/self/exe") throws(LabError) -> Report {
+    try Self.requireKVM()
     var report = Report(self, backEnd: BackEnd.read(HostFacts.read()))
     try body(&report, program)
     return report
+  }
+
+  /// Finds out whether KVM can be used before anything else is done, which without it is nothing.
+  static func requireKVM() throws(LabError) {
+    _ = try kvm { () throws(KVMError) in try System().version() }
   }
 
   /// The experiment of that name.

@@ -124,6 +124,8 @@ public struct Grade: Sendable {
         "  </testcase>",
       ]
     }
+    let words = unknown.map { "there is no question '\($0)'" }.joined(separator: "\n")
+    if !words.isEmpty { lines.append("  <system-out>\(Markup.xml(words))</system-out>") }
     return (lines + ["</testsuite>"]).joined(separator: "\n") + "\n"
   }
 }

@@ -161,10 +161,11 @@ final class WaitingLine: InterruptLine {
 
   func set(_ isRaised: Bool) { if isRaised { event.raise() } }
 
-  /// Sleeps until it is raised; false if that takes more than five seconds.
+  /// Sleeps until it is raised; false if that takes more than half a minute, as on no host however
+  /// busy.
   func wait() -> Bool {
     while !event.consume() {
-      guard poller.next(milliseconds: 5000) != nil else { return false }
+      guard poller.next(milliseconds: 30_000) != nil else { return false }
     }
     return true
   }

@@ -63,7 +63,7 @@ struct IOModels {
 
   init(_ program: String) throws(LabError) {
     let kit = try Probe.Kit("io-models")
-    let directory = try host { () throws(Errno) in try TemporaryDirectory() }
+    let directory = try makeDirectory()
     let most = IOModel.allCases.map { $0.byteCount(256) }.max() ?? 0
     var random = RandomNumbers(seed: 1)
     let contents = (0..<most / 8).map { _ in random.next() }

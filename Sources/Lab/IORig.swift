@@ -61,7 +61,7 @@ final class IORig {
     case .ioeventfd: try addVirtio(VirtioBlock(Self.open(image)), rings: true)
     case .vhostUser:
       let process = try BackEndProcess(
-        program, image: image + ",format=raw,readonly", in: directory)
+        program, image: image, ",format=raw,readonly", in: directory)
       self.process = process
       let device: VhostUserBlock
       do {

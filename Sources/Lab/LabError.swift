@@ -34,6 +34,13 @@ func host<Result: ~Copyable>(_ body: () throws(Errno) -> Result) throws(LabError
   do { return try body() } catch { throw .host(error) }
 }
 
+/// A directory for an experiment's files.
+func makeDirectory() throws(LabError) -> TemporaryDirectory {
+  do { return try TemporaryDirectory() } catch {
+    throw .unexpected("no directory can be made in $TMPDIR, or in /tmp without it: \(error)")
+  }
+}
+
 /// Runs `body`, whose addresses are the lab's own, with errors as the lab's.
 func inMemory<Result>(
   _ body: () throws(GuestMemory.OutOfBounds) -> Result

@@ -18,6 +18,20 @@ enum Markup {
     return result
   }
 
+  /// `text` with nothing that acts on a terminal: controls become `?`, tabs a space, and formatting
+  /// that doesn't show nothing.
+  static func printable(_ text: some StringProtocol) -> String {
+    var result = ""
+    for scalar in text.unicodeScalars {
+      switch scalar.properties.generalCategory {
+      case .control: result += scalar == "\t" || scalar == "\r" ? " " : "?"
+      case .format: break
+      default: result.unicodeScalars.append(scalar)
+      }
+    }
+    return result
+  }
+
   /// `text` in HTML, with what is between backquotes as code.
   static func html(_ text: String) -> String {
     let parts = text.split(separator: "`", omittingEmptySubsequences: false)

@@ -377,15 +377,13 @@ private struct Loan {
 
 /// Runs a student's guest with the dirty log on.
 @Sendable private func checkDirtyGuest(_ image: [UInt8]) throws(LabError) -> [Grade.Item] {
-  let bench = try Bench(image, seconds: 5, what: "the guest") {
+  let bench = try Bench(image, seconds: 3, what: "the guest") {
     (vm: VM, memory: GuestMemory) throws(LabError) in
     try kvm { () throws(KVMError) in
       try vm.setMemory(slot: 0, memory.regions[0], logsDirtyPages: true)
     }
   }
-  let exit = try bench.run()
-  let exception = try bench.exception()
-  let end = exception.map { "exception \($0.name)" } ?? exit.reason.name
+  let end = try bench.end(by: bench.runStudent())
   let slotPages = Int(bench.memory.regions[0].count >> 12)
   let bits = try kvm { () throws(KVMError) in try bench.vm.dirtyLog(slot: 0, pages: slotPages) }
   let dirty = (0x100..<0x200).count { bits[$0 / 64] >> UInt64($0 % 64) & 1 == 1 }

@@ -71,11 +71,11 @@ struct SplitRun {
   private(set) var after: [UInt64] = []
 
   init(_ program: String) throws(LabError) {
-    let directory = try host { () throws(Errno) in try TemporaryDirectory() }
+    let directory = try makeDirectory()
     let image = directory.path + "/disk.raw"
     try Self.makeImage(image)
     before = try Self.look(image)
-    let backEnd = try BackEndProcess(program, image: image + ",format=raw", in: directory.path)
+    let backEnd = try BackEndProcess(program, image: image, ",format=raw", in: directory.path)
     let other = try OtherSide(backEnd)
     front = try Self.domain(nil, image)
     back = try Self.domain(backEnd.child.identifier, image)
@@ -154,7 +154,7 @@ struct SplitRun {
         _ = try poller.add(call.event.descriptor, tag: 0)
         return poller
       }
-      guard poller.next(milliseconds: 10_000) != nil else { throw .overdue("the back end") }
+      guard poller.next(milliseconds: 30_000) != nil else { throw .overdue("the back end") }
       // Bit 0 of the used ring's flags forbids kicks.
       try waitUntil { () throws(LabError) in try bench.words(at: Place.used, 1)[0] & 1 == 0 }
       guard process.child.pause() else { throw .unexpected("the back end has ended") }
@@ -171,7 +171,7 @@ struct SplitRun {
     }
 
     private func waitUntil(_ condition: () throws(LabError) -> Bool) throws(LabError) {
-      let deadline = Clock.monotonicNanoseconds &+ 10_000_000_000
+      let deadline = Clock.monotonicNanoseconds &+ 30_000_000_000
       while try !condition() {
         guard Clock.monotonicNanoseconds < deadline else { throw .overdue("the back end") }
         HostThread.yield()

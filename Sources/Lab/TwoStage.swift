@@ -244,10 +244,8 @@ private struct TwoStage {
 
 /// Runs a student's guest and walks its tables.
 @Sendable private func checkMappingGuest(_ image: [UInt8]) throws(LabError) -> [Grade.Item] {
-  let bench = try Bench(image, seconds: 5, what: "the guest")
-  let exit = try bench.run()
-  let exception = try bench.exception()
-  let end = exception.map { "exception \($0.name)" } ?? exit.reason.name
+  let bench = try Bench(image, seconds: 3, what: "the guest")
+  let end = try bench.end(by: bench.runStudent())
   let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
   let walk = PageWalk(0x1234_5678_9000, special, bench.memory)
   var seen = "a page fault in the \(walk.steps.last?.table ?? "root")"

@@ -18,7 +18,7 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   private let source: Int32?
   private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
   private let control: RunControl
-  private var pending: [UInt8] = []
+  private(set) var pending: [UInt8] = []
   private var taken = 0
   private var isAtEnd = false
 
@@ -76,6 +76,10 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
     taken += receiver.receive(pending.span.extracting(taken..<pending.count))
     if taken == pending.count {
       pending.removeAll(keepingCapacity: true)
+      taken = 0
+    } else if taken >= Self.limit {
+      // A guest that is never up to date must not have all that it ever read kept.
+      pending.removeFirst(taken)
       taken = 0
     }
   }

@@ -19,7 +19,7 @@ struct GuestsCommand: ParsableCommand {
         text += column(guest.name, width) + column(guest.mode.rawValue, 11) + guest.summary + "\n"
       }
       text += "\nRun one: kvmlite guest:NAME    Write one to a file: kvmlite guests export NAME\n"
-      try? FileDescriptor(borrowing: 1).writeAll(text)
+      try Message.output(text)
     }
   }
 

@@ -1,13 +1,16 @@
 import ArgumentParser
 import Host
 import Lab
+import Machine
 
 /// `kvmlite lab`: the course's experiments.
 struct LabCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "lab", abstract: "Run an experiment of the virtualization course, or list them.",
     discussion: """
-      docs/labs has a sheet for each. Exit status: 0, or 1 when not all that was checked is right.
+      docs/labs has a sheet for each. Exit status: 0, or 1 when not all that was checked is right; 64 \
+      wrong options, 65 malformed answers, 66 unreadable ones, 69 or 77 no usable KVM, 71 the host \
+      failed.
       """)
 
   @Argument(help: "The experiment's name. (default: list them)")
@@ -29,21 +32,40 @@ struct LabCommand: ParsableCommand {
     help: ArgumentHelp("Grade a guest that was written for the exercise.", valueName: "image"))
   var guest: String?
 
-  @Option(help: "How to print a grade: text, tap or junit.")
-  var format = Grade.Format.text
+  @Option(
+    help: ArgumentHelp("How to print a grade: text, tap or junit. (default: text)"))
+  var format: Grade.Format?
 
   func validate() throws {
-    guard name == nil else { return }
+    guard name == nil else { return try requireOneOutput() }
     if json || sheet || html != nil || check != nil || guest != nil {
       throw ValidationError("which experiment? See: kvmlite lab")
     }
   }
 
+  /// Refuses options of which all but one would be passed over.
+  private func requireOneOutput() throws {
+    let asked = [json, sheet, check != nil, guest != nil].count { $0 }
+    guard asked <= 1 else {
+      throw ValidationError("--json, --sheet, --check and --guest: give only one of them")
+    }
+    if guest != nil && html != nil {
+      throw ValidationError("--html is for an experiment's report, and --guest runs none")
+    }
+    if format != nil && check == nil && guest == nil {
+      throw ValidationError("--format is for a grade: give --check or --guest with it")
+    }
+  }
+
   func run() throws {
-    guard let name else { return try write(list) }
+    guard let name else { return try Message.output(list) }
     guard let experiment = Experiment.named(name) else {
       Message.error("there is no experiment '\(name)'; see: kvmlite lab")
       throw ExitCode(64)
+    }
+    // Whoever ends an experiment wants nothing of it to stay.
+    try? Signal.beforeEnding(by: [.interrupt, .quit, .terminate, .hangUp]) {
+      TemporaryDirectory.removeAll()
     }
     if let guest { return try grade(guest, experiment) }
     let answers = try check.map(readSheet)
@@ -52,13 +74,13 @@ struct LabCommand: ParsableCommand {
     if let html { try writePage(HTMLReport.text(report), to: html) }
     if let answers {
       let grade = Grade(answers, report)
-      try write(grade.text(format))
+      try Message.output(grade.text(format ?? .text))
       throw ExitCode(grade.isPerfect ? 0 : 1)
     }
-    if json { return try write(JSONReport.text(report)) }
-    if sheet { return try write(AnswerSheet.blank(for: report)) }
+    if json { return try Message.output(JSONReport.text(report)) }
+    if sheet { return try Message.output(AnswerSheet.blank(for: report)) }
     let isColoured = FileDescriptor(borrowing: 1).isTerminal
-    try write(TextReport.text(report, isColoured: isColoured))
+    try Message.output(TextReport.text(report, isColoured: isColoured))
   }
 
   private var list: String {
@@ -76,35 +98,28 @@ struct LabCommand: ParsableCommand {
   }
 
   private func grade(_ path: String, _ experiment: Experiment) throws {
-    let image = try read(path)
+    let image = try read(path, "a guest of the lab")
     let grade: Grade?
     do { grade = try experiment.grade(guest: image) } catch { throw failure(error) }
     guard let grade else {
       Message.error("'\(experiment.name)' has no exercise with a guest")
       throw ExitCode(64)
     }
-    try write(grade.text(format))
+    try Message.output(grade.text(format ?? .text))
     throw ExitCode(grade.isPerfect ? 0 : 1)
   }
 
-  private func read(_ path: String) throws -> [UInt8] {
-    do throws(Errno) {
-      let file = try FileDescriptor(opening: path, [.readOnly])
-      var bytes: [UInt8] = []
-      while bytes.count < 1 << 20 {
-        let more = try file.read(atMost: 1 << 16)
-        guard !more.isEmpty else { break }
-        bytes += more
-      }
-      return bytes
+  private func read(_ path: String, _ what: String) throws -> [UInt8] {
+    do throws(Failure) {
+      return try InputFile.contents(of: path, limit: 1 << 20, hint: what)
     } catch {
-      Message.error("\(path): can't be read: \(error)")
-      throw ExitCode(66)
+      Message.error(error.message)
+      throw ExitCode(error.status)
     }
   }
 
   private func readSheet(_ path: String) throws -> AnswerSheet {
-    let bytes = try read(path)
+    let bytes = try read(path, "a sheet of answers")
     do { return try AnswerSheet(String(decoding: bytes, as: UTF8.self)) } catch {
       Message.error("\(path): \(error)")
       throw ExitCode(65)
@@ -112,8 +127,14 @@ struct LabCommand: ParsableCommand {
   }
 
   private func failure(_ error: LabError) -> ExitCode {
+    TemporaryDirectory.waitForEnd()
+    if case .kvm(let error) = error {
+      let trouble = KVMTrouble(error)
+      Message.error(trouble.description)
+      return ExitCode(trouble.exitStatus)
+    }
     Message.error("the experiment came to nothing: \(error)")
-    if case .kvm = error { Message.line("  what this host can do: kvmlite doctor") }
+    if case .host = error { return ExitCode(71) }
     return ExitCode(69)
   }
 
@@ -124,13 +145,6 @@ struct LabCommand: ParsableCommand {
       try file.commit()
     } catch {
       Message.error("\(path): can't be written: \(error)")
-      throw ExitCode(71)
-    }
-  }
-
-  private func write(_ text: String) throws {
-    do throws(Errno) { try FileDescriptor(borrowing: 1).writeAll(text) } catch {
-      Message.error("the report can't be written: \(error)")
       throw ExitCode(71)
     }
   }

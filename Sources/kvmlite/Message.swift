@@ -20,6 +20,14 @@ enum Message {
     try? file.writeAll(text + "\n")
   }
 
+  /// Writes what a command was asked for to standard output; ends with 71 if that can't be.
+  static func output(_ text: String) throws {
+    do throws(Errno) { try FileDescriptor(borrowing: 1).writeAll(text) } catch {
+      self.error("the output can't be written: \(error)")
+      throw ExitCode(71)
+    }
+  }
+
   /// Writes `text` after the program's name.
   static func note(_ text: String) { line("kvmlite: " + text) }
 

@@ -53,7 +53,7 @@ struct Session {
     configuration.timeLimit = options.timeLimit
     configuration.observation = try makeObservation()
     configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
-      .map(\.number)
+      .filter { !$0.isIgnored }.map(\.number)
     let walks = options.walks
     configuration.look = (
       Signal.user1.number,

@@ -21,6 +21,10 @@ struct Timeline {
   /// Time inside the guest and KVM, all VCPUs together, in microseconds.
   let inGuest: Double
 
+  /// The times that a trace can have: 30 years, in microseconds. All other numbers are lies, and some
+  /// of them are too large to count with.
+  private static let times = 0...1e15
+
   // What ChromeTrace writes; anything else in the file is passed over.
   private struct File: Decodable {
     let traceEvents: [Event]
@@ -50,8 +54,8 @@ struct Timeline {
     var end = 0.0
     var inGuest = 0.0
     for event in file.traceEvents where event.ph == "X" {
-      guard let start = event.ts, let duration = event.dur, start.isFinite, duration.isFinite,
-        start >= 0, duration >= 0
+      guard let start = event.ts, let duration = event.dur, Self.times.contains(start),
+        Self.times.contains(duration)
       else { continue }
       end = max(end, start + duration)
       let isExit = event.cat == "exit"
@@ -72,7 +76,8 @@ struct Timeline {
       ($0.isExits ? 1 : 0, $0.times.count, $1.device)
         > ($1.isExits ? 1 : 0, $1.times.count, $0.device)
     }
-    self.end = end
+    // An axis has a length.
+    self.end = max(end, 1)
     self.inGuest = inGuest
     vcpuCount = vcpus.count
   }

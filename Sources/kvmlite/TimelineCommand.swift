@@ -13,12 +13,16 @@ struct TimelineCommand: ParsableCommand {
   var trace: String
 
   func run() throws {
-    do throws(Failure) {
-      let timeline = try Timeline(json: try InputFile.contents(of: trace, limit: 1 << 30))
-      try? FileDescriptor(borrowing: 1).writeAll(TimelineSVG(timeline).text())
-    } catch {
+    let json: [UInt8]
+    do throws(Failure) { json = try InputFile.contents(of: trace, limit: 1 << 30) } catch {
+      Message.error(error.message)
+      throw ExitCode(error.status)
+    }
+    let picture: String
+    do throws(Failure) { picture = TimelineSVG(try Timeline(json: json)).text() } catch {
       Message.error("\(trace): \(error.message)")
       throw ExitCode(error.status)
     }
+    try Message.output(picture)
   }
 }

@@ -97,10 +97,11 @@ struct TimelineSVG {
   // MARK: Words and numbers
 
   private func label(_ x: Double, _ y: Double, _ text: String, size: Int = 13) -> String {
-    let safe = text.map { character in
+    let safe = DiskCommand.printable(text).map { character in
       switch character {
       case "<": "&lt;"
       case "&": "&amp;"
+      case "\u{FFFE}", "\u{FFFF}": "?"  // XML has neither
       default: String(character)
       }
     }.joined()

@@ -160,7 +160,7 @@ struct BzImageTests {
     let header = BzImageBuilder(cmdlineSize: 5)
     _ = try plan(header.bytes, commandLine: "quiet")
     expect(
-      try refusal(header.bytes, commandLine: "quiet1"), .options, says: "6 bytes", "5 at most",
+      try refusal(header.bytes, commandLine: "quiet1"), .unsupported, says: "6 bytes", "5 at most",
       "--append")
     expect(try refusal(header.bytes, commandLine: "a\0b"), .options, says: "zero byte")
     let long = BzImageBuilder(cmdlineSize: 0xFFFF_FFFF)

@@ -83,7 +83,7 @@ struct PVHTests {
     #expect(bytes.load(0x1E8, 1) == 4)
     expect(
       try refusal(ELFBuilder.vmlinux.bytes, commandLine: String(repeating: "x", count: 2048)),
-      .options, says: "2047 at most")
+      .unsupported, says: "2047 at most")
   }
 
   @Test func pvhNoteComesBeforeLinuxs() throws {

@@ -41,6 +41,12 @@ struct DoctorTests {
     #expect(run.end == .exited(status))
     #expect(run.output == "")
     #expect(run.errors.contains(words), "\(run.errors)")
+    let guest = ["lab", "exits", "--guest", "/proc/version"]
+    for arguments in [["lab", "modes"], ["lab", "cow"], guest] {
+      let lab = try Kvmlite.run(arguments, by: wrapper)
+      #expect(lab.end == .exited(status))
+      #expect(lab.errors == run.errors)
+    }
     // The same summary, and the same remedies line by line.
     let remedies = run.errors.split(separator: "\n").filter { $0.hasPrefix("  - ") }
     #expect(!remedies.isEmpty)

@@ -21,6 +21,20 @@ struct EndTests {
     #expect(!result.leftProcesses)
   }
 
+  @Test("not by a signal that it was started to ignore, as with nohup")
+  func ignoredSignal() throws {
+    let script = "trap '' HUP; exec \"$0\" \"$1\""
+    let process = try ChildProcess(
+      "sh", ["-c", script, Kvmlite.path, scratch.file("guest.bin", Image.slowCopy)], input: .pipe)
+    process.type("a")
+    try process.waitForOutput("a")
+    process.send(SIGHUP)
+    process.type("b\0")
+    let result = try Kvmlite.end(of: process)
+    #expect(result.end == .exited(0))
+    #expect(result.output == "ab")
+  }
+
   @Test("by a signal with four VCPUs")
   func signalToMany() throws {
     let process = try Kvmlite.start(["--cpus", "4", scratch.file("guest.bin", Image.spin)])

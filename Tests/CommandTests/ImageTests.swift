@@ -183,6 +183,22 @@ struct RefusalTests {
     try expect(65, "overlap", [scratch.file("double.elf", double)])
   }
 
+  @Test("not to export to a link: what it leads to is written, and it stays")
+  func exportToLink() throws {
+    let link = scratch.path + "/link"
+    for target in ["there", "new"] {
+      if target == "there" { _ = try scratch.file("there", [1]) }
+      try? FileManager.default.removeItem(atPath: link)
+      try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: target)
+      let end = try Kvmlite.run("guests", "export", "hello-real", "--output", link).end
+      #expect(end == .exited(0))
+      guard target == "there" else { continue }
+      #expect(try FileManager.default.destinationOfSymbolicLink(atPath: link) == target)
+      #expect(try Data(contentsOf: URL(filePath: scratch.path + "/there")).count > 1)
+    }
+    #expect(scratch.names == ["link", "there"])
+  }
+
   @Test("to export to where nothing can be written: 71, and leaves nothing")
   func export() throws {
     let result = try Kvmlite.run(

@@ -53,6 +53,39 @@ struct LabTests {
     #expect(try Kvmlite.run("lab", "modes", "--check", "/nowhere").end == .exited(66))
     let bad = try scratch.file("bad", Array("no colon\n".utf8))
     #expect(try Kvmlite.run("lab", "modes", "--check", bad).end == .exited(65))
+    let large = try scratch.file("large", Array(repeating: UInt8(ascii: "#"), count: 1 << 20 + 1))
+    #expect(try Kvmlite.run("lab", "modes", "--check", large).end == .exited(65))
+    #expect(try Kvmlite.run("lab", "exits", "--guest", large).end == .exited(65))
+    for options in [["--json", "--sheet"], ["--check", bad, "--json"], ["--format", "tap"]] {
+      #expect(
+        try Kvmlite.end(of: Kvmlite.start(["lab", "modes"] + options)).end == .exited(64),
+        "\(options)")
+    }
+  }
+
+  @Test("finds room for its files in a directory of any name, and says which it lacks")
+  func temporaryDirectory() throws {
+    let odd = scratch.path + "/a, b,readonly"
+    try FileManager.default.createDirectory(atPath: odd, withIntermediateDirectories: false)
+    let split = try Kvmlite.end(
+      of: ChildProcess(Kvmlite.path, ["lab", "split"], environment: ["TMPDIR": odd]))
+    #expect(split.end == .exited(0), "\(split.errors)")
+    let nowhere = try Kvmlite.end(
+      of: ChildProcess(Kvmlite.path, ["lab", "cow"], environment: ["TMPDIR": "/no/such"]))
+    #expect(nowhere.end == .exited(69))
+    #expect(nowhere.errors.contains("$TMPDIR"))
+  }
+
+  @Test("leaves nothing behind when a signal ends it", arguments: [SIGINT, SIGTERM, SIGHUP])
+  func signals(signal: Int32) throws {
+    let process = try ChildProcess(
+      Kvmlite.path, ["lab", "io-models"], environment: ["TMPDIR": scratch.path])
+    while scratch.names.isEmpty { sched_yield() }
+    process.send(signal)
+    let result = try Kvmlite.end(of: process)
+    #expect(result.end == .killed(signal))
+    #expect(scratch.names == [])
+    #expect(!result.leftProcesses)
   }
 }
 

@@ -1,4 +1,5 @@
 import Foundation
+import FoundationXML
 import TestSupport
 import Testing
 
@@ -149,6 +150,33 @@ struct SeeingTests {
     #expect(picture.output.contains("virtio-block 0xfea00000 ring 0 requestq"))
     #expect(picture.output.contains("257 requests"))
     #expect(picture.output.contains("1 VCPU(s)"))
+  }
+
+  @Test(
+    "a picture of any file, whatever it says of times and names",
+    arguments: [
+      "0,\"dur\":0", "1e300,\"dur\":0", "1e308,\"dur\":1.7e308", "1e15,\"dur\":1e15",
+      "1e-320,\"dur\":0",
+    ])
+  func hostileTrace(times: String) throws {
+    let event = "{\"ph\":\"X\",\"cat\":\"exit\",\"ts\":"
+    let name = "\"args\":{\"device\":\"a<\\u0001\\uffff&\"}}"
+    let json = "{\"traceEvents\":[\(event)5,\"dur\":1},\(event)\(times),\(name)]}"
+    let picture = try Kvmlite.run("timeline", scratch.file("trace", Array(json.utf8)))
+    #expect(picture.end == .exited(0))
+    #expect(XMLParser(data: Data(picture.outputBytes)).parse())
+    let alone = "{\"traceEvents\":[\(event)\(times),\(name)]}"
+    let end = try Kvmlite.run("timeline", scratch.file("trace", Array(alone.utf8))).end
+    #expect(end == .exited(0) || end == .exited(65))
+  }
+
+  @Test("no picture where its output can't be written: 71")
+  func pictureToNowhere() throws {
+    let json = "{\"traceEvents\":[{\"ph\":\"X\",\"cat\":\"exit\",\"ts\":5,\"dur\":1}]}"
+    let path = try scratch.file("trace", Array(json.utf8))
+    let script = ["-c", "exec \"$0\" timeline \"$1\" >/dev/full", Kvmlite.path, path]
+    #expect(try Kvmlite.end(of: ChildProcess("sh", script)).end == .exited(71))
+    #expect(try Kvmlite.run("timeline", "/no/such").errors.ranges(of: "/no/such").count == 1)
   }
 
   @Test("the commands of an IDE drive in the same way, also as text")

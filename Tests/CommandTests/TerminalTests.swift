@@ -81,6 +81,16 @@ struct TerminalTests {
     #expect(terminal.mode == modeBefore)
   }
 
+  @Test(
+    "puts the mode back after a signal that it doesn't wait for", arguments: [SIGUSR2, SIGALRM])
+  func otherSignal(number: Int32) throws {
+    let process = try start([scratch.file("spin.bin", Image.spin)])
+    try process.waitForOutput("!")
+    process.send(number)
+    #expect(try process.waitForEnd() == .killed(number))
+    #expect(terminal.mode == modeBefore)
+  }
+
   @Test("puts the mode back after a crash, a timeout and an ordinary end")
   func ends() throws {
     let stray = try scratch.file("stray.bin", Image.stray)

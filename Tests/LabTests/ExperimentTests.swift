@@ -1,3 +1,4 @@
+import Host
 import TestSupport
 import Testing
 
@@ -101,6 +102,26 @@ struct ExperimentTests {
     // mov ebx,0x40000000; mov eax,[rbx]: nothing is mapped there
     let faulting = try exits.grade(guest: [0xBB, 0, 0, 0, 0x40, 0x8B, 0x03])
     #expect(faulting?.items.last?.seen == "exception #PF")
+  }
+
+  @Test(
+    "exercises: a guest that never ends, or lies about its stack, gets a grade as any other",
+    arguments: Experiment.all.filter { $0.exercise != nil }.map(\.name))
+  func hostileGuests(name: String) throws {
+    let experiment = try #require(Experiment.named(name))
+    let guests: [(image: [UInt8], end: String)] = [
+      ([0xEB, 0xFE], "not in time"),  // jmp to itself
+      // mov rsp,-1; mov eax,0x6000; jmp rax: the stub of vector 0, without an exception
+      (
+        [0x48, 0xC7, 0xC4, 0xFF, 0xFF, 0xFF, 0xFF, 0xB8, 0, 0x60, 0, 0, 0xFF, 0xE0],
+        "exception #DE"
+      ),
+    ]
+    for guest in guests {
+      let grade = try #require(try experiment.grade(guest: guest.image))
+      #expect(!grade.isPerfect)
+      #expect(grade.items.first { $0.id == "end" }?.seen == guest.end)
+    }
   }
 
   @Test("two-stage: our walk, KVM's translation and what the guest wrote agree")
@@ -227,7 +248,19 @@ struct ExperimentTests {
   @Test("that never end are told to leave, and said to")
   func overdue() throws {
     // 10000: jmp 0x10000
-    let bench = try Bench([0xEB, 0xFE], seconds: 0, what: "a loop")
-    #expect(throws: LabError.self) { try bench.run() }
+    for seconds in 0...1 {
+      let bench = try Bench([0xEB, 0xFE], seconds: seconds, what: "a loop")
+      #expect(throws: LabError.self) { try bench.run() }
+    }
+  }
+
+  @Test("that have to wait for a busy host lose no time by it")
+  func waiting() throws {
+    let alarm = try Alarm(seconds: 1) {}
+    defer { alarm.cancel() }
+    let end = Clock.monotonicNanoseconds + 1_200_000_000
+    let poller = try Poller()
+    while Clock.monotonicNanoseconds < end { _ = poller.next(milliseconds: 1300) }
+    #expect(!alarm.isOver)
   }
 }

@@ -79,6 +79,23 @@ struct ReportTests {
     #expect(grade.possiblePoints == 4)
   }
 
+  @Test("grades what is written, whatever an editor or an enemy has put around it")
+  func oddBytes() throws {
+    let sheet = try AnswerSheet(
+      "\u{FEFF}# a comment\r\n\u{FEFF}count:\t4\u{AD}2\r\nso: \u{1B}[2Jyes")
+    let grade = Grade(sheet, makeReport())
+    #expect(grade.unknown.isEmpty)
+    #expect(grade.items.first { $0.id == "count" }?.isRight == true)
+    #expect(grade.items.first { $0.id == "so" }?.seen == "?[2Jyes")
+    let unknown = Grade(try AnswerSheet("\u{9B}K<: 1"), makeReport())
+    for format in Grade.Format.allCases {
+      let text = unknown.text(format)
+      #expect(text.contains("there is no question '?K"))
+      #expect(!text.unicodeScalars.contains { $0.value < 0x20 && $0 != "\n" || $0 == "\u{9B}" })
+    }
+    #expect(isWellFormed(unknown.text(.junit)))
+  }
+
   @Test("refuses a sheet that it can't read, by line")
   func malformed() {
     #expect(throws: AnswerSheet.Malformed.self) { try AnswerSheet("a: 1\nnonsense") }
