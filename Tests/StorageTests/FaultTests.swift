@@ -143,6 +143,39 @@ struct FaultTests {
     #expect(try open(file).read(50_000, at: 0) == [UInt8](repeating: 5, count: 50_000))
   }
 
+  @Test("refcounts of clusters beyond the file's end, which a power cut can leave, are lost space")
+  func refcountsBeyondTheEnd() throws {
+    let file = try makeImage(clusterBits: 12)
+    let header = try Qcow2Image.readHeader(file)
+    var tables = try Qcow2Tables(file, header)
+    // More than one slice of the refcounts.
+    for cluster in UInt64(4)..<2000 { try tables.setRefcount(cluster, 1) }
+    try tables.writeBack()
+    do {
+      let disk = try open(file)
+      try disk.write([UInt8](repeating: 5, count: 50_000), at: 0)
+      try disk.flush()
+    }
+    #expect(try DiskCheck.run(file, header, repairs: true).isSound)
+    #expect(try open(file).read(50_000, at: 0) == [UInt8](repeating: 5, count: 50_000))
+  }
+
+  @Test("what a guest lets go is used again even if it never flushes")
+  func neverFlushed() throws {
+    let scratch = try Scratch()
+    var new = DiskImage.NewImage()
+    new.size = 64 << 20
+    new.clusterSize = 2 << 20
+    try DiskImage.create(scratch.file("image"), new)
+    let disk = try DiskImage.open(scratch.file("image"), .init()).store
+    for _ in 0..<20 {
+      for cluster in UInt64(0)..<32 { try disk.write([1], at: cluster << 21) }
+      try disk.discard(at: 0, count: 64 << 20)
+    }
+    // 256 MiB that wait to be freed, the disk's 64, and tables: not 20 times the disk.
+    #expect(try FileFacts(of: scratch.file("image")).length < 400 << 20)
+  }
+
   @Test("refcounts that are gone are counted anew")
   func newRefcounts() throws {
     let file = try makeImage(clusterBits: 12)
