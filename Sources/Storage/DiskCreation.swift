@@ -14,6 +14,9 @@ final class NewDiskFile {
   private let path: String
   private let place: Place
   private let replaces: Bool
+  // Open, and so locked, up to the end: whoever used it meanwhile would go on with a file that has no
+  // name any longer.
+  private let replaced: HostDiskFile?
 
   private static func partialPath(of path: String) -> String {
     path + ".partial-\(LockHolder.currentProcess)"
@@ -30,11 +33,11 @@ final class NewDiskFile {
     }
     if present?.kind == .blockDevice {
       place = .device
+      replaced = nil
       file = try DiskImage.openFile(path, isReadOnly: false)
       return
     }
-    // Whoever uses what is there now would go on with a file that has no name any longer.
-    if present != nil { _ = try DiskImage.openFile(path, isReadOnly: false) }
+    replaced = present == nil ? nil : try DiskImage.openFile(path, isReadOnly: false)
     do throws(Errno) {
       if let file = try? HostDiskFile(
         FileDescriptor(linkableIn: FileName.directory(of: path)), path: path)

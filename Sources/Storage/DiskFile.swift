@@ -133,13 +133,17 @@ public final class HostDiskFile: DiskFile {
 
   /// Throws if somebody has removed the file or cut it off: what was written may be nowhere then.
   private func checkIsThere() throws(StorageError) {
-    let now = try host { () throws(Errno) in try descriptor.facts() }
+    // The look is inside the lock: a length that was seen earlier may be less than another thread has
+    // seen since.
+    let (now, isShorter) = try host { () throws(Errno) in
+      try longest.withLock { longest throws(Errno) in
+        let now = try descriptor.facts()
+        defer { longest = max(longest, now.length) }
+        return (now, now.length < longest)
+      }
+    }
     // New and temporary images have no name from the start.
     guard now.names > 0 || facts.names == 0 else { throw .removed }
-    let isShorter = longest.withLock { longest in
-      defer { longest = max(longest, now.length) }
-      return now.length < longest
-    }
     // What is missing is a hole now, or will be: no later flush can make it good.
     if isShorter { throw flushFailure.keep(.truncated) }
   }
