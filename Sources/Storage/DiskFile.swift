@@ -123,11 +123,10 @@ public final class HostDiskFile: DiskFile {
 
   /// Returns when all that was written is on stable storage, in a file that is still all there.
   public func flush() throws(StorageError) {
-    try flushFailure.check()
-    if deviceSize == nil { try checkIsThere() }
-    do throws(Errno) { try descriptor.synchronizeData() } catch {
+    try flushFailure.flushing { () throws(StorageError) in
+      if deviceSize == nil { try checkIsThere() }
       // Linux calls pages clean that it failed to write: the next call would say that all is well.
-      throw flushFailure.keep(.host(error))
+      try host { () throws(Errno) in try descriptor.synchronizeData() }
     }
   }
 
@@ -145,7 +144,7 @@ public final class HostDiskFile: DiskFile {
     // New and temporary images have no name from the start.
     guard now.names > 0 || facts.names == 0 else { throw .removed }
     // What is missing is a hole now, or will be: no later flush can make it good.
-    if isShorter { throw flushFailure.keep(.truncated) }
+    if isShorter { throw .truncated }
   }
 
   /// Makes the file end after `length` bytes.
