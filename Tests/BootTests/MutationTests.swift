@@ -66,13 +66,14 @@ struct MutationTests {
     ]
     var generator = SplitMix(is64Bit ? 64 : 32)
     var planned = 0
-    for _ in 0..<4_000 {
+    let rounds = Trials.rounds(4_000)
+    for _ in 0..<rounds {
       guard let plan = try? plan(mutate(elf.bytes, &generator), ram: ram) else { continue }
       planned += 1
       check(plan, ram: ram)
     }
     // Both ways must have been tried, or the test says nothing.
-    #expect(planned > 200 && planned < 3_800)
+    #expect(planned > rounds / 20 && planned < rounds * 19 / 20)
   }
 
   /// Every format that tells the guest something, by a sound image of it.
@@ -97,7 +98,8 @@ struct MutationTests {
     let (name, bytes) = Self.kernels[index]
     var generator = SplitMix(UInt64(index) + ram)
     var planned = 0
-    for round in 0..<2_000 {
+    let rounds = Trials.rounds(2_000)
+    for round in 0..<rounds {
       // Most mutations of all of a bzImage would only change its setup code.
       let header = name == "bzImage" ? 0x1F0..<0x270 : bytes.indices
       let image =
@@ -112,12 +114,14 @@ struct MutationTests {
       planned += 1
       check(plan, ram: ram)
     }
-    #expect(planned < 1_900 && (planned > 50 || ram == 1 << 20), "\(name): \(planned) planned")
+    #expect(
+      planned < rounds * 19 / 20 && (planned > rounds / 40 || ram == 1 << 20),
+      "\(name): \(planned) planned")
   }
 
   @Test func noBytesTrap() {
     var generator = SplitMix(1)
-    for _ in 0..<300 {
+    for _ in 0..<Trials.rounds(300) {
       let count = Int.random(in: 0..<600, using: &generator)
       let bytes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
       for mode in CPUMode.allCases {

@@ -11,9 +11,8 @@ struct GuestKillTests {
   private static let size = blocks * NumberedWrite.blockSize
   /// No guest makes so many writes between two flushes: one in sixteen is followed by one.
   private static let mostUnsafe: UInt32 = 1000
-  /// How many kills of each kind: all of them on a real machine, to see that it works on a slow one.
-  private static let rounds: UInt32 =
-    ProcessInfo.processInfo.environment["KVMLITE_PATIENCE"] == nil ? 34 : 1
+  /// How many kills of each kind.
+  private static let rounds = UInt32(Trials.rounds(34))
 
   enum Image: String, CaseIterable, CustomTestStringConvertible {
     case raw, qcow2

@@ -46,7 +46,7 @@ import TestSupport
     let places = bus.slots.map { slot in (slot.start - 4)...(slot.last + 4) }
     var tooWide = 0
 
-    for _ in 0..<100_000 {
+    for _ in 0..<Trials.rounds(100_000) {
       let place = try #require(places.randomElement(using: &random))
       let port = UInt64.random(in: place, using: &random)
       let width = 1 << Int.random(in: 0...3, using: &random)
@@ -67,7 +67,7 @@ import TestSupport
     let uart = UART16550A(line: RecordingLine(), sink: RecordingSink())
     let bus = try Self.makePC(uart)
 
-    for _ in 0..<20_000 {
+    for _ in 0..<Trials.rounds(20_000) {
       for slot in bus.slots {
         let width = 1 << Int.random(in: 0...3, using: &random)
         slot.device.write(offset: random.next(), width: width, value: random.next())

@@ -28,7 +28,7 @@ import Testing
       device.slot.connect(try Doorbell(width: 4), bar: index % 2 * 2, offset: 12)
     }
     var outside = 0
-    for _ in 0..<30_000 {
+    for _ in 0..<Trials.rounds(30_000) {
       let width = 1 << Int.random(in: 0...3, using: &random)
       // Values like addresses in, at the edge of and outside of the windows, and any.
       let near = [0, 0xC000, 0xFFF0, 0xC000_0000, 0xFDFF_F000, 0xFE00_0000, 0xFFFF_FFFF]
@@ -78,7 +78,7 @@ import Testing
     race.bus.setConfig(2, 4, width: 2, 2)
     race.bus.devices[0].write(offset: 0, width: 4, value: 0x5A5A_5A5A)
     async let moves: Void = {
-      for round in 0..<20_000 {
+      for round in 0..<Trials.rounds(20_000) {
         race.bus.functions[0].writeConfiguration(
           0x10, width: 4, value: round % 2 == 0 ? 0xD000_0000 : 0xE000_0000)
       }

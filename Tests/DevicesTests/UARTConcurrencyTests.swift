@@ -2,6 +2,7 @@ import Devices
 import Dispatch
 import Host
 import Synchronization
+import TestSupport
 import Testing
 
 /// Wakes a thread when the line rises, as an edge-triggered interrupt controller does.
@@ -43,7 +44,7 @@ enum DriverStyle: CaseIterable, CustomTestStringConvertible {
 
 @Suite struct UARTConcurrencyTests {
   // Where a byte or a wake-up got lost, both threads would wait for ever; they give up instead.
-  private static let patience = DispatchTimeInterval.seconds(10)
+  private static let patience = DispatchTimeInterval.seconds(Int(10 * Deadline.patience))
 
   @Test(arguments: DriverStyle.allCases)
   func `no byte is lost or reordered between event loop and VCPU`(style: DriverStyle) throws {
@@ -53,7 +54,7 @@ enum DriverStyle: CaseIterable, CustomTestStringConvertible {
     uart.put(style.fifoControl, 2)
     uart.put(0x08, 4)
     uart.put(0x01, 1)
-    let sent = (0..<50_000).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
+    let sent = (0..<Trials.rounds(50_000)).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
     let received = Mutex<[UInt8]>([])
 
     let guest = try HostThread(name: "guest") {

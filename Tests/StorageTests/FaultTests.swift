@@ -61,7 +61,7 @@ struct FaultTests {
   @Test(
     "a power cut at any moment: no damage, and nothing flushed is lost", arguments: [9, 12, 16])
   func powerCuts(clusterBits: Int) throws {
-    for seed in 0..<20 {
+    for seed in 0..<Trials.rounds(20) {
       var numbers = SplitMix(UInt64(seed))
       let file = try makeImage(clusterBits: clusterBits)
       var safe = [UInt8](repeating: 0, count: Self.size / 512)
@@ -84,7 +84,7 @@ struct FaultTests {
     "disk full, I/O errors: the call fails, nothing traps, what was safe stays",
     arguments: [StorageError.host(.noSpace), .host(.inputOutput), .truncated], [true, false])
   func failures(error: StorageError, staysBroken: Bool) throws {
-    for calls in stride(from: 0, to: 120, by: 3) {
+    for calls in stride(from: 0, to: 120, by: 120 / Trials.rounds(40)) {
       var numbers = SplitMix(UInt64(calls))
       let file = try makeImage(clusterBits: 12)
       var safe = [UInt8](repeating: 0, count: Self.size / 512)

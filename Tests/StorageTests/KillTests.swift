@@ -61,7 +61,8 @@ struct KillTests {
     }
   }
 
-  private func run(_ image: String, _ format: DiskFormat, rounds: UInt64) throws {
+  private func run(_ image: String, _ format: DiskFormat, usually: Int) throws {
+    let rounds = UInt64(Trials.rounds(usually))
     var numbers = SplitMix(rounds)
     var model = [UInt64](repeating: 0, count: Int(Work.blocks))
     var safe: UInt64 = 0
@@ -88,7 +89,7 @@ struct KillTests {
     new.format = .raw
     new.size = Work.blocks * UInt64(Work.blockSize)
     try DiskImage.create(image, new)
-    try run(image, .raw, rounds: 100)
+    try run(image, .raw, usually: 100)
   }
 
   @Test("qcow2, 200 kills", arguments: [4096, 65536] as [UInt64])
@@ -98,7 +99,7 @@ struct KillTests {
     new.size = Work.blocks * UInt64(Work.blockSize)
     new.clusterSize = clusterSize
     try DiskImage.create(image, new)
-    try run(image, .qcow2, rounds: 100)
+    try run(image, .qcow2, usually: 100)
   }
 
   @Test("an overlay, 50 kills")
@@ -110,7 +111,7 @@ struct KillTests {
     new.base = base
     new.baseFormat = .raw
     try DiskImage.create(image, new)
-    try run(image, .qcow2, rounds: 50)
+    try run(image, .qcow2, usually: 50)
     #expect(try contents(of: base).allSatisfy { $0 == 0 })
   }
 }

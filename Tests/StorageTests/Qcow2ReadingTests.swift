@@ -34,7 +34,7 @@ struct Qcow2ReadingTests {
 
   @Test(
     "every cluster size and version reads as it was written",
-    arguments: [512, 1024, 4096, 16384, 65536, 262_144, 2_097_152], ["0.10", "1.1"])
+    arguments: Trials.cases([512, 1024, 4096, 16384, 65536, 262_144, 2_097_152]), ["0.10", "1.1"])
   func clusterSizes(size: Int, version: String) throws {
     let bytes = contents()
     let raw = try scratch.file("raw", bytes)
@@ -45,7 +45,8 @@ struct Qcow2ReadingTests {
     #expect(try readBack(image) == bytes)
   }
 
-  @Test("compressed clusters", arguments: ["zlib", "zstd"], [512, 4096, 65536, 2_097_152])
+  @Test(
+    "compressed clusters", arguments: ["zlib", "zstd"], Trials.cases([512, 4096, 65536, 2_097_152]))
   func compressed(method: String, size: Int) throws {
     let bytes = contents()
     let raw = try scratch.file("raw", bytes)
@@ -66,7 +67,7 @@ struct Qcow2ReadingTests {
     #expect(try readBack(image) == expected)
   }
 
-  @Test("refcounts of all sizes", arguments: [1, 2, 4, 8, 16, 32, 64])
+  @Test("refcounts of all sizes", arguments: Trials.cases([1, 2, 4, 8, 16, 32, 64]))
   func refcountBits(bits: Int) throws {
     let bytes = contents()
     let raw = try scratch.file("raw", bytes)
@@ -83,7 +84,9 @@ struct Qcow2ReadingTests {
     #expect(try readBack(image)[2 << 20] == 9)
   }
 
-  @Test("bases, 1 to 4 of them, larger and smaller, raw and qcow2", arguments: 1...4)
+  @Test(
+    "bases, 1 to 4 of them, larger and smaller, raw and qcow2",
+    arguments: Trials.cases([1, 2, 3, 4]))
   func chains(depth: Int) throws {
     var expected = contents()
     _ = try scratch.file("level0", expected)

@@ -47,7 +47,7 @@ struct Qcow2WritingTests {
 
   @Test(
     "random work on every cluster size passes qemu-img check and compare",
-    arguments: [512, 4096, 65536, 2_097_152], ["0.10", "1.1"])
+    arguments: Trials.cases([512, 4096, 65536, 2_097_152]), ["0.10", "1.1"])
   func random(size: Int, version: String) throws {
     let image = scratch.file("image")
     try QEMUImage.run(
@@ -55,14 +55,14 @@ struct Qcow2WritingTests {
     var model = [UInt8](repeating: 0, count: 12 << 20)
     do {
       let disk = try DiskImage.open(image, .init()).store
-      try exercise(disk, &model, steps: 300, seed: UInt64(size))
+      try exercise(disk, &model, steps: Trials.rounds(300), seed: UInt64(size))
     }
     try judge(image, model)
   }
 
   @Test(
     "overlays on raw, qcow2 and compressed bases leave the base as it was",
-    arguments: [512, 4096, 65536], ["0.10", "1.1"])
+    arguments: Trials.cases([512, 4096, 65536]), ["0.10", "1.1"])
   func overlay(size: Int, version: String) throws {
     var numbers = SplitMix(1)
     var model = numbers.bytes(2 << 20)
@@ -79,7 +79,7 @@ struct Qcow2WritingTests {
       let before = try contents(of: base)
       do {
         let disk = try DiskImage.open(image, .init()).store
-        try exercise(disk, &expected, steps: 200, seed: 5)
+        try exercise(disk, &expected, steps: Trials.rounds(200), seed: 5)
       }
       #expect(try contents(of: base) == before)
       try judge(image, expected)
@@ -96,7 +96,7 @@ struct Qcow2WritingTests {
         "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=\(method)", raw, image)
       do {
         let disk = try DiskImage.open(image, .init()).store
-        try exercise(disk, &model, steps: 100, seed: 9)
+        try exercise(disk, &model, steps: Trials.rounds(100), seed: 9)
       }
       try judge(image, model)
       model = try contents(of: raw)
@@ -108,6 +108,7 @@ struct Qcow2WritingTests {
     let image = scratch.file("image")
     try QEMUImage.run("create", "-f", "qcow2", "-o", "cluster_size=4096", image, "8M")
     var model = [UInt8](repeating: 0, count: 8 << 20)
+    let rounds = Trials.rounds(1500)
     do {
       let disk = try DiskImage.open(image, .init()).store
       // Each has every fourth sector: all work on the same clusters.
@@ -116,7 +117,7 @@ struct Qcow2WritingTests {
           group.addTask {
             var numbers = SplitMix(UInt64(worker))
             let memory = try MemoryView(scratch: 512)
-            for _ in 0..<1500 {
+            for _ in 0..<rounds {
               let sector = numbers.next() % 4096 * 4 + UInt64(worker)
               let byte = UInt8(truncatingIfNeeded: sector &* 7 &+ 1)
               memory.copy(from: [UInt8](repeating: byte, count: 512).span, at: 0)
@@ -129,7 +130,7 @@ struct Qcow2WritingTests {
       }
       for worker in 0..<4 {
         var numbers = SplitMix(UInt64(worker))
-        for _ in 0..<1500 {
+        for _ in 0..<rounds {
           let sector = Int(numbers.next() % 4096 * 4) + worker
           let byte = UInt8(truncatingIfNeeded: sector &* 7 &+ 1)
           for index in sector * 512..<(sector + 1) * 512 { model[index] = byte }
@@ -192,7 +193,7 @@ struct Qcow2WritingTests {
     options.isSnapshot = true
     var model = bytes
     let disk = try DiskImage.open(path, options).store
-    try exercise(disk, &model, steps: 100, seed: 2)
+    try exercise(disk, &model, steps: Trials.rounds(100), seed: 2)
     #expect(try disk.read(1 << 20, at: 0) == model)
     #expect(try contents(of: path) == bytes)
     #expect(Directory.names(in: scratch.path) == ["raw"])

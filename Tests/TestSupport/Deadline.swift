@@ -6,7 +6,7 @@ public struct Deadline: Sendable {
   private let end: UInt64
 
   /// How many times as long as usual is waited: KVMLITE_PATIENCE, for hosts made of software.
-  private static let patience =
+  public static let patience =
     ProcessInfo.processInfo.environment["KVMLITE_PATIENCE"].flatMap(Double.init) ?? 1
 
   /// `seconds` from now, or more where KVMLITE_PATIENCE says so.

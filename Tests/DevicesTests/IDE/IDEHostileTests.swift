@@ -1,4 +1,5 @@
 import Devices
+import TestSupport
 import Testing
 
 @Suite("IDE under a hostile guest")
@@ -10,7 +11,7 @@ struct IDEHostileTests {
     let rig = try IDERig([MemoryStore(sectors: 300), MemoryStore(sectors: 40)])
     rig.store.spoil(17, 200)
     var random = IDEFuzzer(state: seed)
-    for _ in 0..<20_000 { random.step(rig) }
+    for _ in 0..<Trials.rounds(20_000) { random.step(rig) }
     rig.stopMaster()
     rig.write(IDERig.control, 6)
     rig.write(IDERig.control, 0)

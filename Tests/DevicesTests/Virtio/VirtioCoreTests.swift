@@ -128,7 +128,7 @@ import TestSupport
     var random = SplitMix(seed)
     let (driver, _) = try Self.make(queueCount: 2)
     defer { driver.stop() }
-    for _ in 0..<30_000 {
+    for _ in 0..<Trials.rounds(30_000) {
       let offset = UInt64.random(in: 0..<0x200, using: &random) & ~3
       if Bool.random(using: &random) {
         let value = random.next() >> UInt64.random(in: 32...63, using: &random)

@@ -2,6 +2,7 @@ import Devices
 import Host
 import Memory
 import Network
+import TestSupport
 import Testing
 
 @Suite struct VirtioVsockTests {
@@ -231,7 +232,7 @@ import Testing
   @Test func `connections come and go by the hundred`() throws {
     let vsock = try VsockDriver()
     defer { vsock.stop() }
-    for round in 0..<300 as Range<UInt32> {
+    for round in 0..<UInt32(Trials.rounds(300)) {
       let (program, port) = try vsock.open(port: round)
       try program.write([UInt8(truncatingIfNeeded: round)])
       #expect(try vsock.next().data == [UInt8(truncatingIfNeeded: round)])
