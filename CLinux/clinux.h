@@ -129,6 +129,8 @@ enum { CLINUX_MOST_DESCRIPTORS = 8 };
 static inline int clinux_unix_name(int fd, const char *path, int binds) {
   struct sockaddr_un name = {.sun_family = AF_UNIX};
   if (strlen(path) >= sizeof name.sun_path) { errno = ENAMETOOLONG; return -1; }
+  // Linux would choose a name that no path has.
+  if (path[0] == 0) { errno = ENOENT; return -1; }
   strcpy(name.sun_path, path);
   return binds ? bind(fd, (struct sockaddr *)&name, sizeof name)
                : connect(fd, (struct sockaddr *)&name, sizeof name);

@@ -198,6 +198,13 @@ extension FileDescriptor {
     unsafe poll(&request, 1, -1)
   }
 
+  /// Whether writing would not block, or an error would come of it, within `milliseconds`; false after
+  /// a signal, too. Corresponds to `poll(2)`.
+  public func isWritable(within milliseconds: Int32) -> Bool {
+    var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
+    return unsafe poll(&request, 1, milliseconds) == 1
+  }
+
   /// Waits until writing would not block. Returns early after a signal. Corresponds to `poll(2)`.
   public func waitUntilWritable() {
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)

@@ -101,7 +101,7 @@ public struct UnixListener: ~Copyable, Sendable {
   public let path: String
 
   /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
-  /// somebody listens at isn't: `EADDRINUSE`.
+  /// somebody listens at isn't, nor any other file: `EADDRINUSE`.
   public init(at path: String) throws(Errno) {
     let descriptor = try UnixSocket.make()
     if unsafe clinux_unix_name(descriptor.number, path, 1) != 0 {
@@ -117,7 +117,9 @@ public struct UnixListener: ~Copyable, Sendable {
 
   deinit { unsafe unlink(path) }
 
+  /// Other files refuse a connection in the same way.
   private static func isDeserted(_ path: String) -> Bool {
+    guard StreamSocket.exists(path) else { return false }
     do {
       _ = try UnixSocket(connectingTo: path)
       return false

@@ -72,6 +72,7 @@ final class EventLoop {
   }
 
   private func stopThreads() {
+    if control.outcome?.isFromOutside == true { machine.trace?.stopWaiting() }
     engine.parking.wake()
     // A kick can come just before a thread starts to wait in a write: repeat until all have left.
     repeat { kick() } while !engine.parking.waitUntilEmpty(10_000_000)

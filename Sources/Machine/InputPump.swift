@@ -12,8 +12,8 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
 
   /// Raised when the receiver has room again.
   let demand: Event
-  /// What the input goes to; set while the machine is wired.
-  var receiver: (any ByteReceiver)?
+  /// What the input goes to; set while the machine is wired. It has this one for its demand.
+  weak var receiver: (any ByteReceiver)?
 
   private let source: Int32?
   private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?

@@ -63,6 +63,11 @@ final class KVMMessageRouter: MessageRouter {
   /// Goes to the controllers of `vm` from now on, and brings them what was raised.
   func connect(to vm: VM) throws(KVMError) {
     try state.withLock { (state) throws(KVMError) in
+      // Linux refuses an event that another virtual machine has.
+      for (index, route) in state.routes.enumerated() where route.isConnected {
+        let gsi = Layout.firstMessageInterrupt + UInt32(index)
+        try? state.vm?.connect(route.event.event, toGSI: gsi, disconnect: true)
+      }
       state.vm = vm
       guard state.routes.contains(where: { $0.message != nil }) else { return }
       try vm.setRouting(Self.table(state.routes))

@@ -104,10 +104,18 @@ public struct TraceEvent: Sendable {
 public protocol TraceSink: AnyObject, Sendable {
   /// Takes one event.
   func record(_ event: TraceEvent)
+  /// Called when the run is ended from outside, by any thread: from then on `record` must not wait for
+  /// who reads the trace.
+  func stopWaiting()
   /// Called once, when the run has ended.
   func finish()
   /// What went wrong with the trace, if anything did.
   var failure: String? { get }
+}
+
+extension TraceSink {
+  /// For those who never wait.
+  public func stopWaiting() {}
 }
 
 /// The sinks of one run with its clock.
@@ -128,6 +136,10 @@ final class TraceSinks: Sendable {
 
   func record(_ event: TraceEvent) {
     for sink in sinks { sink.record(event) }
+  }
+
+  func stopWaiting() {
+    for sink in sinks { sink.stopWaiting() }
   }
 
   /// Ends the trace, unless it goes on with another machine.

@@ -25,6 +25,14 @@ public enum Outcome: Sendable {
     case signal(Int32)
   }
 
+  /// Whether neither the guest nor the host ended it, but the user, a signal or the time limit.
+  public var isFromOutside: Bool {
+    switch self {
+    case .timedOut, .stopped: true
+    default: false
+    }
+  }
+
   /// The exit status that the command line promises for this end.
   public var exitStatus: Int32 {
     switch self {

@@ -7,7 +7,9 @@ import Synchronization
 public final class TextTrace: TraceSink {
   private let file: FileDescriptor
   private let state = Mutex<(hasHeading: Bool, failure: String?)>((false, nil))
-
+  private let mayWait = Atomic(true)
+  /// How long a wait for the reader lasts before it is asked whether to go on, in milliseconds.
+  private static let patience: Int32 = 100
   private let terminalLine: TerminalLine?
 
   /// Writes to the open file of this number, such as 2 for standard error. What others have begun to
@@ -20,11 +22,14 @@ public final class TextTrace: TraceSink {
   /// What went wrong with the trace, if anything did.
   public var failure: String? { state.withLock { $0.failure } }
 
+  /// Loses the lines that nobody reads by now.
+  public func stopWaiting() { mayWait.store(false, ordering: .relaxed) }
+
   /// Writes one line; before the first, the heading.
   public func record(_ event: TraceEvent) {
     let line = Self.line(event)
     state.withLock { state in
-      guard state.failure == nil else { return }
+      guard state.failure == nil, waitForReader() else { return }
       do throws(Errno) {
         let heading = state.hasHeading ? "" : Self.heading + "\n"
         state.hasHeading = true
@@ -37,6 +42,14 @@ public final class TextTrace: TraceSink {
 
   /// Nothing is held back.
   public func finish() {}
+
+  /// Waits until there is room for a line; false if it must not wait any longer.
+  private func waitForReader() -> Bool {
+    while !file.isWritable(within: mayWait.load(ordering: .relaxed) ? Self.patience : 0) {
+      if !mayWait.load(ordering: .relaxed) { return false }
+    }
+    return true
+  }
 
   private static let heading =
     padLeft("seconds", 12) + "  " + pad("vcpu", 5) + pad("rip", 19) + pad(ExitLine.heading, 54)

@@ -1,4 +1,5 @@
 import Host
+import Synchronization
 
 /// The host's side of a vsock device: Unix sockets.
 ///
@@ -20,6 +21,7 @@ public final class VsockSockets: VsockHost {
   /// Where programs connect.
   public let path: String
   private let listener: FileDescriptor
+  private let isOpen = Atomic(true)
 
   /// The number of the listening socket.
   public var listenerDescriptor: Int32 { listener.number }
@@ -61,8 +63,10 @@ public final class VsockSockets: VsockHost {
 
   deinit { close() }
 
-  /// Removes the socket.
-  public func close() { StreamSocket.remove(path) }
+  /// Removes the socket, once: there may be another program's after that.
+  public func close() {
+    if isOpen.exchange(false, ordering: .acquiringAndReleasing) { StreamSocket.remove(path) }
+  }
 
   /// The next program that has connected.
   public func accept() -> FileDescriptor? {

@@ -13,6 +13,7 @@ struct Account {
 
   /// Says what there is to say and returns the exit status.
   func tell(statistics format: StatisticsFormat?) -> Int32 {
+    if outcome.isFromOutside { Message.hurry() }
     switch outcome {
     case .poweredOff, .halted, .reset, .exited, .stopped(.user): break
     case .stopped(.signal(let number)): Message.note("ended by \(Signal(number).name)")

@@ -1,13 +1,21 @@
 import ArgumentParser
 import Host
+import Synchronization
 
 /// kvmlite's own words, which all go to standard error.
 enum Message {
   private static let file = FileDescriptor(borrowing: 2)
   private static let isColoured = file.isTerminal
+  private static let isHurried = Atomic(false)
+  /// How long a reader may take once there is a hurry, in milliseconds.
+  private static let patience: Int32 = 1000
+
+  /// Lets what nobody reads be lost from now on: the user wants an end.
+  static func hurry() { isHurried.store(true, ordering: .relaxed) }
 
   /// Writes `text` and a line feed.
   static func line(_ text: String) {
+    if isHurried.load(ordering: .relaxed), !file.isWritable(within: patience) { return }
     // With standard error closed there is nowhere left to complain to.
     try? file.writeAll(text + "\n")
   }

@@ -49,6 +49,19 @@ struct EndTests {
     #expect(try process.waitForEndWithoutReading() == .exited(128 + SIGTERM))
   }
 
+  @Test("when its time is up while a trace holds it up that nobody reads")
+  func stuckTrace() throws {
+    // The shell has the reading end open.
+    let script = """
+      mkfifo "$1" && exec 9<>"$1" && "$0" --timeout 0.5 --trace "$2" 2>"$1" >"$1.out"; echo "status $?"
+      """
+    let shell = try ChildProcess(
+      "sh",
+      ["-c", script, Kvmlite.path, scratch.path + "/fifo", scratch.file("guest", Image.chatter)])
+    #expect(try shell.waitForEnd() == .exited(0))
+    #expect(shell.outputText == "status 124\n")
+  }
+
   @Test("when its time is up: 124, and says where the guest stood")
   func timeout() throws {
     for image in [Image.spin, Image.idle] {

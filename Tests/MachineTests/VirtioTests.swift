@@ -4,6 +4,7 @@ import Host
 import KVM
 import Machine
 import Memory
+import Network
 import Storage
 import Synchronization
 import Testing
@@ -81,6 +82,33 @@ struct VirtioTests {
       return access.isWrite && access.address & 0xFFF == 0x50
     }
     #expect(try #require(queue.doorbells) > 0 && doorbells.isEmpty)
+  }
+
+  @Test("nothing is left of a machine that is gone, whatever it had", arguments: [1, 2])
+  func leavesNothing(cpus: Int) throws {
+    weak var memory: GuestMemory?
+    weak var control: RunControl?
+    do {
+      let reset: [UInt8] = [
+        0xB0, 0xFE,  // mov al,0xfe
+        0xE6, 0x64,  // out 0x64,al
+      ]
+      let (ours, theirs) = try StreamSocket.makePair()
+      let other = SharedDescriptor(FileDescriptor(owning: theirs))
+      defer { withExtendedLifetime(other) {} }
+      let network = try StreamBackEnd(FileDescriptor(owning: ours), name: "test")
+      let result = try run(reset) {
+        $0.vcpuCount = cpus
+        $0.devices = [.entropy, .balloon, .console]
+        $0.consoleInput = .bytes([0x21])
+        $0.disks = Configuration.Disk.Bus.allCases.map { .init(RAMDisk(sectors: 8), bus: $0) }
+        $0.networks = [.init(network, mac: MACAddress(stableFor: "test"))]
+      }
+      #expect(result.outcome.kind == "reset")
+      (memory, control) = (result.machine.memory, result.machine.control)
+    }
+    #expect(memory == nil)
+    #expect(control == nil)
   }
 
   @Test("a driver that breaks the ring is told, and the machine goes on")

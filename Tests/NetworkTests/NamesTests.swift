@@ -38,6 +38,10 @@ import Testing
     #expect(FileDescriptor.exists(path))
     sockets.close()
     #expect(!FileDescriptor.exists(path))
+    let next = try VsockSockets(path: path)
+    sockets.close()
+    #expect(FileDescriptor.exists(path), "another's by now")
+    next.close()
   }
 
   @Test func `a file that is no socket stays`() throws {

@@ -54,11 +54,14 @@ final class NullDisk: BlockStore {
 }
 
 /// Waits until `event` is raised, but not for ever.
-func waitUntilRaised(_ event: borrowing Event) throws {
+func waitUntilRaised(_ event: borrowing Event) throws { try waitUntilReady(event.descriptor) }
+
+/// Waits until there is something to read from `file`, or its end, but not for ever.
+func waitUntilReady(_ file: borrowing FileDescriptor) throws {
   let deadline = Deadline(seconds: 30)
   let poller = try Poller()
-  _ = try poller.add(event.descriptor, tag: 0)
+  _ = try poller.add(file, tag: 0)
   while poller.next(milliseconds: deadline.milliseconds) == nil {
-    if deadline.isOver { throw Overdue("the event was not raised") }
+    if deadline.isOver { throw Overdue("nothing came in time") }
   }
 }

@@ -71,7 +71,7 @@ public final class ActiveQueue: @unchecked Sendable {
   }
 
   /// Ends the queue, and returns whether it is over at once. Otherwise the turn that goes on comes
-  /// back with true, after the request that it is at.
+  /// back with true, after the request that it is at. Only one of all who ask is told that it is over.
   @discardableResult
   public func stop() -> Bool {
     while true {
@@ -80,8 +80,7 @@ public final class ActiveQueue: @unchecked Sendable {
       if idle.exchanged { return true }
       let busy = state.compareExchange(
         expected: .serving, desired: .stopping, ordering: .acquiringAndReleasing)
-      if busy.exchanged || busy.original == .stopping { return false }
-      if busy.original == .stopped { return true }
+      if busy.exchanged || busy.original != .idle { return false }
     }
   }
 

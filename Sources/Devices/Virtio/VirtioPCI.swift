@@ -3,7 +3,7 @@ import Synchronization
 
 /// Virtio over PCI (virtio 1.2, 4.1), modern only: one memory range with the common configuration,
 /// doorbells, ISR status and the device's configuration, found by capabilities.
-public final class VirtioPCI: Device {
+public final class VirtioPCI: Sendable {
   /// Where each structure is in range 4; a page for each, so that doorbells have one alone.
   enum Region {
     static let common: UInt64 = 0x0000
@@ -23,15 +23,7 @@ public final class VirtioPCI: Device {
   /// The device behind it.
   public let core: VirtioCore
   /// What stands on the bus.
-  public var function: PCIFunction {
-    guard let function = functionBox.withLock({ $0 }) else { preconditionFailure("not made yet") }
-    return function
-  }
-
-  private let interrupts: VirtioPCIInterrupts
-  private let common: VirtioPCICommon
-  // Set once, in init: the function holds this object, and this object the function.
-  private let functionBox = Mutex<PCIFunction?>(nil)
+  public let function: PCIFunction
 
   /// Puts `device` on a slot of its own: a vector for each queue and one for changes of the
   /// configuration, or the pin.
@@ -40,7 +32,7 @@ public final class VirtioPCI: Device {
   ) throws(Errno) {
     let count = device.queueSizes.count
     let slot = try PCISlot(platform, vectors: count + 1)
-    interrupts = VirtioPCIInterrupts(slot, queueCount: count)
+    let interrupts = VirtioPCIInterrupts(slot, queueCount: count)
     var doorbells: [Doorbell] = []
     for index in 0..<count {
       // Each queue has an address of its own, so the value doesn't matter (4.1.5.2).
@@ -51,17 +43,16 @@ public final class VirtioPCI: Device {
     }
     core = try VirtioCore(
       device, surroundings, doorbells: doorbells, interrupts: interrupts, mayUseMemory: false)
-    common = VirtioPCICommon(core, interrupts)
-    let function = PCIFunction(
+    let registers = VirtioPCIRegisters(core, interrupts)
+    function = PCIFunction(
       name: device.name,
       PCIIdentity(
         vendor: Self.vendor, device: Self.firstDeviceID + device.type, revision: 1,
         kind: Self.kind(device.type), subsystemVendor: Self.vendor,
         subsystem: Self.firstDeviceID + device.type),
-      slot, bars: [PCIBAR(Region.bar, .memory64, size: Region.size, self)],
-      capabilities: VirtioPCICapabilities.all(window: VirtioPCIWindow(self)), hasPin: true,
-      msixBAR: Self.msixBAR, observer: self)
-    functionBox.withLock { $0 = function }
+      slot, bars: [PCIBAR(Region.bar, .memory64, size: Region.size, registers)],
+      capabilities: VirtioPCICapabilities.all(window: VirtioPCIWindow(registers)), hasPin: true,
+      msixBAR: Self.msixBAR, observer: registers)
   }
 
   private static func kind(_ type: UInt16) -> PCIClass {
@@ -72,14 +63,29 @@ public final class VirtioPCI: Device {
     default: .other
     }
   }
+}
+
+/// What answers in range 4. It doesn't know the function that holds it.
+final class VirtioPCIRegisters: Device {
+  private typealias Region = VirtioPCI.Region
+
+  private let core: VirtioCore
+  private let interrupts: VirtioPCIInterrupts
+  private let common: VirtioPCICommon
+
+  init(_ core: VirtioCore, _ interrupts: VirtioPCIInterrupts) {
+    self.core = core
+    self.interrupts = interrupts
+    common = VirtioPCICommon(core, interrupts)
+  }
 
   /// The device's own name.
-  public var name: StaticString { core.device.name }
+  var name: StaticString { core.device.name }
   /// Registers have up to 32 bits; 64-bit ones are written in halves (4.1.3.1).
-  public var widestAccess: Int { 4 }
+  var widestAccess: Int { 4 }
 
   /// Answers a read in range 4.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  func read(offset: UInt64, width: Int) -> UInt64 {
     switch offset {
     case ..<Region.isr: common.read(offset, width)
     // Reading takes the status and lowers the pin (4.1.4.5).
@@ -91,7 +97,7 @@ public final class VirtioPCI: Device {
   }
 
   /// Takes a write there.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  func write(offset: UInt64, width: Int, value: UInt64) {
     switch offset {
     case ..<Region.isr: common.write(offset, width, value)
     case Region.device..<Region.notify:
@@ -103,15 +109,15 @@ public final class VirtioPCI: Device {
   }
 }
 
-extension VirtioPCI: PCIFunctionObserver {
+extension VirtioPCIRegisters: PCIFunctionObserver {
   /// Doorbells follow their range by themselves.
-  public func rangeDidMove(bar: Int, to place: BusAddress?) {}
+  func rangeDidMove(bar: Int, to place: BusAddress?) {}
 
   /// Without bus mastering a function must leave memory alone.
-  public func busMasteringDidChange(_ isOn: Bool) { core.setMayUseMemory(isOn) }
+  func busMasteringDidChange(_ isOn: Bool) { core.setMayUseMemory(isOn) }
 
   /// Those who raise vectors by themselves must use them, or not.
-  public func messagesDidChange() {
+  func messagesDidChange() {
     for queue in 0..<core.queueCount { core.interruptDidChange(queue: queue) }
   }
 }

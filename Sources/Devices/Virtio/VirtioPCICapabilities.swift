@@ -58,23 +58,23 @@ final class VirtioPCIWindow: Device {
 
   let name: StaticString = "virtio-window"
   let widestAccess = 4
-  private weak let target: VirtioPCI?
+  private let target: VirtioPCIRegisters
   private let choice = Mutex(Choice())
 
-  init(_ target: VirtioPCI) { self.target = target }
+  init(_ target: VirtioPCIRegisters) { self.target = target }
 
   /// What the window shows; nil unless the registers choose 1, 2 or 4 aligned bytes of range 4.
-  private func chosen() -> (target: VirtioPCI, offset: UInt64, width: Int)? {
+  private func chosen() -> (offset: UInt64, width: Int)? {
     let choice = choice.withLock { $0 }
-    guard let target, [1, 2, 4].contains(choice.length), choice.offset % choice.length == 0,
+    guard [1, 2, 4].contains(choice.length), choice.offset % choice.length == 0,
       Int(choice.bar) == VirtioPCI.Region.bar, UInt64(choice.offset) < VirtioPCI.Region.size
     else { return nil }
-    return (target, UInt64(choice.offset), Int(choice.length))
+    return (UInt64(choice.offset), Int(choice.length))
   }
 
   func read(offset: UInt64, width: Int) -> UInt64 {
     if offset == Field.data.lowerBound {
-      return chosen().map { $0.target.read(offset: $0.offset, width: $0.width) } ?? 0
+      return chosen().map { target.read(offset: $0.offset, width: $0.width) } ?? 0
     }
     let choice = choice.withLock { $0 }
     var bytes = VirtioConfigurationBytes(count: 16)
@@ -95,7 +95,7 @@ final class VirtioPCIWindow: Device {
     case Field.data.lowerBound:
       if let chosen = chosen() {
         let mask = UInt64.max >> UInt64(64 - 8 * chosen.width)
-        chosen.target.write(offset: chosen.offset, width: chosen.width, value: value & mask)
+        target.write(offset: chosen.offset, width: chosen.width, value: value & mask)
       }
     default: break
     }

@@ -139,6 +139,21 @@ import TestSupport
 
     #expect(driver.availableEvent == 1)
   }
+
+  /// Whoever is told takes the queue away, and by then there may be another in its place.
+  @Test func `only one of those who end a queue is told that it is over`() throws {
+    let signals = NoSignals()
+    let idle = ActiveQueue(try Self.make().0, features: Self.features, signals: signals)
+    #expect((idle.stop(), idle.stop()) == (true, false))
+
+    let busy = ActiveQueue(try Self.make().0, features: Self.features, signals: signals)
+    var told: [Bool] = []
+    let isOver = busy.takeTurn { told = [busy.stop(), busy.stop()] }
+    told.append(busy.stop())
+
+    #expect(isOver)
+    #expect(told == [false, false, false])
+  }
 }
 
 /// What a driver does to the ring, and what the device says of it.
@@ -325,4 +340,9 @@ import TestSupport
     }
     #expect(chains > rounds / 30, "the mutations hit too hard to say anything")
   }
+}
+
+private final class NoSignals: QueueSignals {
+  func wake(queue index: Int) {}
+  func requestsDone(queue: Int) -> DeviceInterrupt { .none }
 }

@@ -46,11 +46,16 @@ private final class PCIGuest {
     return found
   }
 
+  /// What answers in range 4.
+  var registers: any Device { device.function.bars[0].device }
+
   func set(_ offset: UInt64, _ width: Int, _ value: UInt64) {
-    device.write(offset: offset, width: width, value: value)
+    registers.write(offset: offset, width: width, value: value)
   }
 
-  func get(_ offset: UInt64, _ width: Int) -> UInt64 { device.read(offset: offset, width: width) }
+  func get(_ offset: UInt64, _ width: Int) -> UInt64 {
+    registers.read(offset: offset, width: width)
+  }
 
   /// All of 3.1.1; `vector` is the queue's.
   func start(vector: UInt64) {
