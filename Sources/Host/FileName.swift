@@ -16,8 +16,41 @@ public enum FileName {
       // A file system without links.
       guard unsafe rename(old, new) == 0 else { throw Errno.current }
     }
-    let directory = new.lastIndex(of: "/").map { String(new[...$0]) } ?? "."
-    if let opened = try? FileDescriptor(opening: directory, [.readOnly]) { fsync(opened.number) }
+    keep(new)
+  }
+
+  /// Gives a file that `FileDescriptor(linkableIn:)` made the name `new`; where something has it, that
+  /// is `EEXIST`, or with `replaces` the file is called `between` for a moment and then replaces it.
+  /// The change is safe from a power cut when this returns. Corresponds to `linkat(2)` and `rename(2)`.
+  public static func give(
+    _ file: borrowing FileDescriptor, _ new: String, replacingBy between: String? = nil
+  ) throws(Errno) {
+    let old = "/proc/self/fd/\(file.number)"
+    func link(_ name: String) -> Bool {
+      unsafe linkat(AT_FDCWD, old, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0
+    }
+    if !link(new) {
+      guard errno == EEXIST, let between else { throw Errno.current }
+      guard link(between) else { throw Errno.current }
+      guard unsafe rename(between, new) == 0 else {
+        let error = Errno.current
+        remove(between)
+        throw error
+      }
+    }
+    keep(new)
+  }
+
+  // Makes the names in a file's directory safe from a power cut.
+  private static func keep(_ path: String) {
+    if let opened = try? FileDescriptor(opening: directory(of: path), [.readOnly]) {
+      fsync(opened.number)
+    }
+  }
+
+  /// The directory that the name `path` is in.
+  public static func directory(of path: String) -> String {
+    path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
   }
 
   /// Removes a file's name. Corresponds to `unlink(2)`.

@@ -171,6 +171,20 @@ extension FileDescriptor {
   }
 }
 
+extension FileDescriptor {
+  /// Makes a file without a name in `directory`, to be read and written, that can be given one by
+  /// `FileName.give`: until then nothing of it is left however this process ends.
+  ///
+  /// Throws where the file system can't, or /proc isn't there. Corresponds to `open(2)` with
+  /// `O_TMPFILE`.
+  public init(linkableIn directory: String) throws(Errno) {
+    guard unsafe access("/proc/self/fd", X_OK) == 0 else { throw Errno.current }
+    let number = unsafe open(directory, O_RDWR | O_CLOEXEC | Int32(CLINUX_O_TMPFILE), 0o666)
+    guard number >= 0 else { throw Errno.current }
+    self.init(owning: number)
+  }
+}
+
 /// What the environment says.
 public enum HostEnvironment {
   /// Where files go that may become large and are nobody's later: TMPDIR, or /var/tmp.

@@ -29,7 +29,7 @@ extension DiskImage {
       try overlay.empty()
       try restamp(file, header, basePath, format)
       return count
-    } catch { throw DiskError(path, error) }
+    } catch { throw DiskError("\(path) to \(basePath)", error) }
   }
 
   private static func qcow2Header(of file: HostDiskFile) throws(DiskError) -> Qcow2Header {

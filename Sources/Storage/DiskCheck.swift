@@ -60,7 +60,18 @@ public struct DiskCheck: Sendable {
     let report = check.report
     let isClean =
       report.isSound && report.leakedClusters == 0 && !report.isMarkedDirty
-    if repairs && !isClean { try check.repair() }
+    guard repairs && !isClean else { return report }
+    if report.hasBitmaps {
+      // Whoever doesn't know them ends them with its first write. Then their clusters are nobody's.
+      // ("Autoclear feature bits")
+      try file.write(UInt64(0).bigEndianBytes.span, at: 88)
+      try file.flush()
+      var header = header
+      header.autoclear = 0
+      check = try Qcow2Check(file, header)
+      try check.run()
+    }
+    try check.repair()
     return check.report
   }
 }

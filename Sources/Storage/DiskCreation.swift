@@ -1,12 +1,26 @@
 import Host
 import Memory
 
-/// A file that becomes an image: written beside its place and given its name when it is whole.
+/// A file that becomes an image: it is given its name when it is whole. Until then it has none, so
+/// that nothing is left of it however kvmlite ends; on a file system that can't do that it has another.
 final class NewDiskFile {
+  private enum Place {
+    case device
+    case unnamed
+    case named(String)
+  }
+
   let file: HostDiskFile
   private let path: String
-  private let temporaryPath: String?
+  private let place: Place
   private let replaces: Bool
+  // Open, and so locked, up to the end: whoever used it meanwhile would go on with a file that has no
+  // name any longer.
+  private let replaced: HostDiskFile?
+
+  private static func partialPath(of path: String) -> String {
+    path + ".partial-\(LockHolder.currentProcess)"
+  }
 
   /// Opens the place of `path`. Something that has the name already is kept unless `replaces`; a
   /// block device is written in place, and only then.
@@ -18,26 +32,38 @@ final class NewDiskFile {
       throw DiskError(.usage, path, "is there already; --force replaces it")
     }
     if present?.kind == .blockDevice {
-      temporaryPath = nil
+      place = .device
+      replaced = nil
       file = try DiskImage.openFile(path, isReadOnly: false)
       return
     }
-    // Whoever uses what is there now would go on with a file that has no name any longer.
-    if present != nil { _ = try DiskImage.openFile(path, isReadOnly: false) }
-    let name = path + ".partial-\(LockHolder.currentProcess)"
-    temporaryPath = name
+    replaced = present == nil ? nil : try DiskImage.openFile(path, isReadOnly: false)
     do throws(Errno) {
-      let descriptor = try FileDescriptor(opening: name, [.readWrite, .create, .exclusive])
-      file = try HostDiskFile(descriptor, path: name)
+      if let file = try? HostDiskFile(
+        FileDescriptor(linkableIn: FileName.directory(of: path)), path: path)
+      {
+        place = .unnamed
+        self.file = file
+      } else {
+        let name = Self.partialPath(of: path)
+        let descriptor = try FileDescriptor(opening: name, [.readWrite, .create, .exclusive])
+        place = .named(name)
+        file = try HostDiskFile(descriptor, path: name)
+      }
     } catch { throw DiskError(.host, path, "can't be made: \(error)") }
   }
 
   /// Makes everything safe and gives the file its name.
   func commit() throws(DiskError) {
     do throws(StorageError) { try file.flush() } catch { throw DiskError(path, error) }
-    guard let temporaryPath else { return }
     do throws(Errno) {
-      try FileName.move(temporaryPath, to: path, replaces: replaces)
+      switch place {
+      case .device: return
+      case .unnamed:
+        try FileName.give(
+          file.descriptor, path, replacingBy: replaces ? Self.partialPath(of: path) : nil)
+      case .named(let name): try FileName.move(name, to: path, replaces: replaces)
+      }
     } catch {
       abandon()
       throw DiskError(error == .exists ? .usage : .host, path, "can't be made: \(error)")
@@ -46,7 +72,7 @@ final class NewDiskFile {
 
   /// Removes what was written so far.
   func abandon() {
-    if let temporaryPath { FileName.remove(temporaryPath) }
+    if case .named(let name) = place { FileName.remove(name) }
   }
 }
 
@@ -75,7 +101,7 @@ extension DiskImage {
   public static func create(_ path: String, _ new: NewImage) throws(DiskError) -> UInt64 {
     let clusterBits = try clusterBits(of: new, path)
     let base = try base(of: new, at: path)
-    guard let size = new.size ?? base?.size else {
+    guard let size = new.size ?? base?.opened.store.size else {
       throw DiskError(.usage, path, "how large? Say --size, or --backing for an overlay")
     }
     guard size <= 1 << 62 else { throw DiskError(.usage, path, "larger than any disk") }
@@ -88,7 +114,7 @@ extension DiskImage {
         } else {
           let plan = Qcow2Image.Plan(
             size: size, clusterBits: clusterBits,
-            base: base.map { ($0.name, $0.format, $0.stamp) })
+            base: base.map { ($0.name, $0.opened.format, $0.stamp) })
           _ = try Qcow2Image.make(plan, in: target.file)
         }
       } catch { throw DiskError(path, error) }
@@ -97,6 +123,7 @@ extension DiskImage {
       target.abandon()
       throw error
     }
+    withExtendedLifetime(base) {}
     return (size + 511) & ~511
   }
 
@@ -110,8 +137,8 @@ extension DiskImage {
 
   private struct Base {
     var name: String
-    var format: DiskFormat
-    var size: UInt64
+    // Open, and so locked, until the overlay is there: no file of the chain is replaced by it.
+    var opened: Opened
     var stamp: BaseStamp?
   }
 
@@ -121,13 +148,17 @@ extension DiskImage {
       throw DiskError(.usage, path, "a raw image has no base; --format qcow2 has")
     }
     let (opened, stamp) = try openBase(name, format: new.baseFormat, for: path)
-    return Base(name: name, format: opened.format, size: opened.store.size, stamp: stamp)
+    return Base(name: name, opened: opened, stamp: stamp)
   }
 
   /// Opens what is to be the base of the image at `path`.
   static func openBase(
     _ name: String, format: DiskFormat?, for path: String
   ) throws(DiskError) -> (Opened, BaseStamp?) {
+    guard Qcow2Image.isFileName(name) else {
+      throw DiskError(
+        .usage, path, "a base's name with a colon would be taken for a protocol's: say ./\(name)")
+    }
     let basePath = resolve(name, from: path)
     var options = Options()
     options.isReadOnly = true

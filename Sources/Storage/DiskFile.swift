@@ -123,25 +123,28 @@ public final class HostDiskFile: DiskFile {
 
   /// Returns when all that was written is on stable storage, in a file that is still all there.
   public func flush() throws(StorageError) {
-    try flushFailure.check()
-    if deviceSize == nil { try checkIsThere() }
-    do throws(Errno) { try descriptor.synchronizeData() } catch {
+    try flushFailure.flushing { () throws(StorageError) in
+      if deviceSize == nil { try checkIsThere() }
       // Linux calls pages clean that it failed to write: the next call would say that all is well.
-      throw flushFailure.keep(.host(error))
+      try host { () throws(Errno) in try descriptor.synchronizeData() }
     }
   }
 
   /// Throws if somebody has removed the file or cut it off: what was written may be nowhere then.
   private func checkIsThere() throws(StorageError) {
-    let now = try host { () throws(Errno) in try descriptor.facts() }
+    // The look is inside the lock: a length that was seen earlier may be less than another thread has
+    // seen since.
+    let (now, isShorter) = try host { () throws(Errno) in
+      try longest.withLock { longest throws(Errno) in
+        let now = try descriptor.facts()
+        defer { longest = max(longest, now.length) }
+        return (now, now.length < longest)
+      }
+    }
     // New and temporary images have no name from the start.
     guard now.names > 0 || facts.names == 0 else { throw .removed }
-    let isShorter = longest.withLock { longest in
-      defer { longest = max(longest, now.length) }
-      return now.length < longest
-    }
     // What is missing is a hole now, or will be: no later flush can make it good.
-    if isShorter { throw flushFailure.keep(.truncated) }
+    if isShorter { throw .truncated }
   }
 
   /// Makes the file end after `length` bytes.

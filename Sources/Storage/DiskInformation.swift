@@ -39,11 +39,11 @@ public struct DiskInformation: Sendable {
     public let baseChanged: Bool?
   }
 
-  /// The image at `path` and all it is based on, the top one first. Looks at images in use too.
-  public static func chain(of path: String, format: DiskFormat?) throws(DiskError)
-    -> [DiskInformation]
-  {
-    var result: [DiskInformation] = []
+  /// Calls `body` for the image at `path` and for each that it is based on, the top one first, until
+  /// one can't be read. Looks at images in use too.
+  public static func forEach(
+    of path: String, format: DiskFormat?, _ body: (DiskInformation) -> Void
+  ) throws(DiskError) {
     var seen: Set<FileIdentity> = []
     var next: (path: String, format: DiskFormat?)? = (path, format)
     while let (path, format) = next {
@@ -52,10 +52,9 @@ public struct DiskInformation: Sendable {
         throw DiskError(.malformed, path, "images that are based on themselves, or too many")
       }
       let (one, base) = try information(file, format)
-      result.append(one)
+      body(one)
       next = base
     }
-    return result
   }
 
   private static func information(

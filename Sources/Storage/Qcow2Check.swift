@@ -16,6 +16,9 @@ struct Qcow2Check {
 
   init(_ file: any DiskFile, _ header: Qcow2Header) throws(StorageError) {
     tables = try Qcow2Tables(file, header)
+    // Beyond the disk's end, too: a machine's state that QEMU keeps there has clusters as well.
+    tables.l1 = TableCache.decode(
+      try file.bytes(at: header.l1Offset, count: header.l1Count * 8), 64)
     fileClusters = (tables.fileEnd + tables.clusterSize - 1) >> tables.clusterBits
     report.isMarkedDirty = header.incompatible & Qcow2Header.Incompatible.dirty != 0
     report.isMarkedCorrupt = header.incompatible & Qcow2Header.Incompatible.corrupt != 0
@@ -86,9 +89,7 @@ struct Qcow2Check {
     }
     let l2Count = UInt64(1) << UInt64(header.l2Bits)
     let first = UInt64(index) * l2Count
-    let end = min(first + l2Count, (header.size + tables.clusterSize - 1) >> bits)
-    guard first < end else { return }
-    for cluster in first..<end { try countEntry(cluster) }
+    for cluster in first..<first + l2Count { try countEntry(cluster) }
   }
 
   private mutating func countEntry(_ cluster: UInt64) throws(StorageError) {
@@ -197,7 +198,6 @@ struct Qcow2Check {
   /// Mends what can be mended without losing anything: refcounts and flags. What points nowhere stays
   /// as it is.
   mutating func repair() throws(StorageError) {
-    guard !ignoresLeaks else { return }
     try checkMaximum()
     let hasBlocks = needsNewRefcounts ? false : try hasAllBlocks()
     if hasBlocks {

@@ -44,7 +44,10 @@ public final class Qcow2Disk: BlockStore {
 
   deinit {
     // Nobody is left to hear of an error; whoever wanted to know has flushed.
-    if !isReadOnly { try? flush() }
+    guard !isReadOnly else { return }
+    try? flush()
+    // What that freed is noted by another.
+    if tables.locked({ $0.isDirty }) { try? flush() }
   }
 
   var clusterSize: UInt64 { 1 << clusterBits }
@@ -195,6 +198,13 @@ public final class Qcow2Disk: BlockStore {
       }
       if isFree && item.givesSpaceBack { giveBack(item.cluster) }
     }
+  }
+
+  /// Frees what was let go once that is much: a guest that never flushes would use up the host's
+  /// memory and disk.
+  func limitPendingFree() throws(StorageError) {
+    let most = Int((256 << 20) >> clusterBits)
+    if tables.locked({ $0.pendingFree.count >= most }) { try flush() }
   }
 
   private func giveBack(_ cluster: UInt64) {

@@ -27,6 +27,13 @@ enum Qcow2Image {
     return try Qcow2Header(short)
   }
 
+  /// Whether `name` is a file's to QEMU, and not one for something else, such as nbd:...; a path with
+  /// a colon has a slash before it.
+  static func isFileName(_ name: String) -> Bool {
+    guard let colon = name.utf8.firstIndex(of: UInt8(ascii: ":")) else { return true }
+    return name.utf8[..<colon].contains(UInt8(ascii: "/"))
+  }
+
   /// The path and the format of a header's backing file.
   static func base(
     of header: Qcow2Header, at path: String
@@ -37,8 +44,7 @@ enum Qcow2Image {
     let shown = String(
       decoding: name.utf8.map { (0x20..<0x7F).contains($0) || $0 >= 0x80 ? $0 : UInt8(ascii: "?") },
       as: UTF8.self)
-    // QEMU's names for other things than files, such as nbd:...; a path with a colon has a slash.
-    if let colon = name.firstIndex(of: ":"), !name[..<colon].contains("/") {
+    guard isFileName(name) else {
       throw DiskError(.malformed, path, "its backing file '\(shown)' isn't a file's name")
     }
     guard let told = header.backingFormat else {

@@ -148,13 +148,16 @@ struct Qcow2Tables {
       }
       return
     }
-    let table = try allocate(1).first << clusterBits
+    let number = try allocate(1).first
+    let table = number << clusterBits
     // Zeros before anything points there: what is in the file may be an older table.
-    try file.writeZeros(at: table, count: clusterSize)
+    do throws(StorageError) { try file.writeZeros(at: table, count: clusterSize) } catch {
+      try? release(number)
+      throw error
+    }
     l2.forget(table, count: clusterSize)
     l1[index] = table | Qcow2Entry.copied
     dirtyL1.insert(index)
-    let number = table >> clusterBits
     ownClusters?.insert(number)
   }
 

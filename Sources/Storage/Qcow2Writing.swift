@@ -19,6 +19,7 @@ extension Qcow2Disk {
         done += written
       } else if let written = try writeNew(rest, count - done, at: place) {
         done += written
+        try limitPendingFree()
       }
     }
   }
@@ -222,6 +223,7 @@ extension Qcow2Disk {
       return ticket
     }
     leave(ticket)
+    try limitPendingFree()
     return (part.upperBound + 1) << clusterBits
   }
 

@@ -38,8 +38,14 @@ struct DiskCommand: ParsableCommand {
       usage: path, "its name doesn't say which format is wanted: --format raw or --format qcow2")
   }
 
-  /// Writes to standard output.
-  static func say(_ text: String) { try? FileDescriptor(borrowing: 1).writeAll(text + "\n") }
+  /// Writes to standard output. Where that can't be written the command ends: what it was asked for
+  /// isn't there. A reader who has seen enough is told nothing.
+  static func say(_ text: String) {
+    do throws(Errno) { try FileDescriptor(borrowing: 1).writeAll(text + "\n") } catch {
+      if error != .brokenPipe { Message.error("standard output can't be written: \(error)") }
+      exit(withError: ExitCode(71))
+    }
+  }
 
   /// `disk create`.
   struct Create: ParsableCommand {

@@ -26,12 +26,18 @@ extension DiskCommand {
 
     func run() throws {
       try reporting { () throws(DiskError) in
-        let chain = try DiskInformation.chain(of: path, format: format)
-        if json {
-          say("[" + chain.map(Self.json).joined(separator: ",\n ") + "]")
-        } else {
-          say(chain.map(Self.text).joined(separator: "\n\n"))
-        }
+        var chain: [DiskInformation] = []
+        // What is known is told, even where a base is missing.
+        defer { if !chain.isEmpty { tell(chain) } }
+        try DiskInformation.forEach(of: path, format: format) { chain.append($0) }
+      }
+    }
+
+    private func tell(_ chain: [DiskInformation]) {
+      if json {
+        say("[" + chain.map(Self.json).joined(separator: ",\n ") + "]")
+      } else {
+        say(chain.map(Self.text).joined(separator: "\n\n"))
       }
     }
 

@@ -67,6 +67,66 @@ struct DiskTests {
     #expect(names.sorted() == ["bad.qcow2", "x.raw"])
   }
 
+  @Test("an overlay never replaces an image that it is based on")
+  func ownBase() throws {
+    try Data((0..<4096).map { UInt8(truncatingIfNeeded: $0) })
+      .write(to: URL(filePath: path("base.raw")))
+    let before = try contents("base.raw")
+    #expect(
+      try disk("create", "--force", "--backing", "base.raw", path("base.raw")).end == .exited(66))
+    _ = try disk("create", "--backing", "base.raw", path("one.qcow2"))
+    #expect(
+      try disk("create", "--force", "--backing", "one.qcow2", path("base.raw")).end == .exited(66))
+    #expect(try contents("base.raw") == before)
+  }
+
+  @Test("output that can't be written is an error")
+  func fullOutput() throws {
+    _ = try disk("create", "--size", "1M", path("a.qcow2"))
+    let shell = "exec \"$0\" disk map --svg \"$1\" > /dev/full"
+    let process = try ChildProcess("/bin/sh", ["-c", shell, Kvmlite.path, path("a.qcow2")])
+    let result = try Kvmlite.end(of: process)
+    #expect(result.end == .exited(71) && result.errors.contains("No space left"))
+  }
+
+  @Test("a base's name that QEMU takes for a protocol's is refused while the overlay is made")
+  func colon() throws {
+    try Data(count: 4096).write(to: URL(filePath: path("a:b.raw")))
+    let refused = try disk("create", "--backing", "a:b.raw", path("one.qcow2"))
+    #expect(refused.end == .exited(64) && refused.errors.contains("./a:b.raw"))
+    #expect(try disk("create", "--backing", "./a:b.raw", path("one.qcow2")).end == .exited(0))
+    #expect(try disk("map", path("one.qcow2")).end == .exited(0))
+  }
+
+  @Test("info tells what is known where a base is missing")
+  func whatIsKnown() throws {
+    try Data(count: 4096).write(to: URL(filePath: path("base.raw")))
+    _ = try disk("create", "--backing", "base.raw", path("one.qcow2"))
+    try FileManager.default.removeItem(atPath: path("base.raw"))
+    let info = try disk("info", path("one.qcow2"))
+    #expect(info.end == .exited(66) && info.output.contains("base.raw (raw)"))
+    #expect(info.errors.contains("no such file"))
+  }
+
+  @Test(
+    "an interrupted convert leaves nothing behind", .needsQEMUImage, arguments: [SIGINT, SIGKILL])
+  func interrupted(signal: Int32) throws {
+    // All of it is in the file, as holes: nobody is through it soon.
+    let make = try ChildProcess(
+      "/usr/bin/qemu-img",
+      [
+        "create", "-f", "qcow2", "-o", "compat=0.10,preallocation=metadata", path("a.qcow2"), "64G",
+      ])
+    #expect(try make.waitForEnd() == .exited(0))
+    let process = try ChildProcess(
+      Kvmlite.path, ["disk", "convert", path("a.qcow2"), path("b.qcow2")],
+      terminal: TestTerminal())
+    try process.waitForOutput("0 %")
+    process.send(signal)
+    #expect(try process.waitForEnd() == .killed(signal))
+    #expect(scratch.names == ["a.qcow2"])
+  }
+
   @Test("a picture of whose clusters are whose")
   func picture() throws {
     _ = try disk("create", "--size", "10M", path("a.qcow2"))

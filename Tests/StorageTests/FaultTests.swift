@@ -1,5 +1,7 @@
+import Glibc
 import Host
 import Memory
+import Synchronization
 import Testing
 
 @testable import Storage
@@ -123,6 +125,51 @@ struct FaultTests {
     #expect(throws: StorageError.host(.inputOutput)) { try disk.flush() }
   }
 
+  @Test("tables that a full disk has no room for cost no space, however often a guest tries")
+  func tablesWithoutRoom() throws {
+    let file = try makeImage(clusterBits: 9)
+    do {
+      let disk = try open(file)
+      try disk.write([1], at: 0)
+      file.state.withLock { state in
+        state.error = .host(.noSpace)
+        state.callsLeft = 0
+      }
+      for _ in 0..<20 {
+        #expect(throws: StorageError.host(.noSpace)) { try disk.write([1], at: 64 << 10) }
+      }
+      file.state.withLock { $0.callsLeft = nil }
+      try disk.flush()
+    }
+    let found = try DiskCheck.run(file, Qcow2Image.readHeader(file), repairs: false)
+    #expect(found.isSound && found.leakedClusters == 0)
+  }
+
+  @Test("a flush beside one that fails fails too: the host tells only one of them")
+  func flushesAtOnce() throws {
+    let flushes = FlushFailure()
+    let hasRun = Atomic<Bool>(false)
+    let second = Mutex<StorageError?>(nil)
+    let thread = Mutex<HostThread?>(nil)
+    #expect(throws: StorageError.host(.inputOutput)) {
+      try flushes.flushing { () throws(StorageError) in
+        let started = try? HostThread(name: "flush") {
+          do throws(StorageError) {
+            try flushes.flushing { hasRun.store(true, ordering: .relaxed) }
+          } catch { second.withLock { $0 = error } }
+        }
+        // Time for the other to go wrong: it must not run now, however long this takes.
+        for _ in 0..<100_000 where !hasRun.load(ordering: .relaxed) { sched_yield() }
+        thread.withLock { $0 = started }
+        throw .host(.inputOutput)
+      }
+    }
+    try #require(thread.withLock { $0 }).join()
+    let ran = hasRun.load(ordering: .relaxed)
+    #expect(!ran)
+    #expect(second.withLock { $0 } == .host(.inputOutput))
+  }
+
   @Test("lost space is found and freed; wrong refcounts and flags are set right")
   func repairs() throws {
     let file = try makeImage(clusterBits: 12)
@@ -141,6 +188,39 @@ struct FaultTests {
     let again = try DiskCheck.run(file, header, repairs: false)
     #expect(again.isSound && again.leakedClusters == 0)
     #expect(try open(file).read(50_000, at: 0) == [UInt8](repeating: 5, count: 50_000))
+  }
+
+  @Test("refcounts of clusters beyond the file's end, which a power cut can leave, are lost space")
+  func refcountsBeyondTheEnd() throws {
+    let file = try makeImage(clusterBits: 12)
+    let header = try Qcow2Image.readHeader(file)
+    var tables = try Qcow2Tables(file, header)
+    // More than one slice of the refcounts.
+    for cluster in UInt64(4)..<2000 { try tables.setRefcount(cluster, 1) }
+    try tables.writeBack()
+    do {
+      let disk = try open(file)
+      try disk.write([UInt8](repeating: 5, count: 50_000), at: 0)
+      try disk.flush()
+    }
+    #expect(try DiskCheck.run(file, header, repairs: true).isSound)
+    #expect(try open(file).read(50_000, at: 0) == [UInt8](repeating: 5, count: 50_000))
+  }
+
+  @Test("what a guest lets go is used again even if it never flushes")
+  func neverFlushed() throws {
+    let scratch = try Scratch()
+    var new = DiskImage.NewImage()
+    new.size = 64 << 20
+    new.clusterSize = 2 << 20
+    try DiskImage.create(scratch.file("image"), new)
+    let disk = try DiskImage.open(scratch.file("image"), .init()).store
+    for _ in 0..<9 {
+      for cluster in UInt64(0)..<32 { try disk.write([1], at: cluster << 21) }
+      try disk.discard(at: 0, count: 64 << 20)
+    }
+    // 256 MiB that wait to be freed, the disk's 64, and tables: not 9 times the disk.
+    #expect(try FileFacts(of: scratch.file("image")).length < 400 << 20)
   }
 
   @Test("refcounts that are gone are counted anew")

@@ -110,8 +110,7 @@ final class FaultyFile: DiskFile {
   }
 
   func flush() throws(StorageError) {
-    try flushFailure.check()
-    do throws(StorageError) {
+    try flushFailure.flushing { () throws(StorageError) in
       try admit()
       let fails = state.withLock { state in
         defer { state.failsNextFlush = false }
@@ -122,7 +121,7 @@ final class FaultyFile: DiskFile {
         state.safe = state.bytes
         state.pending = []
       }
-    } catch { throw flushFailure.keep(error) }
+    }
   }
 
   func setLength(_ length: UInt64) throws(StorageError) {

@@ -1,8 +1,9 @@
 import Host
 import Memory
-import Storage
-import Testing
 import TestSupport
+import Testing
+
+@testable import Storage
 
 @Suite("qcow2 images that kvmlite writes", .enabled(if: QEMUImage.isThere, "no qemu-img"))
 struct Qcow2WritingTests {
@@ -138,6 +139,50 @@ struct Qcow2WritingTests {
       }
     }
     try judge(image, model)
+  }
+
+  @Test("an image that is closed has no lost space")
+  func closed() throws {
+    let image = scratch.file("image")
+    try QEMUImage.run("create", "-f", "qcow2", image, "1M")
+    try QEMUImage.io(image, ["write -c -P 3 0 64k", "write -c -P 4 64k 64k"])
+    try DiskImage.open(image, .init()).store.write([1], at: 0)
+    // Lost space would be status 3.
+    try QEMUImage.run("check", image)
+  }
+
+  @Test("a repair keeps what QEMU has beyond the disk's end: a machine's state")
+  func machineState() throws {
+    let image = scratch.file("image")
+    try QEMUImage.run("create", "-f", "qcow2", image, "1M")
+    try QEMUImage.io(image, ["write -P 3 0 1M", "write -b -P 5 0 256k"])
+    let header = try Qcow2Image.readHeader(HostDiskFile(image, isReadOnly: true))
+    do {
+      // Something to be mended: a cluster that nobody uses.
+      let file = try HostDiskFile(image, isReadOnly: false)
+      var tables = try Qcow2Tables(file, header)
+      _ = try tables.allocate(1)
+      try tables.writeBack()
+    }
+    #expect(try DiskCheck.run(image, repairs: true).leakedClusters == 1)
+    try QEMUImage.run("check", image)
+    try QEMUImage.io(image, ["read -b -P 5 0 256k"])
+  }
+
+  @Test("an image with dirty bitmaps that wasn't closed is repaired, and its bitmaps end")
+  func dirtyBitmaps() throws {
+    let image = scratch.file("image")
+    try QEMUImage.run("create", "-f", "qcow2", "-o", "lazy_refcounts=on", image, "1M")
+    try QEMUImage.run("bitmap", "--add", image, "bitmap")
+    try QEMUImage.io(image, ["write -P 3 0 512k"])
+    do {
+      let file = try HostDiskFile(image, isReadOnly: false)
+      try file.write(Qcow2Header.Incompatible.dirty.bigEndianBytes.span, at: 72)
+    }
+    #expect(try DiskCheck.run(image, repairs: true).isRepaired)
+    try QEMUImage.run("check", image)
+    let disk = try DiskImage.open(image, .init()).store
+    #expect(try disk.read(512 << 10, at: 0) == [UInt8](repeating: 3, count: 512 << 10))
   }
 
   @Test("a snapshot's writes are read back, and thrown away")

@@ -1,6 +1,7 @@
 import Host
 import Memory
 import Storage
+import Synchronization
 import Testing
 import TestSupport
 
@@ -78,6 +79,29 @@ struct RawDiskTests {
     try FileDescriptor(opening: path, [.writeOnly]).setLength(1024)
     #expect(throws: StorageError.truncated) { try disk.read(4096, at: 0) }
     #expect(try disk.read(1024, at: 0) == [UInt8](repeating: 7, count: 1024))
+  }
+
+  private final class Places: Sendable {
+    private let end = Atomic<UInt64>(0)
+    func next() -> UInt64 { end.add(512, ordering: .relaxed).oldValue }
+  }
+
+  @Test("a file that grows while several flush it is not taken for one that was cut off")
+  func growing() async throws {
+    let path = try scratch.file("image", [])
+    let file = try HostDiskFile(path, isReadOnly: false)
+    let places = Places()
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<4 {
+        group.addTask {
+          for _ in 0..<3000 {
+            try file.write([UInt8](repeating: 1, count: 512).span, at: places.next())
+            try file.flush()
+          }
+        }
+      }
+      try await group.waitForAll()
+    }
   }
 
   @Test("a read-only disk takes no write")
