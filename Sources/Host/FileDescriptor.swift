@@ -191,11 +191,11 @@ extension FileDescriptor {
     return (kind, Int(status.st_size))
   }
 
-  /// Waits until something is there to be read, or nothing will ever be. Returns early after a signal.
-  /// Corresponds to `poll(2)`.
-  public func waitUntilReadable() {
+  /// Waits until something is there to be read, or nothing will ever be; for `milliseconds` at most.
+  /// Returns early after a signal. Corresponds to `poll(2)`.
+  public func waitUntilReadable(milliseconds: Int32) {
     var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
-    unsafe poll(&request, 1, -1)
+    unsafe poll(&request, 1, milliseconds)
   }
 
   /// Whether writing would not block, or an error would come of it, within `milliseconds`; false after

@@ -21,13 +21,17 @@ struct FrontEndLink: ~Copyable {
   private var channel: MessageChannel
   private let shouldStop: @Sendable () -> Bool
 
-  /// Gets to know the back end at the other side of `socket`. Waits for it until `shouldStop`.
+  /// Gets to know the back end at the other side of `socket`. Waits for it until `shouldStop`, and no
+  /// longer than `seconds`.
   init(
-    _ socket: consuming UnixSocket, unless shouldStop: @escaping @Sendable () -> Bool
+    _ socket: consuming UnixSocket, within seconds: Double = 30,
+    unless shouldStop: @escaping @Sendable () -> Bool
   ) throws(VhostUserError) {
+    let deadline = Clock.monotonicNanoseconds &+ UInt64(seconds * 1e9)
     var channel = MessageChannel(socket)
     let all = VirtioFeatures(
-      rawValue: try Self.number(Self.ask(.init(.getFeatures), &channel, shouldStop)))
+      rawValue: try Self.number(
+        Self.ask(.init(.getFeatures), &channel, shouldStop, until: deadline)))
     guard all.contains(.version1) else {
       throw .unsupported("the back end knows only virtio 0.9")
     }
@@ -35,7 +39,8 @@ struct FrontEndLink: ~Copyable {
       throw .unsupported("the back end lacks protocol features")
     }
     let offered = ProtocolFeatures(
-      rawValue: try Self.number(Self.ask(.init(.getProtocolFeatures), &channel, shouldStop)))
+      rawValue: try Self.number(
+        Self.ask(.init(.getProtocolFeatures), &channel, shouldStop, until: deadline)))
     guard offered.contains(.configuration) else {
       throw .unsupported("the back end has no configuration space")
     }
@@ -43,7 +48,8 @@ struct FrontEndLink: ~Copyable {
     try channel.send(.init(.setProtocolFeatures, .numbers(agreed.rawValue)))
     var queueCount: UInt64 = 1
     if agreed.contains(.queueCount) {
-      queueCount = try Self.number(Self.ask(.init(.getQueueCount), &channel, shouldStop))
+      queueCount = try Self.number(
+        Self.ask(.init(.getQueueCount), &channel, shouldStop, until: deadline))
       guard (1...Self.mostQueues).contains(queueCount) else {
         throw .malformed("\(queueCount) queues")
       }
@@ -53,7 +59,7 @@ struct FrontEndLink: ~Copyable {
     let request = VhostUserMessage(
       .getConfiguration,
       .numbers(UInt32(0), UInt32(size), UInt32(0)) + [UInt8](repeating: 0, count: size))
-    let reply = try Self.ask(request, &channel, shouldStop)
+    let reply = try Self.ask(request, &channel, shouldStop, until: deadline)
     try reply.expect(bytes: VhostUserMessage.configurationHeader + size)
     configuration = Array(reply.payload.dropFirst(VhostUserMessage.configurationHeader))
     features = all.subtracting(Self.protocolFeatures)
@@ -168,10 +174,10 @@ struct FrontEndLink: ~Copyable {
 
   private static func ask(
     _ message: VhostUserMessage, _ channel: inout MessageChannel, _ shouldStop: () -> Bool,
-    _ descriptors: [Int32] = []
+    _ descriptors: [Int32] = [], until deadline: UInt64 = .max
   ) throws(VhostUserError) -> VhostUserMessage {
     try channel.send(message, descriptors: descriptors)
-    let reply = try channel.wait(unless: shouldStop)
+    let reply = try channel.wait(unless: shouldStop, until: deadline)
     guard reply.code == message.code, reply.flags.contains(.reply) else {
       throw .malformed("\(reply.name) instead of an answer to \(message.name)")
     }

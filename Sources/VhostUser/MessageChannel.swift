@@ -50,14 +50,18 @@ struct MessageChannel: ~Copyable, Sendable {
     return bytes
   }
 
-  /// The next message; waits for it until `shouldStop`, which is asked again after each signal.
+  /// The next message; waits for it until `shouldStop`, which is asked again after each signal, and no
+  /// longer than until `deadline` (of `Clock.monotonicNanoseconds`).
   mutating func wait(
-    unless shouldStop: () -> Bool
+    unless shouldStop: () -> Bool, until deadline: UInt64 = .max
   ) throws(VhostUserError) -> VhostUserMessage {
     while true {
       if let message = try next() { return message }
       if shouldStop() { throw .ended }
-      socket.descriptor.waitUntilReadable()
+      let now = Clock.monotonicNanoseconds
+      guard now < deadline else { throw .silent }
+      let left = (deadline - now) / 1_000_000 + 1
+      socket.descriptor.waitUntilReadable(milliseconds: Int32(clamping: left))
     }
   }
 

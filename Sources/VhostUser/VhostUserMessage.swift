@@ -119,6 +119,8 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
   case closed
   /// This side is about to end.
   case ended
+  /// The other side took the connection and then said nothing.
+  case silent
   /// A system call failed.
   case host(Errno)
   /// The other side broke the protocol; the text says how.
@@ -131,6 +133,7 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
     switch self {
     case .closed: "the other side closed the connection"
     case .ended: "it was ended"
+    case .silent: "the other side answers nothing: is it busy with another one?"
     case .host(let errno): "\(errno)"
     case .malformed(let what): "the other side broke the protocol: \(what)"
     case .unsupported(let what): what

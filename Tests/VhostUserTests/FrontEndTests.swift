@@ -26,9 +26,11 @@ struct FrontEndTests {
   }
 
   /// Why a back end is refused.
-  private func refusal(_ socket: consuming UnixSocket) -> VhostUserError? {
+  private func refusal(
+    _ socket: consuming UnixSocket, within seconds: Double = 30
+  ) -> VhostUserError? {
     do throws(VhostUserError) {
-      _ = try FrontEndLink(socket) { false }
+      _ = try FrontEndLink(socket, within: seconds) { false }
       return nil
     } catch { return error }
   }
@@ -55,6 +57,13 @@ struct FrontEndTests {
           .getFeatures, .getProtocolFeatures, .setProtocolFeatures, .getQueueCount, .setOwner,
           .getConfiguration,
         ])
+    }
+  }
+
+  @Test("does not wait for ever for one that says nothing")
+  func silence() throws {
+    try withPeer { socket, peer in
+      #expect(refusal(socket, within: 0.01) == .silent)
     }
   }
 
