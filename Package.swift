@@ -96,7 +96,8 @@ let package = Package(
       name: "BootTests", dependencies: ["Boot", "Memory", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "ACPITests", dependencies: ["ACPI", "Memory", "TestSupport"], swiftSettings: settings),
-    .testTarget(name: "GuestsTests", dependencies: ["Guests", "Boot"], swiftSettings: settings),
+    .testTarget(
+      name: "GuestsTests", dependencies: ["Guests", "Boot", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Memory", "Host"],
       swiftSettings: settings),

@@ -72,12 +72,14 @@ struct GuestKillTests {
   private func killedRun(
     _ kind: Image, _ bus: Bus, from first: UInt32, _ numbers: inout SplitMix
   ) throws -> UInt32 {
+    // The first time something must have become safe, or one round says nothing.
+    let acknowledged = max(first == 1 ? 1 : 0, Int(numbers.next() % 16))
     let format = kind == .raw ? "raw" : "qcow2"
     let process = try Kvmlite.start(
       ["--disk", "\(image),bus=\(bus.rawValue),format=\(format)", "guest:\(bus.guest)"],
       input: .pipe)
     process.type("x \(first)\n")
-    try process.waitForOutput(bytes: 4 * Int(numbers.next() % 16))
+    try process.waitForOutput(bytes: 4 * acknowledged)
     // The random moment itself: nothing is waited for, and any length will do.
     usleep(UInt32(numbers.next() % 4000))
     process.send(SIGKILL)
@@ -152,7 +154,7 @@ struct GuestKillTests {
       try verify(kind, &model, safe: first - 1...last, account)
       first = last + Self.mostUnsafe + 1
     }
-    #expect(safe > Self.rounds)
+    #expect(safe >= Self.rounds)
     #expect(try baseBytes == (baseBytes == nil ? nil : Data(contentsOf: URL(filePath: base))))
   }
 }

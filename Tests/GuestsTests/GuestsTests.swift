@@ -1,6 +1,7 @@
 import Boot
 import Foundation
 import Guests
+import TestSupport
 import Testing
 
 @Suite("Built-in guests")
@@ -75,7 +76,7 @@ struct GuestsTests {
     #expect(pattern.description.hasSuffix("\\d\\d:\\d\\d:\\d\\d\n"))
   }
 
-  @Test("come out of scripts/guest the same", arguments: Guest.all)
+  @Test("come out of scripts/guest the same", arguments: Trials.cases(Guest.all))
   func script(guest: Guest) throws {
     let package = URL(filePath: #filePath)
       .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
