@@ -26,7 +26,7 @@ struct GuestRunTests {
     }
   }
 
-  @Test("to the output and the status that they promise", arguments: guests)
+  @Test("to the output and the status that they promise", arguments: Trials.cases(guests))
   func promise(guest: Guest) throws {
     let run = try run(guest)
     #expect(guest.expectedOutput.matches(run.output), "\(run.outputText.debugDescription)")
