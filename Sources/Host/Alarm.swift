@@ -25,11 +25,11 @@ public final class Alarm: @unchecked Sendable {
     thread = try HostThread(name: "alarm") { [self, clock] in
       monitor.locked {
         while !isDone {
-          let left = limit.saturatingMinus(Self.nanoseconds(of: clock) &- used)
+          let spent = Self.nanoseconds(of: clock) &- used
           let now = Clock.monotonicNanoseconds
-          guard left > 0, now &- start < limit &* 20 else { break }
+          guard spent < limit, now &- start < limit &* 20 else { break }
           // It can't use up what is left any sooner.
-          _ = monitor.wait(until: now &+ left)
+          _ = monitor.wait(until: now &+ (limit - spent))
         }
         while !isDone {
           hasFired = true
@@ -60,8 +60,4 @@ public final class Alarm: @unchecked Sendable {
     thread?.join()
     thread = nil
   }
-}
-
-extension UInt64 {
-  fileprivate func saturatingMinus(_ other: UInt64) -> UInt64 { self > other ? self - other : 0 }
 }

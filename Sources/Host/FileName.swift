@@ -20,7 +20,7 @@ public enum FileName {
   }
 
   /// Gives a file that `FileDescriptor(linkableIn:)` made the name `new`; where something has it, that
-  /// is `EEXIST`, or with `replaces` the file is called `between` for a moment and then replaces it.
+  /// is `EEXIST`, or the file is called `between` for a moment, where that is given, and replaces it.
   /// The change is safe from a power cut when this returns. Corresponds to `linkat(2)` and `rename(2)`.
   public static func give(
     _ file: borrowing FileDescriptor, _ new: String, replacingBy between: String? = nil
@@ -30,8 +30,7 @@ public enum FileName {
       unsafe linkat(AT_FDCWD, old, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0
     }
     if !link(new) {
-      guard errno == EEXIST, let between else { throw Errno.current }
-      guard link(between) else { throw Errno.current }
+      guard errno == EEXIST, let between, link(between) else { throw Errno.current }
       guard unsafe rename(between, new) == 0 else {
         let error = Errno.current
         remove(between)

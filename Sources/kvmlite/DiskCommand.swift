@@ -38,13 +38,9 @@ struct DiskCommand: ParsableCommand {
       usage: path, "its name doesn't say which format is wanted: --format raw or --format qcow2")
   }
 
-  /// Writes to standard output. Where that can't be written the command ends: what it was asked for
-  /// isn't there. A reader who has seen enough is told nothing.
+  /// Writes a line to standard output, or ends the command where that can't be written.
   static func say(_ text: String) {
-    do throws(Errno) { try FileDescriptor(borrowing: 1).writeAll(text + "\n") } catch {
-      if error != .brokenPipe { Message.error("standard output can't be written: \(error)") }
-      exit(withError: ExitCode(71))
-    }
+    do { try Message.output(text + "\n") } catch { exit(withError: error) }
   }
 
   /// `disk create`.

@@ -16,15 +16,11 @@ struct DoctorCommand: ParsableCommand {
 
   func run() throws {
     let report = HostReport.make()
-    let output = FileDescriptor(borrowing: 1)
-    let text =
+    let isColoured = FileDescriptor(borrowing: 1).isTerminal
+    try Message.output(
       json
-      ? DoctorJSON(report).text
-      : DoctorText(report, isColoured: output.isTerminal).lines.joined(separator: "\n") + "\n"
-    do throws(Errno) { try output.writeAll(text) } catch {
-      Message.error("the report can't be written: \(error)")
-      throw ExitCode(71)
-    }
+        ? DoctorJSON(report).text
+        : DoctorText(report, isColoured: isColoured).lines.joined(separator: "\n") + "\n")
     throw ExitCode(report.exitStatus)
   }
 }

@@ -20,10 +20,11 @@ enum Message {
     try? file.writeAll(text + "\n")
   }
 
-  /// Writes what a command was asked for to standard output; ends with 71 if that can't be.
+  /// Writes what a command was asked for to standard output; ends with 71 if that can't be. A reader
+  /// who has seen enough is told nothing.
   static func output(_ text: String) throws {
     do throws(Errno) { try FileDescriptor(borrowing: 1).writeAll(text) } catch {
-      self.error("the output can't be written: \(error)")
+      if error != .brokenPipe { self.error("standard output can't be written: \(error)") }
       throw ExitCode(71)
     }
   }
