@@ -24,8 +24,8 @@ let package = Package(
     .library(
       name: "KVMLite",
       targets: [
-        "Lab", "Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage", "Network", "KVM",
-        "Memory", "Host",
+        "Inspect", "Doctor", "Machine", "Guests", "Boot", "VhostUser", "Devices", "Storage",
+        "Network", "KVM", "Memory", "Host",
       ]),
   ],
   dependencies: [
@@ -41,7 +41,7 @@ let package = Package(
       name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
     // Arrows point one way:
-    // kvmlite -> Lab -> Machine -> {KVM, VhostUser -> Devices -> {Storage, Network}, Boot, ACPI} -> Memory -> Host
+    // kvmlite -> Lab -> Inspect -> Machine -> {KVM, VhostUser -> Devices -> {Storage, Network}, Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
@@ -61,17 +61,24 @@ let package = Package(
         "KVM", "VhostUser", "Devices", "Storage", "Network", "Boot", "ACPI", "Memory", "Host",
       ],
       swiftSettings: settings),
+    // Traces, page walks and crashes in words
+    .target(
+      name: "Inspect", dependencies: ["Machine", "Devices", "KVM", "Memory", "Host"],
+      swiftSettings: settings),
+    // What this host can do
+    .target(name: "Doctor", dependencies: ["KVM", "Host"], swiftSettings: settings),
     .target(
       name: "Lab",
       dependencies: [
-        "Machine", "VhostUser", "Guests", "Devices", "Storage", "KVM", "Memory", "Host",
+        "Inspect", "Doctor", "Machine", "VhostUser", "Guests", "Devices", "Storage", "KVM",
+        "Memory", "Host",
       ],
       swiftSettings: settings),
     .executableTarget(
       name: "kvmlite",
       dependencies: [
-        "Lab", "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage", "Network", "KVM",
-        "Memory", "Host",
+        "Lab", "Inspect", "Doctor", "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage",
+        "Network", "KVM", "Memory", "Host",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -99,7 +106,8 @@ let package = Package(
     .testTarget(
       name: "GuestsTests", dependencies: ["Guests", "Boot", "TestSupport"], swiftSettings: settings),
     .testTarget(
-      name: "MachineWordsTests", dependencies: ["Machine", "KVM", "Memory", "Host"],
+      name: "MachineWordsTests",
+      dependencies: ["Inspect", "Doctor", "Machine", "KVM", "Memory", "Host"],
       swiftSettings: settings),
     .testTarget(
       name: "DocsTests",
@@ -108,7 +116,9 @@ let package = Package(
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
       name: "LibraryExampleTests",
-      dependencies: ["Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host"],
+      dependencies: [
+        "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host",
+      ],
       swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
@@ -142,12 +152,13 @@ let package = Package(
     .testTarget(
       name: "MachineTests",
       dependencies: [
-        "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host",
-        "TestSupport",
+        "Inspect", "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory",
+        "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(
-      name: "LabTests", dependencies: ["Lab", "Guests", "KVM", "Memory", "Host", "TestSupport"],
+      name: "LabTests",
+      dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
       name: "CommandTests", dependencies: ["Guests", "TestSupport"], swiftSettings: settings),

@@ -62,4 +62,12 @@ public struct Capability: Hashable, Sendable {
   public static let userSpaceMSR = Capability(KVM_CAP_X86_USER_SPACE_MSR)
   /// A full x2APIC.
   public static let x2apic = Capability(KVM_CAP_X2APIC_API)
+
+  /// What no machine can do without, with its name in words.
+  public static let required: [(capability: Capability, name: String)] = [
+    (.userMemory, "memory slots (KVM_CAP_USER_MEMORY)"),
+    (.irqchip, "interrupt controllers in the kernel (KVM_CAP_IRQCHIP)"),
+    (.pit2, "a timer in the kernel (KVM_CAP_PIT2)"),
+    (.immediateExit, "immediate_exit, Linux 4.13 (KVM_CAP_IMMEDIATE_EXIT)"),
+  ]
 }

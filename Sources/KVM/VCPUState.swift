@@ -8,6 +8,28 @@ public typealias SpecialRegisters = kvm_sregs
 /// One segment register with its hidden part. Corresponds to `struct kvm_segment`.
 public typealias Segment = kvm_segment
 
+/// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1; AMD APM vol 2, 3.1.7).
+public enum ControlBit {
+  /// CR0.PE.
+  public static let protection: UInt64 = 1 << 0
+  /// CR0.NW.
+  public static let notWriteThrough: UInt64 = 1 << 29
+  /// CR0.CD.
+  public static let cacheDisable: UInt64 = 1 << 30
+  /// CR0.PG.
+  public static let paging: UInt64 = 1 << 31
+  /// CR4.PAE.
+  public static let physicalAddressExtension: UInt64 = 1 << 5
+  /// CR4.VMXE.
+  public static let vmxEnable: UInt64 = 1 << 13
+  /// EFER.LME.
+  public static let longModeEnable: UInt64 = 1 << 8
+  /// EFER.LMA.
+  public static let longModeActive: UInt64 = 1 << 10
+  /// EFER.SVME.
+  public static let svmEnable: UInt64 = 1 << 12
+}
+
 /// What a VCPU waits for. Corresponds to `struct kvm_mp_state`.
 public enum RunState: UInt32, Sendable {
   /// It runs.

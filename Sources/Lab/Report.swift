@@ -1,3 +1,4 @@
+import Doctor
 import Machine
 
 /// What an experiment found, in the order in which it is told.

@@ -1,3 +1,4 @@
+import Inspect
 import KVM
 import Machine
 import Memory

@@ -1,4 +1,6 @@
+import Doctor
 import Host
+import Inspect
 import KVM
 import Machine
 import Memory

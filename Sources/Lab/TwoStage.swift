@@ -1,4 +1,5 @@
 import Host
+import Inspect
 import KVM
 import Machine
 import Memory

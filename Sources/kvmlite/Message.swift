@@ -43,12 +43,6 @@ enum Message {
   }
 }
 
-/// An error that ends the program with a message and a status.
-struct Failure: Error {
-  let status: Int32
-  let message: String
-}
-
 /// `text` with spaces behind it up to `width` characters.
 func column(_ text: String, _ width: Int) -> String {
   text + String(repeating: " ", count: max(1, width - text.count))

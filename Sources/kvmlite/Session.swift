@@ -1,5 +1,6 @@
 import Boot
 import Host
+import Inspect
 import Machine
 
 /// One use of kvmlite: runs a guest as the options say, anew after each reset, and gives the exit
@@ -147,7 +148,7 @@ struct Session {
     while true {
       let machine: Machine
       do { machine = try Machine(configuration) } catch {
-        throw Failure(status: error.exitStatus, message: error.description)
+        throw Failure(error)
       }
       if options.isVerbose { MachineSummary(machine).tell() }
       let outcome = machine.run()

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Inspect
 
 /// A trace file's exits and requests by device and time.
 struct Timeline {

@@ -1,3 +1,4 @@
+import Inspect
 import Machine
 import Memory
 

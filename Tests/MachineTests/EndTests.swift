@@ -2,6 +2,7 @@ import Boot
 import Devices
 import Guests
 import Host
+import Inspect
 import Machine
 import Memory
 import TestSupport

@@ -11,29 +11,37 @@ struct RefusalTests {
     return #expect(throws: MachineError.self) { _ = try Machine(configuration) }
   }
 
+  private func isAboutConfiguration(_ error: MachineError?) -> Bool {
+    if case .configuration = error { true } else { false }
+  }
+
+  private func isAboutImage(_ error: MachineError?) -> Bool {
+    if case .boot = error { true } else { false }
+  }
+
   @Test("for sizes, counts and times that can't be")
   func configuration() {
     for size: UInt64 in [0, 1, 4095, 4097, .max, 1 << 47] {
-      #expect(refusal { $0.memorySize = size }?.exitStatus == 64, "\(size)")
+      #expect(isAboutConfiguration(refusal { $0.memorySize = size }), "\(size)")
     }
     for count in [0, -1, Int.min] {
-      #expect(refusal { $0.vcpuCount = count }?.exitStatus == 64, "\(count)")
+      #expect(isAboutConfiguration(refusal { $0.vcpuCount = count }), "\(count)")
     }
     for time in [0, -1, .nan, .infinity, 1e300] {
-      #expect(refusal { $0.timeLimit = time }?.exitStatus == 64, "\(time)")
+      #expect(isAboutConfiguration(refusal { $0.timeLimit = time }), "\(time)")
     }
   }
 
   @Test("for more VCPUs than KVM has", .needsKVM)
   func tooManyVCPUs() {
     let refusal = refusal { $0.vcpuCount = 1_000_000 }
-    #expect(refusal?.exitStatus == 64)
+    #expect(isAboutConfiguration(refusal))
     #expect(refusal?.description.contains("1000000 VCPUs are too many") == true)
   }
 
   @Test("for an image that can't be, on any machine")
   func image() {
-    #expect(refusal { $0.image.bytes = [] }?.exitStatus == 65)
-    #expect(refusal { $0.image.bytes = [0x7F, 0x45, 0x4C, 0x46] }?.exitStatus == 65)
+    #expect(isAboutImage(refusal { $0.image.bytes = [] }))
+    #expect(isAboutImage(refusal { $0.image.bytes = [0x7F, 0x45, 0x4C, 0x46] }))
   }
 }

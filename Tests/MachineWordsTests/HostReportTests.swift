@@ -1,4 +1,4 @@
-import Machine
+import Doctor
 import Testing
 
 @Suite("What is said of a host")

@@ -1,6 +1,6 @@
+import Doctor
 import Host
 import KVM
-import Machine
 import Testing
 
 @Suite("What is said where KVM can't be used")

@@ -1,5 +1,5 @@
+import Inspect
 import KVM
-import Machine
 import Memory
 import Testing
 

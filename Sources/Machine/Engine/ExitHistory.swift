@@ -2,12 +2,12 @@ import KVM
 
 /// The last exits of one VCPU, always kept, for the account of a crash: after a triple fault KVM has
 /// reset the registers, and this is what is left.
-struct ExitHistory {
+package struct ExitHistory: Sendable {
   /// One exit, in numbers alone.
-  struct Record {
-    var exit: Exit = .interrupted
-    var instructionPointer: UInt64 = 0
-    var data: UInt64 = 0
+  package struct Record: Sendable {
+    package var exit: Exit = .interrupted
+    package var instructionPointer: UInt64 = 0
+    package var data: UInt64 = 0
   }
 
   private var records = InlineArray<16, Record>(repeating: Record())
@@ -20,10 +20,10 @@ struct ExitHistory {
   }
 
   /// How many exits there were in all.
-  var total: Int { count }
+  package var total: Int { count }
 
   /// The exits that are still known, oldest first.
-  var last: [Record] {
+  package var last: [Record] {
     (max(0, count - 16)..<count).map { records[$0 & 15] }
   }
 }

@@ -49,19 +49,6 @@ extension VCPU {
   }
 }
 
-/// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1; AMD APM vol 2, 3.1.7).
-enum ControlBit {
-  static let protection: UInt64 = 1 << 0
-  static let notWriteThrough: UInt64 = 1 << 29
-  static let cacheDisable: UInt64 = 1 << 30
-  static let paging: UInt64 = 1 << 31
-  static let physicalAddressExtension: UInt64 = 1 << 5
-  static let vmxEnable: UInt64 = 1 << 13
-  static let longModeEnable: UInt64 = 1 << 8
-  static let longModeActive: UInt64 = 1 << 10
-  static let svmEnable: UInt64 = 1 << 12
-}
-
 extension KVM.Segment {
   init(_ segment: EntryState.Segment) {
     self.init()

@@ -1,6 +1,7 @@
 import Devices
 import Host
 import KVM
+import Machine
 import Synchronization
 
 /// Writes a trace as Chrome trace events, which ui.perfetto.dev and chrome://tracing load.

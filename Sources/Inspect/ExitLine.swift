@@ -1,4 +1,5 @@
 import KVM
+import Machine
 
 /// One exit as columns of text: for traces and for the account of a crash.
 enum ExitLine {
@@ -33,9 +34,9 @@ enum ExitLine {
     return value + " '" + String(Character(Unicode.Scalar(UInt8(data)))) + "'"
   }
 
-  /// The last exits of `runner`, oldest first, with a heading.
-  static func lines(of runner: VCPURunner) -> [String] {
-    let last = runner.history.last
+  /// The exits that `history` still has, oldest first, with a heading.
+  static func lines(of history: ExitHistory) -> [String] {
+    let last = history.last
     guard !last.isEmpty else { return [] }
     return ["  " + pad("rip", 20) + heading]
       + last.map { record in
@@ -60,16 +61,3 @@ extension String {
     hasPrefix(prefix) ? String(dropFirst(prefix.count)) : self
   }
 }
-
-/// `text` with spaces behind it up to `width` characters.
-func pad(_ text: String, _ width: Int) -> String {
-  text + String(repeating: " ", count: max(1, width - text.count))
-}
-
-/// `text` with spaces before it up to `width` characters.
-func padLeft(_ text: String, _ width: Int) -> String {
-  String(repeating: " ", count: max(0, width - text.count)) + text
-}
-
-/// `value` in hexadecimal, as in `0x3f8`.
-func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }

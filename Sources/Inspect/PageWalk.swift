@@ -1,4 +1,5 @@
 import KVM
+import Machine
 import Memory
 
 /// A linear address followed through the guest's page tables, entry by entry, as the processor would,
@@ -182,9 +183,6 @@ extension Machine {
   /// Follows `linear` through the page tables of VCPU `vcpu`, whose thread must not run; nil where
   /// there is no such VCPU or KVM doesn't give its registers.
   public func walk(_ linear: UInt64, vcpu: Int = 0) -> PageWalk? {
-    guard engine.runners.indices.contains(vcpu),
-      let special = try? engine.runners[vcpu].vcpu.specialRegisters()
-    else { return nil }
-    return PageWalk(linear, special, memory)
+    specialRegisters(ofVCPU: vcpu).map { PageWalk(linear, $0, memory) }
   }
 }

@@ -82,7 +82,7 @@ public final class Machine {
           || host.system.value(of: .userSpaceMSR) == 0)
       try engine.runners[0].vcpu.enter(plan.entry)
       try Self.setUpMemoryTypes(engine, host, for: plan.format)
-    } catch { throw .kvm(KVMTrouble(error)) }
+    } catch { throw .kvm(error) }
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
     } else {
@@ -213,6 +213,13 @@ public final class Machine {
 
   var pciBus: PCIBus { wiring.pci }
 
+  /// Segments and control registers of VCPU `id`, whose thread must not run; nil where there is no such
+  /// VCPU or KVM doesn't give them.
+  package func specialRegisters(ofVCPU id: Int) -> SpecialRegisters? {
+    guard engine.runners.indices.contains(id) else { return nil }
+    return try? engine.runners[id].vcpu.specialRegisters()
+  }
+
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
 
@@ -274,9 +281,9 @@ public final class Machine {
 
   private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
     let host: KVMHost
-    do { host = try KVMHost() } catch { throw .kvm(KVMTrouble(error)) }
-    for (capability, name) in requiredCapabilities where host.system.value(of: capability) == 0 {
-      throw .kvm(.tooOld(name))
+    do { host = try KVMHost() } catch { throw .kvm(error) }
+    for (capability, name) in Capability.required where host.system.value(of: capability) == 0 {
+      throw .lacking(name)
     }
     let most = host.system.value(of: .maximumVCPUs)
     guard vcpuCount <= most else {
@@ -284,12 +291,4 @@ public final class Machine {
     }
     return host
   }
-
-  /// What no machine can do without.
-  static let requiredCapabilities: [(Capability, String)] = [
-    (.userMemory, "memory slots (KVM_CAP_USER_MEMORY)"),
-    (.irqchip, "interrupt controllers in the kernel (KVM_CAP_IRQCHIP)"),
-    (.pit2, "a timer in the kernel (KVM_CAP_PIT2)"),
-    (.immediateExit, "immediate_exit, Linux 4.13 (KVM_CAP_IMMEDIATE_EXIT)"),
-  ]
 }

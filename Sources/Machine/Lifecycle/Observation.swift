@@ -31,10 +31,10 @@ public final class TerminalLine: Sendable {
   public init() {}
 
   /// Notes what was written last.
-  func note(_ last: UInt8) { isBegun.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
+  package func note(_ last: UInt8) { isBegun.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
 
   /// What has to be written before a line of one's own, after which it is not begun.
-  func takeEnd() -> String { isBegun.exchange(false, ordering: .relaxed) ? "\n" : "" }
+  package func takeEnd() -> String { isBegun.exchange(false, ordering: .relaxed) ? "\n" : "" }
 }
 
 /// Kinds of events in a trace.

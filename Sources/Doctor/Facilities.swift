@@ -9,7 +9,7 @@ extension HostReport.Facility {
         Self(
           name: known.name, title: known.title, use: known.use,
           value: system.value(of: known.capability), isCount: known.isCount,
-          isRequired: Machine.requiredCapabilities.contains { $0.0 == known.capability },
+          isRequired: Capability.required.contains { $0.capability == known.capability },
           remedy: known.remedy))
     }
     return answers
