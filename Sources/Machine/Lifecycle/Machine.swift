@@ -109,7 +109,7 @@ public final class Machine {
     Signal.unblock(signals)
     wiring.ide?.stop()
     wiring.virtio.stop()
-    wiring.clockTimer.stop()
+    wiring.clockWorker.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
