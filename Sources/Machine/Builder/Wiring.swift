@@ -137,6 +137,16 @@ struct Wiring {
     return bus
   }
 
+  /// All who work for devices on threads of their own.
+  var workers: [any Pausable] { [] }
+
+  /// Ends all threads of devices. The guest doesn't run any more.
+  func stop() {
+    ide?.stop()
+    virtio.stop()
+    clockWorker.stop()
+  }
+
   private mutating func addIDE(_ ide: IDEController) {
     for (block, place) in zip(ide.commandBlocks, Layout.ideCommand) { ports.add(block, at: place) }
     for (block, place) in zip(ide.controlBlocks, Layout.ideControl) { ports.add(block, at: place) }
