@@ -21,13 +21,14 @@ enum FirmwareTables {
     return isPromised && ramSize >= Layout.firmwareEnd.value ? Layout.acpiTables : nil
   }
 
-  /// Writes the tables of a machine like `configuration`, whose processors are like the host's, unless
-  /// `plan` has no use for them or needs their place.
+  /// Writes the tables of a machine like `configuration`, whose processors are as `cpuid` says and have
+  /// `addressBits` bits of address, unless `plan` has no use for them or needs their place.
   static func write(
-    for plan: BootPlan, _ configuration: Configuration, _ host: KVMHost, to memory: GuestMemory
+    for plan: BootPlan, _ configuration: Configuration, _ cpuid: CPUID, addressBits: Int,
+    to memory: GuestMemory
   ) throws(GuestMemory.OutOfBounds) {
     guard configuration.memorySize >= Layout.firmwareEnd.value, wantsTables(plan) else { return }
-    var platform = describe(configuration, host.cpuid)
+    var platform = describe(configuration, cpuid)
     platform.virtioDevices = Layout.virtioInterrupts.prefix(
       VirtioDevices.mmioCount(configuration)
     ).enumerated().map { index, interrupt in
@@ -36,7 +37,7 @@ enum FirmwareTables {
         interrupt: interrupt)
     }
     platform.pci = describePCI(
-      Layout.pciWindows(ramSize: configuration.memorySize, addressBits: host.addressBits))
+      Layout.pciWindows(ramSize: configuration.memorySize, addressBits: addressBits))
     let acpi = ACPITables(platform, at: Layout.acpiTables)
     let mp = MPTable(platform, at: Layout.mpTables)
     // KVM has no more than 4096 VCPUs, whose tables fit; ACPITests see to it.

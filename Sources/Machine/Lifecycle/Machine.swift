@@ -65,7 +65,8 @@ public final class Machine {
     }
     do {
       try plan.load(into: memory)
-      try FirmwareTables.write(for: plan, configuration, host, to: memory)
+      try FirmwareTables.write(
+        for: plan, configuration, host.cpuid, addressBits: host.addressBits, to: memory)
     } catch { throw .host("\(error)") }
 
     self.configuration = configuration
