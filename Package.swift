@@ -120,6 +120,7 @@ let package = Package(
         "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host",
       ],
       swiftSettings: settings),
+    .testTarget(name: "HostTests", dependencies: ["Host"], swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
       name: "StorageTests",
@@ -155,7 +156,7 @@ let package = Package(
         "Inspect", "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory",
         "Host", "TestSupport",
       ],
-      exclude: ["Golden"], swiftSettings: settings),
+      swiftSettings: settings),
     .testTarget(
       name: "LabTests",
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],

@@ -150,21 +150,37 @@ extension GoldenMachine {
     let memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
     try plan.load(into: memory)
     let control = try RunControl()
-    let wiring = try Wiring(
-      configuration, control, try InputPump(.none, unread: [], control), nil, memory,
-      addressBits: 40)
-    try FirmwareTables.write(
-      for: plan, configuration, Self.cpuid, addressBits: 40, to: memory)
-    let dump = GuestDump(ports: wiring.ports, mmio: wiring.mmio, memory: memory)
-    wiring.virtio.stop()
+    let inventory = try Builder.build(
+      configuration, control, try InputPump(.none, unread: [], control), nil, memory, Self.cpuid)
+    try FirmwareTables(
+      inventory.nodes, inventory.pci, Self.cpuid, vcpuCount: configuration.vcpuCount
+    ).write(for: plan, to: memory)
+    let dump = GuestDump(ports: inventory.ports, mmio: inventory.mmio, memory: memory)
+    inventory.stop()
     let pieces = plan.pieces.map { "\($0.start) \($0.size) \($0.what)" }
-    return (["# pieces"] + pieces + dump.lines()).joined(separator: "\n") + "\n"
+    let devices = inventory.nodes.map { node in
+      "\(node.id) \(node.kind): " + node.parts.map(Self.words).joined(separator: ", ")
+        + (node.interrupts.isEmpty ? "" : "; interrupts \(node.interrupts)")
+    }
+    return (["# pieces"] + pieces + ["# devices"] + devices + dump.lines()).joined(separator: "\n")
+      + "\n"
+  }
+
+  private static func words(_ part: DeviceNode.Part) -> String {
+    switch part {
+    case .ports(let range, _): "ports " + String(range.lowerBound, radix: 16)
+    case .memory(let range, _): "memory " + String(range.lowerBound, radix: 16)
+    case .function(let address, let function):
+      "PCI \(address)" + (function.slot.msix.map { " with \($0.count) vectors" } ?? "")
+    }
   }
 
   private static var cpuid: CPUID {
     var leaf = CPUID.Entry()
     (leaf.function, leaf.eax, leaf.edx) = (1, 0x306A9, 0x1783_FBFF)
-    return CPUID(entries: [leaf])
+    var addresses = CPUID.Entry()
+    (addresses.function, addresses.eax) = (0x8000_0008, 40)
+    return CPUID(entries: [leaf, addresses])
   }
 }
 

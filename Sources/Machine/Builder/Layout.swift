@@ -74,6 +74,8 @@ public enum Layout {
     public let start: UInt16
     /// How many there are.
     public let count: UInt16
+    /// All of them.
+    package var range: ClosedRange<UInt64> { UInt64(start)...UInt64(start) + UInt64(count - 1) }
   }
 
   /// Keyboard controller: data, and status and command at 0x64.
@@ -133,6 +135,17 @@ public enum Layout {
   public static let pciInterrupts: Range<UInt32> = 16..<24
   /// The ISA interrupts that they go to for kernels that use the 8259s.
   public static let pciISAInterrupts: [UInt8] = [10, 11]
+  /// The IOAPIC's input of a PCI device's pin, 0 for INTA# to 3.
+  package static func pciInterrupt(device: UInt8, pin: UInt8) -> UInt32 {
+    pciInterrupts.lowerBound
+      + UInt32(PCIInterruptLines.line(device: device, pin: pin, count: pciInterrupts.count))
+  }
+  /// The ISA interrupt that firmware notes for a function's pin.
+  package static func pciISAInterrupt(_ address: PCIAddress) -> UInt8 {
+    let pin = PCIInterruptLines.pin(of: address)
+    return pciISAInterrupts[
+      PCIInterruptLines.line(device: address.device, pin: pin, count: pciISAInterrupts.count)]
+  }
   /// The interrupts of virtio devices on the MMIO transport, in order: as many there can be.
   public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
   /// The first GSI of those that stand for messages.

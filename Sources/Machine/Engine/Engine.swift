@@ -18,15 +18,15 @@ final class Engine {
 
   /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted.
   init(
-    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
+    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ inventory: Inventory, _ control: RunControl,
     cpu: CPUModel,
     vcpuCount: Int, hasControllers: Bool
   ) throws(KVMError) {
-    try Self.furnish(vm, memory, hole: wiring.memoryHole, hasControllers)
+    try Self.furnish(vm, memory, hole: inventory.memoryHole, hasControllers)
     let parking = Parking(count: vcpuCount)
     let buses =
       hasControllers
-      ? (wiring.ports, wiring.mmio) : wiring.buses(with: ControllerPlaceholder(control))
+      ? (inventory.ports, inventory.mmio) : inventory.buses(with: ControllerPlaceholder(control))
     let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
     for id in 0..<vcpuCount {
@@ -37,12 +37,12 @@ final class Engine {
       runners.append(
         VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))
     }
-    wiring.doorbells.connect(to: vm)
+    inventory.doorbells.connect(to: vm)
     if hasControllers {
       // Firmware would have done it before a kernel starts.
-      if wiring.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
-      for line in wiring.lines { line.connect(to: vm) }
-      try wiring.messages.connect(to: vm)
+      if inventory.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
+      for line in inventory.lines { line.connect(to: vm) }
+      try inventory.messages.connect(to: vm)
     }
     self.vm = vm
     self.runners = runners
@@ -99,4 +99,20 @@ final class ControllerPlaceholder: Device {
   }
 
   func write(offset: UInt64, width: Int, value: UInt64) { control.requestControllers() }
+}
+
+extension Inventory {
+  /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they
+  /// will be.
+  fileprivate func buses(with placeholder: any Device) -> (ports: Bus, mmio: Bus) {
+    var (ports, mmio) = (ports, mmio)
+    // The layout is ours, so there is room.
+    for place in Layout.interruptControllerPorts {
+      try? ports.add(placeholder, at: UInt64(place.start), count: UInt64(place.count))
+    }
+    for page in [Layout.ioapic, Layout.localAPIC] {
+      try? mmio.add(placeholder, at: page.value, count: GuestMemory.pageSize)
+    }
+    return (ports, mmio)
+  }
 }

@@ -25,7 +25,7 @@ extension Machine {
       }
       if let deadline, Clock.monotonicNanoseconds >= deadline {
         control.finish(.timedOut([VCPUPosition(vcpu: 0, text: "suspended: nothing has woken it")]))
-      } else if wiring.powerManagement.clockMayWake && wiring.realTimeClock.hasAlarm {
+      } else if inventory.powerManagement.clockMayWake && inventory.realTimeClock.hasAlarm {
         wake()
       }
     }
@@ -33,7 +33,7 @@ extension Machine {
 
   /// Does what firmware does when the machine wakes.
   private func wake() {
-    wiring.powerManagement.wakeByClock()
+    inventory.powerManagement.wakeByClock()
     guard let vector = wakingVector else { return control.finish(.reset) }
     do {
       try restart(at: vector)
