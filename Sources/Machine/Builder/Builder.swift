@@ -24,9 +24,9 @@ struct Builder {
   var lines: [KVMInterruptLine] = []
   var functions: [(address: PCIAddress, function: PCIFunction)] = []
   var mmioSlots = 0
-  var sharedLoop: WorkLoop?
+  var sharedWorker: Worker?
+  var workers: [Worker] = []
   var stops: [@Sendable () -> Void] = []
-  var loopStops: [@Sendable () -> Void] = []
   private var memoryHole: Range<UInt64> = 0..<0
   private var balloon: VirtioBalloon?
 
@@ -48,7 +48,7 @@ struct Builder {
     _ trace: TraceSinks?, _ memory: GuestMemory, _ cpuid: CPUID
   ) throws(MachineError) -> Inventory {
     var builder = Builder(configuration, control, input, trace, memory, cpuid)
-    let clock = builder.addClock()
+    let clock = try builder.addClock()
     let powerManagement = builder.addPowerManagement()
     do { try builder.addDevices() } catch let error as MachineError { throw error } catch {
       throw .host("can't make the devices: \(error)")
@@ -60,7 +60,7 @@ struct Builder {
       nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
       lines: builder.lines, messages: builder.messages, doorbells: builder.doorbells,
       memoryHole: builder.memoryHole, balloon: builder.balloon, powerManagement: powerManagement,
-      realTimeClock: clock, stops: builder.stops + builder.loopStops)
+      realTimeClock: clock, workers: builder.workers, stops: builder.stops)
   }
 
   // MARK: The devices
@@ -89,7 +89,7 @@ struct Builder {
     }
     if let vsock = configuration.vsock {
       // Its data must not wait for what other devices do.
-      try addVirtio("vsock0", VirtioVsock(cid: vsock.cid, host: vsock.host), loop: "vsock")
+      try addVirtio("vsock0", VirtioVsock(cid: vsock.cid, host: vsock.host), worker: "vsock")
     }
     let devices = configuration.allDevices
     if devices.contains(.entropy) { try addVirtio("rng0", VirtioEntropy()) }
@@ -130,29 +130,36 @@ struct Builder {
       ], objects: [("", keyboard)])
   }
 
-  /// The clock and the timer for its interrupts, which know each other.
-  private mutating func addClock() -> RealTimeClock {
+  /// The clock and the thread that waits for its interrupts, which know each other.
+  private mutating func addClock() throws(MachineError) -> RealTimeClock {
     final class Ticking: Sendable {
       struct Reference { weak var clock: RealTimeClock? }
       let clock = Mutex(Reference())
     }
     let low = min(configuration.memorySize, GuestMemory.holeStart)
     let ticking = Ticking()
-    let timer = TimerThread(name: "rtc") { ticking.clock.withLock { $0.clock }?.tick() }
+    let control = control
+    let worker: Worker
+    do throws(Errno) { worker = try Worker(name: "rtc") } catch {
+      throw .host("can't make the clock: \(error)")
+    }
+    let timer = worker.makeTimer { ticking.clock.withLock { $0.clock }?.tick() }
     let clock = RealTimeClock(
       sizes: .init(
         ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
         cpuCount: configuration.vcpuCount),
       line: line(Layout.realTimeClockInterrupt), now: { Clock.realtimeNanoseconds },
       schedule: { delay in
-        timer.set(delay.map { Clock.monotonicNanoseconds &+ UInt64(max($0, 0)) })
+        do throws(Errno) {
+          try timer.set(delay.map { Clock.monotonicNanoseconds &+ UInt64(max($0, 0)) })
+        } catch { control.finish(.hostFailed("no thread for the clock: \(error)")) }
       })
     ticking.clock.withLock { $0.clock = clock }
     add(
       "rtc", clock.name, [.ports(Layout.realTimeClock.range, clock)],
       interrupts: [Layout.realTimeClockInterrupt], table: .realTimeClock,
-      objects: [("", clock), ("timer", timer)])
-    loopStops.append { timer.stop() }
+      objects: [("", clock), ("timer", worker)])
+    workers.append(worker)
     return clock
   }
 

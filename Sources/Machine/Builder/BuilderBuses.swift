@@ -107,13 +107,13 @@ extension Builder {
   // MARK: Virtio
 
   /// Adds a virtio device on the machine's bus for them, or on `bus`. Its work is done by the thread
-  /// that it shares with others, or one called `loop`, unless it has its own.
+  /// that it shares with others, or one called `worker`, unless it has its own.
   mutating func addVirtio(
     _ id: String, _ device: any VirtioDevice, on bus: Configuration.VirtioBus? = nil,
-    loop name: String? = nil
+    worker name: String? = nil
   ) throws {
     var surroundings = VirtioCore.Surroundings(
-      memory: platform.memory, loop: try makeLoop(name), observation: trace?.devices,
+      memory: platform.memory, worker: try makeWorker(name), observation: trace?.devices,
       report: report)
     switch bus ?? configuration.virtioBus {
     case .pci:
@@ -152,12 +152,12 @@ extension Builder {
     stops.append { core.stop() }
   }
 
-  private mutating func makeLoop(_ name: String?) throws(Errno) -> WorkLoop {
-    if name == nil, let sharedLoop { return sharedLoop }
-    let loop = try WorkLoop(name: name ?? "virtio")
-    loopStops.append { loop.stop() }
-    if name == nil { sharedLoop = loop }
-    return loop
+  private mutating func makeWorker(_ name: String?) throws(Errno) -> Worker {
+    if name == nil, let sharedWorker { return sharedWorker }
+    let worker = try Worker(name: name ?? "virtio")
+    workers.append(worker)
+    if name == nil { sharedWorker = worker }
+    return worker
   }
 
   /// Gets a sentence when a driver broke a device.

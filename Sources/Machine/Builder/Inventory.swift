@@ -1,4 +1,5 @@
 import Devices
+import Host
 import Memory
 
 /// One device of a machine, and all that there is to know of it.
@@ -66,11 +67,16 @@ package struct Inventory: Sendable {
   /// The clock, whose alarm wakes a suspended machine.
   package let realTimeClock: RealTimeClock
 
-  /// Ends the threads of devices, after the request that each is at, in order.
+  /// The threads that devices share, and the clock's.
+  let workers: [Worker]
+  /// Ends what devices do on threads of their own, after the request that each is at.
   let stops: [@Sendable () -> Void]
 
   /// Ends all threads of devices. The guest doesn't run any more.
-  func stop() { for stop in stops { stop() } }
+  func stop() {
+    for stop in stops { stop() }
+    for worker in workers { worker.stop() }
+  }
 
   /// The device with that name, if there is one.
   package subscript(id: String) -> DeviceNode? { nodes.first { $0.id == id } }
