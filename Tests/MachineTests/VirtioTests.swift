@@ -121,11 +121,11 @@ struct VirtioTests {
     var code: [UInt8] = []
     for (register, value) in driver {
       code += [0xC7, 0x05]  // mov dword ptr [address], value
-      for word in [0xFEA0_0000 + register, value] {
+      for word in [0xC010_0000 + register, value] {
         code += [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: word >> $0) }
       }
     }
-    code += [0xA1, 0x70, 0, 0xA0, 0xFE]  // mov eax,[0xfea00070]
+    code += [0xA1, 0x70, 0, 0x10, 0xC0]  // mov eax,[0xc0100070]
     code += [0xE6, 0xF4]  // out 0xf4,al
 
     let result = try run(code, mode: .protected) {
