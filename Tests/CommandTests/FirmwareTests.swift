@@ -2,14 +2,14 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Debian's SeaBIOS, where it is installed, with disks to start from.
+/// Debian's, where it is installed.
+private let seaBIOS = "/usr/share/seabios/bios-256k.bin"
+
 @Suite(
   "A PC's firmware", .needsKVM,
-  .enabled(if: FileManager.default.fileExists(atPath: FirmwareTests.rom)))
+  .enabled(if: FileManager.default.fileExists(atPath: seaBIOS)))
 struct FirmwareTests {
-  static let rom = "/usr/share/seabios/bios-256k.bin"
-
-  @Test("starts a boot sector from a disk on every bus", arguments: ["virtio", "ide"])
+  @Test("starts a boot sector from a disk on every bus", arguments: ["virtio", "ide", "mmio"])
   func boots(bus: String) throws {
     let sector: [UInt8] = [
       0xBA, 0xF8, 0x03,  // 00: mov dx,0x3f8
@@ -26,7 +26,7 @@ struct FirmwareTests {
     try Data(sector + padding + [0x55, 0xAA] + [UInt8](repeating: 0, count: 1 << 20))
       .write(to: URL(filePath: disk))
 
-    let run = try Kvmlite.run("--firmware", Self.rom, "--disk", "\(disk),bus=\(bus)")
+    let run = try Kvmlite.run("--firmware", seaBIOS, "--disk", "\(disk),bus=\(bus)")
 
     #expect(run.end == .exited(7), "\(run.errors)")
     #expect(run.output.hasSuffix("Booting from Hard Disk...\r\nB"), "\(run.output)")

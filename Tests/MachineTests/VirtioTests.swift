@@ -11,14 +11,16 @@ import Testing
 import TestSupport
 
 /// A disk of bytes in memory.
-private final class RAMDisk: BlockStore {
+final class RAMDisk: BlockStore {
   private let contents: Mutex<[UInt8]>
   let size: UInt64
   var isReadOnly: Bool { false }
 
-  init(sectors: Int) {
-    contents = Mutex([UInt8](repeating: 0, count: sectors * 512))
-    size = UInt64(sectors) * 512
+  convenience init(sectors: Int) { self.init([UInt8](repeating: 0, count: sectors * 512)) }
+
+  init(_ bytes: [UInt8]) {
+    contents = Mutex(bytes)
+    size = UInt64(bytes.count)
   }
 
   var bytes: [UInt8] { contents.withLock { $0 } }

@@ -204,10 +204,14 @@ struct Builder {
 
   private mutating func addFirmwareConfiguration(_ pci: PCIBus) {
     // SeaBIOS takes this port for its console; there is no screen.
-    let serialConsole = FirmwareConfiguration.File(
-      name: "etc/sercon-port", number: UInt64(Layout.serial.start))
+    var files = [
+      FirmwareConfiguration.File(name: "etc/sercon-port", number: UInt64(Layout.serial.start))
+    ]
+    if configuration.image.isFirmware {
+      files += FirmwareTables(nodes, pci, cpuid, vcpuCount: configuration.vcpuCount).files
+    }
     let device = FirmwareConfiguration(
-      ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: [serialConsole])
+      ramSize: configuration.memorySize, cpuCount: configuration.vcpuCount, files: files)
     add("fw-cfg", device, at: Layout.firmwareConfiguration)
   }
 }

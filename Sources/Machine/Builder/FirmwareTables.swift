@@ -56,6 +56,11 @@ struct FirmwareTables {
       })
   }
 
+  /// The same ACPI tables as files of fw_cfg, for firmware that puts them where it has room.
+  var files: [FirmwareConfiguration.File] {
+    TableLoader(platform).files.map { .init(name: $0.name, bytes: $0.bytes) }
+  }
+
   // MARK: For kernels
 
   /// Where the RSDP will be of a machine with so much RAM that starts an image of `format`; nil for
@@ -89,7 +94,7 @@ struct FirmwareTables {
       !plan.pieces.contains {
         $0.start < Layout.firmwareEnd && $0.start.value + $0.size > Layout.acpiTables.value
       }
-    // Firmware makes its own; the others may be anywhere, and their start is measured in microseconds.
+    // Firmware has them by fw_cfg; the others may be anywhere, and their start is measured in microseconds.
     case .flat, .bootSector, .firmware: false
     }
   }
