@@ -22,13 +22,13 @@ final class Engine {
     case waking(vector: UInt32, ImageFormat)
   }
 
-  /// Makes an engine in `vm`, which is empty, with `memory` and the devices of `wiring`: at the start of
+  /// Makes an engine in `vm`, which is empty, with `memory` and the devices of `inventory`: at the start of
   /// a machine, after a reset, and when it wakes.
   init(
-    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
+    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ inventory: Inventory, _ control: RunControl,
     _ configuration: Configuration, _ start: Start
   ) throws(KVMError) {
-    try Self.furnish(vm, memory, hole: wiring.memoryHole)
+    try Self.furnish(vm, memory, hole: inventory.memoryHole)
     let parking = Parking()
     let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
@@ -38,13 +38,13 @@ final class Engine {
       try vcpu.setUpModelSpecificRegisters()
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
-        VCPURunner(vcpu, memory, ports: wiring.ports, mmio: wiring.mmio, control, parking))
+        VCPURunner(vcpu, memory, ports: inventory.ports, mmio: inventory.mmio, control, parking))
     }
-    wiring.doorbells.connect(to: vm)
+    inventory.doorbells.connect(to: vm)
     // Firmware would have done it before a kernel starts.
-    if wiring.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
-    for line in wiring.lines { line.connect(to: vm) }
-    try wiring.messages.connect(to: vm)
+    if inventory.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
+    for line in inventory.lines { line.connect(to: vm) }
+    try inventory.messages.connect(to: vm)
     try Self.begin(start, runners.map(\.vcpu), host)
     self.vm = vm
     self.runners = runners
@@ -67,7 +67,7 @@ final class Engine {
     }
     // Firmware sets up its own; for a kernel it would have been done.
     guard format.isKernel && format != .firmware else { return }
-    for vcpu in vcpus { try vcpu.setUpMemoryTypes(addressBits: UInt64(host.addressBits)) }
+    for vcpu in vcpus { try vcpu.setUpMemoryTypes(addressBits: UInt64(host.cpuid.addressBits)) }
   }
 
   private static func furnish(

@@ -43,7 +43,7 @@ final class EventLoop {
     self.deadline = deadline
     control = machine.control
     poller = try Poller()
-    standstill = Standstill(control, workers: machine.wiring.workers)
+    standstill = Standstill(control, workers: machine.inventory.nodes.flatMap(\.pausable))
     threads = VCPUThreads(machine.engine, machine.recorders, control)
   }
 

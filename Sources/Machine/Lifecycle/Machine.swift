@@ -24,7 +24,9 @@ public final class Machine {
   let trace: TraceSinks?
   let input: InputPump
   private(set) var engine: Engine
-  let wiring: Wiring
+  /// The devices, and what carries their words.
+  package let inventory: Inventory
+  private let tables: FirmwareTables
   let recorders: [Recorder]
 
   private let host: KVMHost
@@ -66,20 +68,20 @@ public final class Machine {
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
-    do {
-      try plan.load(into: memory)
-      try FirmwareTables.write(for: plan, configuration, host, to: memory)
-    } catch { throw .host("\(error)") }
-
     self.configuration = configuration
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = try Wiring(
-      configuration, control, input, trace, memory, addressBits: host.addressBits)
+    inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
+    tables = FirmwareTables(
+      inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
+    do {
+      try plan.load(into: memory)
+      try tables.write(for: plan, to: memory)
+    } catch { throw .host("\(error)") }
     do throws(KVMError) {
       engine = try Engine(
-        host.vm, host, memory, wiring, control, configuration, .entry(plan.entry, plan.format))
+        host.vm, host, memory, inventory, control, configuration, .entry(plan.entry, plan.format))
     } catch { throw .kvm(error) }
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
@@ -111,7 +113,7 @@ public final class Machine {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     Signal.unblock(signals)
-    wiring.stop()
+    inventory.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     commands.note(.ended)
     if let trace {
@@ -137,7 +139,7 @@ public final class Machine {
 
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
-    let new = try Engine(host.system.makeVM(), host, memory, wiring, control, configuration, start)
+    let new = try Engine(host.system.makeVM(), host, memory, inventory, control, configuration, start)
     if trace != nil { pastCounters += counters(of: engine) }
     for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
     engine = new
@@ -164,38 +166,8 @@ public final class Machine {
   /// Which features they have.
   public var cpu: CPUModel { configuration.cpu }
 
-  /// One device's place.
-  public struct DevicePlace: Sendable {
-    /// Which bus it is on.
-    public enum Bus: Sendable {
-      /// The port bus.
-      case ports
-      /// The MMIO bus.
-      case memory
-    }
-
-    /// The device's name, as traces show it.
-    public let name: StaticString
-    /// Which bus it is on.
-    public let bus: Bus
-    /// Its first port or address.
-    public let start: UInt64
-    /// Its last.
-    public let last: UInt64
-  }
-
   /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
-  public var balloon: VirtioBalloon? { wiring.virtio.balloon }
-
-  /// All devices with their places, by bus and address.
-  public var devices: [DevicePlace] {
-    func places(_ slots: [Devices.Bus.Slot], _ bus: DevicePlace.Bus) -> [DevicePlace] {
-      slots.map { DevicePlace(name: $0.device.name, bus: bus, start: $0.start, last: $0.last) }
-    }
-    return places(wiring.ports.slots, .ports) + places(wiring.mmio.slots, .memory)
-  }
-
-  var pciBus: PCIBus { wiring.pci }
+  public var balloon: VirtioBalloon? { inventory.balloon }
 
   /// Segments and control registers of VCPU `id`, whose thread must not run; nil where there is no such
   /// VCPU or KVM doesn't give them.
@@ -215,7 +187,7 @@ public final class Machine {
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
     statistics.touchedMemory = memory.touchedBytes()
-    statistics.devices = (wiring.ide?.statistics ?? []) + wiring.virtio.statistics
+    statistics.devices = inventory.nodes.flatMap { $0.statistics() }
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
     return statistics
@@ -253,7 +225,7 @@ public final class Machine {
     guard configuration.vcpuCount >= 1 else {
       throw .configuration("a machine needs at least 1 VCPU, not \(configuration.vcpuCount)")
     }
-    try IDEWiring.check(configuration)
+    try Builder.check(configuration)
     if let vsock = configuration.vsock, !VirtioVsock.possibleCIDs.contains(vsock.cid) {
       throw .configuration(
         "a guest can't have the vsock address \(vsock.cid): give 3 to 4294967294")

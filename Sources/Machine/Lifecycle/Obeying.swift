@@ -20,7 +20,7 @@ extension EventLoop {
       resetting.append(request.reply)
       control.give(.reset)
     case .powerButton:
-      machine.wiring.powerManagement.pressPowerButton()
+      machine.inventory.powerManagement.pressPowerButton()
       request.reply(.success(()))
     case .stop(let reason):
       control.stop(reason)
@@ -106,8 +106,8 @@ extension EventLoop {
   }
 
   private func wakeIfAlarmed() {
-    let power = machine.wiring.powerManagement
-    guard standstill.isStill, power.clockMayWake, machine.wiring.realTimeClock.hasAlarm else {
+    let power = machine.inventory.powerManagement
+    guard standstill.isStill, power.clockMayWake, machine.inventory.realTimeClock.hasAlarm else {
       return
     }
     power.wakeByClock()
