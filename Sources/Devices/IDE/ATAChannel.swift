@@ -38,6 +38,9 @@ struct ATAChannel {
       && !control.contains(.interruptDisable)
   }
 
+  /// Whether the channel's thread has a job.
+  var hasJobUnderWay: Bool { transfer.phase == .working && job == nil }
+
   private var isBusy: Bool { transfer.phase == .working || control.contains(.softwareReset) }
 
   // MARK: Reading
@@ -122,6 +125,13 @@ struct ATAChannel {
     transfer = ATATransfer()
     for index in drives.indices { drives[index].reset() }
     selected = 0
+  }
+
+  /// What a new channel with these drives is; the drives' statistics go on.
+  func powerOnReset() -> ATAChannel {
+    var drives = drives
+    for index in drives.indices { drives[index].powerOnReset() }
+    return ATAChannel(drives: drives, buffer: buffer)
   }
 
   // MARK: Interrupts and ends of commands

@@ -12,6 +12,9 @@ public final class IDEChannel: Sendable {
   private struct State {
     var channel: ATAChannel
     var isLineRaised = false
+    /// Whether jobs wait for `resume()`, and who is to be told when none is under way any more.
+    var isPaused = false
+    var still: (@Sendable () -> Void)?
   }
 
   private let name: String
@@ -55,14 +58,17 @@ public final class IDEChannel: Sendable {
   private func update<Result>(_ body: (inout ATAChannel) -> Result) -> Result {
     state.withLock { state in
       let result = body(&state.channel)
-      if let job = state.channel.job {
-        state.channel.job = nil
-        if !worker.post(job, { [self] in perform($0) }) {
-          state.channel.finish(job, IDEJob.Result(hasFailed: true))
-        }
-      }
+      handOver(&state)
       driveLine(&state)
       return result
+    }
+  }
+
+  private func handOver(_ state: inout State) {
+    guard !state.isPaused, let job = state.channel.job else { return }
+    state.channel.job = nil
+    if !worker.post(job, { [self] in perform($0) }) {
+      state.channel.finish(job, IDEJob.Result(hasFailed: true))
     }
   }
 
@@ -85,6 +91,57 @@ public final class IDEChannel: Sendable {
   private func perform(_ job: IDEJob) {
     let result = runner.run(job)
     update { $0.finish(job, result) }
+    let still = state.withLock { state in
+      defer { state.still = nil }
+      return state.still
+    }
+    still?()
+  }
+}
+
+// MARK: - Standing still, and state
+
+extension IDEChannel {
+  /// Hands over no more jobs, and calls `still` when the one under way, if there is one, is done.
+  func pause(_ still: @escaping @Sendable () -> Void) {
+    let isStill = state.withLock { state in
+      state.isPaused = true
+      guard state.channel.hasJobUnderWay else { return true }
+      state.still = still
+      return false
+    }
+    if isStill { still() }
+  }
+
+  /// Goes on, with the job that waits.
+  func resume() {
+    state.withLock { state in
+      state.isPaused = false
+      state.still = nil
+      handOver(&state)
+      driveLine(&state)
+    }
+  }
+
+  /// Makes the channel and its drives as new.
+  func reset() { state.withLock { take($0.channel.powerOnReset(), &$0) } }
+
+  /// Writes the registers, and what waits in the buffer.
+  func save(to writer: inout StateWriter) {
+    state.withLock { $0.channel.save(to: &writer) }
+  }
+
+  /// Takes them back.
+  func restore(from reader: StateReader) throws(StateError) {
+    try state.withLock { (state) throws(StateError) in
+      take(try state.channel.restored(from: reader), &state)
+    }
+  }
+
+  private func take(_ channel: ATAChannel, _ state: inout State) {
+    state.channel = channel
+    state.isLineRaised = channel.isInterrupting
+    line.set(state.isLineRaised)
   }
 }
 
