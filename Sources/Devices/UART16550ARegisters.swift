@@ -122,10 +122,9 @@ extension UART16550ARegisters {
     interruptIdentification.rawValue | (fifoControl.contains(.fifoEnable) ? 0xC0 : 0)
   }
 
-  // The PC's serial boards connect INTRPT to the bus through a gate that OUT2 opens.
-  var isInterrupting: Bool {
-    modemControl.contains(.out2) && interruptIdentification != .none
-  }
+  // Serial boards had a gate that OUT2 opens between INTRPT and the bus. There is none here, as in
+  // other hypervisors: kernels that were only ever tried there don't open it.
+  var isInterrupting: Bool { interruptIdentification != .none }
 
   mutating func setInterruptEnable(_ value: UInt8) {
     let isArmed = interruptEnable.contains(.etbei)
