@@ -278,6 +278,24 @@ private struct Rig {
     #expect(rig.drain() == "")
   }
 
+  @Test func `a reset of the machine makes room for a refused feeder, and so does a restore`()
+    throws
+  {
+    let rig = Rig()
+    rig.receive("ab")
+    var empty = StateWriter()
+    Rig().uart.save(to: &empty)
+
+    rig.uart.reset()
+    #expect(rig.demand.count == 1)
+    #expect(rig.uart.unread == [])
+    rig.receive("ab")
+    try rig.uart.restore(from: StateReader(empty.bytes))
+
+    #expect(rig.demand.count == 2)
+    #expect(rig.uart.unread == [])
+  }
+
   @Test func `FCR written again without a reset keeps the data`() {
     let rig = Rig()
     rig.uart.put(0x01, fcr)

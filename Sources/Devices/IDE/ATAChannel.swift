@@ -38,9 +38,6 @@ struct ATAChannel {
       && !control.contains(.interruptDisable)
   }
 
-  /// Whether the channel's thread has a job.
-  var hasJobUnderWay: Bool { transfer.phase == .working && job == nil }
-
   private var isBusy: Bool { transfer.phase == .working || control.contains(.softwareReset) }
 
   // MARK: Reading

@@ -12,6 +12,8 @@ public final class IDEChannel: Sendable {
   private struct State {
     var channel: ATAChannel
     var isLineRaised = false
+    /// What the thread has to do.
+    var underWay: IDEJob?
     /// Whether jobs wait for `resume()`, and who is to be told when none is under way any more.
     var isPaused = false
     var still: (@Sendable () -> Void)?
@@ -21,7 +23,8 @@ public final class IDEChannel: Sendable {
   private let state: Mutex<State>
   private let line: any InterruptLine
   private let runner: IDEJobRunner
-  private let worker: IDEWorker
+  /// Nil without drives, which alone have work for it.
+  private let worker: Worker?
 
   /// A channel with these disks, drive 0 first; `mayMaster` tells whether the bus master may use
   /// `memory`.
@@ -41,11 +44,11 @@ public final class IDEChannel: Sendable {
     self.line = line
     runner = IDEJobRunner(
       stores: disks.map(\.store), memory: memory, buffer: buffer, mayMaster: mayMaster)
-    worker = IDEWorker(name: name)
+    worker = disks.isEmpty ? nil : try Worker(name: name)
   }
 
   /// Ends the channel's thread. To be called when no VCPU runs any longer.
-  func stop() { worker.stop() }
+  func stop() { worker?.stop() }
 
   /// What each drive has done.
   var statistics: [DeviceStatistics] {
@@ -67,7 +70,12 @@ public final class IDEChannel: Sendable {
   private func handOver(_ state: inout State) {
     guard !state.isPaused, let job = state.channel.job else { return }
     state.channel.job = nil
-    if !worker.post(job, { [self] in perform($0) }) {
+    do throws(Errno) {
+      // What is posted holds nothing but this, so that a VCPU allocates nothing.
+      try worker?.post { [self] in perform() }
+      state.underWay = job
+    } catch {
+      // There is no thread to be had.
       state.channel.finish(job, IDEJob.Result(hasFailed: true))
     }
   }
@@ -88,12 +96,15 @@ public final class IDEChannel: Sendable {
   }
 
   /// On the channel's thread.
-  private func perform(_ job: IDEJob) {
+  private func perform() {
+    guard let job = state.withLock({ $0.underWay }) else { return }
     let result = runner.run(job)
-    update { $0.finish(job, result) }
     let still = state.withLock { state in
-      defer { state.still = nil }
-      return state.still
+      state.underWay = nil
+      state.channel.finish(job, result)
+      handOver(&state)
+      driveLine(&state)
+      return state.still.take()
     }
     still?()
   }
@@ -106,7 +117,7 @@ extension IDEChannel {
   func pause(_ still: @escaping @Sendable () -> Void) {
     let isStill = state.withLock { state in
       state.isPaused = true
-      guard state.channel.hasJobUnderWay else { return true }
+      guard state.underWay != nil else { return true }
       state.still = still
       return false
     }
