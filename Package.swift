@@ -124,6 +124,7 @@ let package = Package(
         "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "KVM", "Memory", "Host",
       ],
       swiftSettings: settings),
+    .testTarget(name: "HostTests", dependencies: ["Host"], swiftSettings: settings),
     .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .testTarget(
       name: "StorageTests",

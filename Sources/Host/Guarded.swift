@@ -27,6 +27,17 @@
     }
   }
 
+  /// Waits until `body` holds, which runs alone with the value, but no longer than until `deadline`
+  /// (`Clock.monotonicNanoseconds`); returns whether it holds.
+  package func waits(until deadline: UInt64, for body: (inout Value) -> Bool) -> Bool {
+    monitor.locked {
+      while !body(&value) {
+        guard monitor.wait(until: deadline) else { return body(&value) }
+      }
+      return true
+    }
+  }
+
   /// Wakes all who wait, to look again.
   public func wakeAll() { monitor.wakeAll() }
 }

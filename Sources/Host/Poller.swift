@@ -51,8 +51,22 @@ public struct Poller: ~Copyable, Sendable {
 
   /// Waits up to `milliseconds` (nil: for ever) and returns the tag of a ready file, or nil.
   public borrowing func next(milliseconds: Int32?) -> UInt64? {
+    next(nanoseconds: milliseconds.map { UInt64(max(0, $0)) * 1_000_000 })
+  }
+
+  /// Waits up to `nanoseconds` (nil: for ever) and returns the tag of a ready file, or nil. Before Linux
+  /// 5.11 waits end at a full millisecond. Corresponds to `epoll_pwait2(2)`.
+  package borrowing func next(nanoseconds: UInt64?) -> UInt64? {
     var tag: UInt64 = 0
+    let limit = nanoseconds.map { Int64(clamping: $0) } ?? -1
     // The shim writes one number, and only if it returns 1.
-    return unsafe clinux_epoll_next(descriptor.number, milliseconds ?? -1, &tag) == 1 ? tag : nil
+    return unsafe clinux_epoll_next(descriptor.number, limit, &tag) == 1 ? tag : nil
+  }
+
+  /// The same until `Clock.monotonicNanoseconds` comes to `deadline` (nil: for ever).
+  package borrowing func next(until deadline: UInt64?) -> UInt64? {
+    guard let deadline else { return next(nanoseconds: nil) }
+    let now = Clock.monotonicNanoseconds
+    return next(nanoseconds: deadline > now ? deadline - now : 0)
   }
 }

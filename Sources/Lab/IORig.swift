@@ -42,7 +42,7 @@ final class IORig {
   private let sink = ChecksumSink()
   private var ide: IDEController?
   private var transport: VirtioMMIO?
-  private var loop: WorkLoop?
+  private var worker: Worker?
   private var process: BackEndProcess?
 
   /// Sets `model` up with the disk image `image`, which holds `contents`.
@@ -75,7 +75,7 @@ final class IORig {
   deinit {
     ide?.stop()
     transport?.core.stop()
-    loop?.stop()
+    worker?.stop()
   }
 
   private static func open(_ image: String) throws(LabError) -> any BlockStore {
@@ -98,12 +98,12 @@ final class IORig {
 
   private func addVirtio(_ device: any VirtioDevice, rings: Bool) throws(LabError) {
     let (memory, interrupt) = (io.bench.memory, io.interrupt)
-    let (loop, transport) = try host { () throws(Errno) in
-      let loop = try WorkLoop(name: "virtio")
-      let surroundings = VirtioCore.Surroundings(memory: memory, loop: loop) { _ in }
-      return (loop, try VirtioMMIO(device, surroundings, line: interrupt))
+    let (worker, transport) = try host { () throws(Errno) in
+      let worker = try Worker(name: "virtio")
+      let surroundings = VirtioCore.Surroundings(memory: memory, worker: worker) { _ in }
+      return (worker, try VirtioMMIO(device, surroundings, line: interrupt))
     }
-    (self.loop, self.transport) = (loop, transport)
+    (self.worker, self.transport) = (worker, transport)
     let place = IOBench.Place.virtio
     if rings { transport.connectDoorbells(at: place, LabDoorbells(io.bench.vm)) }
     try io.add(memory: transport, at: place, count: VirtioMMIO.size)

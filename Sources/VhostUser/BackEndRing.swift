@@ -21,7 +21,7 @@ struct BackEndRing {
 
   private struct Work {
     let queue: ActiveQueue
-    let loop: WorkLoop
+    let worker: Worker
   }
 
   var isRunning: Bool { work != nil }
@@ -46,9 +46,9 @@ struct BackEndRing {
     let signals = signals
     let isBroken = SharedFlag()
     do throws(Errno) {
-      let loop = try WorkLoop(name: "ring.\(index)")
-      work = Work(queue: queue, loop: loop)
-      try loop.watch(kick.event) {
+      let worker = try Worker(name: "ring.\(index)")
+      work = Work(queue: queue, worker: worker)
+      try worker.watch(kick.event) {
         guard !isBroken.value.load(ordering: .relaxed) else { return }
         _ = queue.takeTurn {
           queue.countDoorbell()
@@ -68,7 +68,7 @@ struct BackEndRing {
   mutating func stop() {
     guard let work else { return }
     work.queue.stop()
-    work.loop.stop()
+    work.worker.stop()
     base = work.queue.position
     statistics.add(work.queue.statistics)
     self.work = nil

@@ -65,7 +65,7 @@ public final class VhostUserBlock: VirtioDevice {
   private let memory: GuestMemory
   private let configuration: VirtioConfigurationBytes
   private let capacity: UInt64
-  private let loop: WorkLoop
+  private let worker: Worker
   private let changed: SharedEvent
   private let completions: [SharedEvent]
   private let wish: Mutex<Wish>
@@ -78,10 +78,10 @@ public final class VhostUserBlock: VirtioDevice {
   {
     self.path = path
     self.memory = memory
-    let loop: WorkLoop
-    do throws(Errno) { loop = try WorkLoop(name: "vhost-user") } catch { throw .host(error) }
-    self.loop = loop
-    var link = try Self.connect(path) { loop.isStopping }
+    let worker: Worker
+    do throws(Errno) { worker = try Worker(name: "vhost-user") } catch { throw .host(error) }
+    self.worker = worker
+    var link = try Self.connect(path) { worker.isStopping }
     try link.check()
     var features = link.features.intersection(Self.known)
     let count = features.contains(Self.multiqueue) ? max(1, min(mostQueues, link.queueCount)) : 1
@@ -141,9 +141,10 @@ extension VhostUserBlock: VirtioRemote {
     wish.withLock { $0.owner = owner }
     do throws(VhostUserError) {
       do throws(Errno) {
-        try loop.watch(changed.event) { [weak self] in self?.follow() }
+        try worker.watch(changed.event) { [weak self] in self?.follow() }
         for (index, event) in completions.enumerated() {
-          try loop.watch(event.event) { [weak self] in self?.owner?.remoteDidComplete(queue: index)
+          try worker.watch(event.event) { [weak self] in
+            self?.owner?.remoteDidComplete(queue: index)
           }
         }
       } catch { throw .host(error) }
@@ -171,7 +172,7 @@ extension VhostUserBlock: VirtioRemote {
 
   /// Ends the thread and the connection. The guest doesn't run any more.
   public func end() {
-    loop.stop()
+    worker.stop()
     present.withLock { $0.link = nil }
   }
 
@@ -188,7 +189,7 @@ extension VhostUserBlock {
   private func watch(_ present: inout Present) throws(VhostUserError) {
     var place = present.place
     try present.link?.withSocket { (socket) throws(Errno) in
-      place = try loop.watch(socket, inPlaceOf: place) { [weak self] in self?.listen() }
+      place = try worker.watch(socket, inPlaceOf: place) { [weak self] in self?.listen() }
     }
     present.place = place
   }
@@ -232,8 +233,8 @@ extension VhostUserBlock {
     _ present: inout Present, _ features: VirtioFeatures
   ) throws(VhostUserError) {
     if present.link == nil {
-      let loop = loop
-      let link = try Self.connect(path) { loop.isStopping }
+      let worker = worker
+      let link = try Self.connect(path) { worker.isStopping }
       let configuration = link.configuration
       guard self.features.isSubset(of: link.features), link.queueCount >= queueSizes.count,
         configuration.span.number(at: 0) == capacity

@@ -18,9 +18,9 @@ final class VirtioDevices {
   private(set) var balloon: VirtioBalloon?
 
   private var cores: [VirtioCore] = []
-  private let loop: WorkLoop?
+  private let worker: Worker?
   /// The vsock device's, whose data must not wait for what other devices do.
-  private let vsockLoop: WorkLoop?
+  private let vsockWorker: Worker?
 
   /// Makes what `configuration` asks for, on `pci` or the MMIO bus. The virtio console prints to
   /// `console`, and has its input from `input` if it is to.
@@ -38,15 +38,15 @@ final class VirtioDevices {
       disk.virtioBus(configuration.virtioBus).map { (disk, $0) }
     }
     guard !disks.isEmpty || Self.otherCount(configuration) > 0 else {
-      (loop, vsockLoop) = (nil, nil)
+      (worker, vsockWorker) = (nil, nil)
       return
     }
     do {
-      let loop = try WorkLoop(name: "virtio")
-      self.loop = loop
-      vsockLoop = try configuration.vsock.map { (_) throws(Errno) in try WorkLoop(name: "vsock") }
+      let worker = try Worker(name: "virtio")
+      self.worker = worker
+      vsockWorker = try configuration.vsock.map { (_) throws(Errno) in try Worker(name: "vsock") }
       let surroundings = VirtioCore.Surroundings(
-        memory: pci.platform.memory, loop: loop, observation: trace?.devices,
+        memory: pci.platform.memory, worker: worker, observation: trace?.devices,
         report: configuration.deviceTrouble ?? { _ in })
       var place = Buses(surroundings: surroundings, pci: pci, trace: trace)
       for (disk, bus) in disks {
@@ -84,11 +84,11 @@ final class VirtioDevices {
         network.backEnd, mac: network.mac, mtu: network.mtu, report: place.surroundings.report)
       try add(device, on: bus, of: &place)
     }
-    if let vsock = configuration.vsock, let vsockLoop {
-      let shared = place.surroundings.loop
-      place.surroundings.loop = vsockLoop
+    if let vsock = configuration.vsock, let vsockWorker {
+      let shared = place.surroundings.worker
+      place.surroundings.worker = vsockWorker
       try add(VirtioVsock(cid: vsock.cid, host: vsock.host), on: bus, of: &place)
-      place.surroundings.loop = shared
+      place.surroundings.worker = shared
     }
     let devices = configuration.allDevices
     if devices.contains(.entropy) { try add(VirtioEntropy(), on: bus, of: &place) }
@@ -154,8 +154,8 @@ final class VirtioDevices {
   /// Ends all threads, after the request that each is at. The guest doesn't run any more.
   func stop() {
     for core in cores { core.stop() }
-    loop?.stop()
-    vsockLoop?.stop()
+    worker?.stop()
+    vsockWorker?.stop()
   }
 
   /// What the devices did; known once they have stopped.

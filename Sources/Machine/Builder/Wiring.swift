@@ -26,7 +26,7 @@ struct Wiring {
   /// The clock, whose alarm wakes a suspended machine.
   let realTimeClock: RealTimeClock
   /// Waits for its interrupts.
-  let clockTimer: TimerThread
+  let clockWorker: Worker
 
   init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
@@ -50,7 +50,7 @@ struct Wiring {
       ramBelow4GiB: low, ramAbove4GiB: configuration.memorySize - low,
       cpuCount: configuration.vcpuCount)
     let clockLine = KVMInterruptLine(gsi: Layout.realTimeClockInterrupt, trace: trace)
-    (realTimeClock, clockTimer) = Self.makeClock(sizes, clockLine)
+    (realTimeClock, clockWorker) = try Self.makeClock(sizes, clockLine, control)
     let sciLine = KVMInterruptLine(gsi: Layout.systemControlInterrupt, trace: trace)
     powerManagement = PowerManagement(
       machine: control, line: sciLine, now: { Clock.monotonicNanoseconds })
@@ -90,19 +90,25 @@ struct Wiring {
     }
   }
 
-  /// The clock and the timer for its interrupts, which know each other.
+  /// The clock and the thread that waits for its interrupts, which know each other.
   private static func makeClock(
-    _ sizes: RealTimeClock.MachineSizes, _ line: KVMInterruptLine
-  ) -> (RealTimeClock, TimerThread) {
+    _ sizes: RealTimeClock.MachineSizes, _ line: KVMInterruptLine, _ control: RunControl
+  ) throws(MachineError) -> (RealTimeClock, Worker) {
     let ticking = Ticking()
-    let timer = TimerThread(name: "rtc") { ticking.clock.withLock { $0.clock }?.tick() }
+    let worker: Worker
+    do throws(Errno) { worker = try Worker(name: "rtc") } catch {
+      throw .host("can't make the clock: \(error)")
+    }
+    let timer = worker.makeTimer { ticking.clock.withLock { $0.clock }?.tick() }
     let clock = RealTimeClock(
       sizes: sizes, line: line, now: { Clock.realtimeNanoseconds },
       schedule: { delay in
-        timer.set(delay.map { Clock.monotonicNanoseconds &+ UInt64(max($0, 0)) })
+        do throws(Errno) {
+          try timer.set(delay.map { Clock.monotonicNanoseconds &+ UInt64(max($0, 0)) })
+        } catch { control.finish(.hostFailed("no thread for the clock: \(error)")) }
       })
     ticking.clock.withLock { $0.clock = clock }
-    return (clock, timer)
+    return (clock, worker)
   }
 
   private final class Ticking: Sendable {
@@ -163,16 +169,6 @@ struct Wiring {
     ports.add(TestInterruptPorts(lines: testLines), at: Layout.testInterrupts)
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
     memoryHole = Layout.videoMemory
-  }
-
-  /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they
-  /// will be.
-  func buses(with placeholder: any Device) -> (ports: Bus, mmio: Bus) {
-    var ports = ports
-    var mmio = mmio
-    for place in Layout.interruptControllerPorts { ports.add(placeholder, at: place) }
-    for page in [Layout.ioapic, Layout.localAPIC] { mmio.add(placeholder, at: page) }
-    return (ports, mmio)
   }
 }
 

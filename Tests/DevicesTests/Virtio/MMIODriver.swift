@@ -35,10 +35,10 @@ func waitUntil(_ condition: () -> Bool) -> Bool {
   return true
 }
 
-/// A machine of memory, a work loop and one device on MMIO, with the driver's moves.
+/// A machine of memory, a work worker and one device on MMIO, with the driver's moves.
 final class MMIODriver {
   let memory: GuestMemory
-  let loop: WorkLoop
+  let worker: Worker
   let device: VirtioMMIO
   let line = WaitingLine()
   let reports = Reports()
@@ -56,18 +56,18 @@ final class MMIODriver {
     _ virtio: any VirtioDevice, memory: GuestMemory? = nil, observation: DeviceObservation? = nil
   ) throws {
     self.memory = try memory ?? GuestMemory(ramSize: 4 << 20)
-    loop = try WorkLoop(name: "test")
+    worker = try Worker(name: "test")
     let reports = reports
     device = try VirtioMMIO(
       virtio,
-      .init(memory: self.memory, loop: loop, observation: observation) { reports.add($0) },
+      .init(memory: self.memory, worker: worker, observation: observation) { reports.add($0) },
       line: line)
   }
 
   /// Ends all threads.
   func stop() {
     device.core.stop()
-    loop.stop()
+    worker.stop()
   }
 
   subscript(_ offset: UInt64) -> UInt32 {

@@ -6,22 +6,22 @@ import Testing
 /// An entropy device on PCI with the driver's moves.
 private final class PCIGuest {
   let memory: GuestMemory
-  let loop: WorkLoop
+  let worker: Worker
   let router = RecordingRouter()
   let device: VirtioPCI
   let queue: DriverQueue
 
   init() throws {
     memory = try GuestMemory(ramSize: 4 << 20)
-    loop = try WorkLoop(name: "test")
+    worker = try Worker(name: "test")
     let platform = PCIPlatform(
       memory: memory, doorbells: RecordingDoorbells(), messages: router)
     device = try VirtioPCI(
-      VirtioEntropy(), .init(memory: memory, loop: loop) { _ in }, platform)
+      VirtioEntropy(), .init(memory: memory, worker: worker) { _ in }, platform)
     queue = DriverQueue(memory, size: 16, at: 0x1_0000)
   }
 
-  deinit { loop.stop() }
+  deinit { worker.stop() }
 
   func config(_ offset: UInt64, _ width: Int = 4) -> UInt64 {
     device.function.readConfiguration(offset, width: width)
@@ -148,7 +148,8 @@ private final class PCIGuest {
     guest.request()
     // Another turn of the same thread: had it served the queue, it would have before.
     let other = try Doorbell(width: 2)
-    try guest.loop.watch(other.event) { [queue = guest.queue] in queue.put(1 as UInt8, 0x3F_0000) }
+    try guest.worker.watch(other.event) { [queue = guest.queue] in queue.put(1 as UInt8, 0x3F_0000)
+    }
     other.event.raise()
     #expect(waitUntil { guest.queue.bytes(1, at: 0x3F_0000) == [1] })
     #expect(guest.queue.usedIndex == 0)

@@ -75,8 +75,8 @@ public final class VirtioCore: Sendable {
   public let offered: VirtioFeatures
 
   private let memory: GuestMemory
-  private let loops: [WorkLoop]
-  private let ownLoops: [WorkLoop]
+  private let workers: [Worker]
+  private let ownWorkers: [Worker]
   private let counters: [QueueCounters]
   private let observation: DeviceObservation?
   private let label: String
@@ -89,7 +89,7 @@ public final class VirtioCore: Sendable {
     /// Guest memory.
     public var memory: GuestMemory
     /// Does the work of devices without threads of their own.
-    public var loop: WorkLoop
+    package var worker: Worker
     /// What is to be seen of devices, if anything.
     public var observation: DeviceObservation?
     /// Where the device is, in words.
@@ -98,12 +98,12 @@ public final class VirtioCore: Sendable {
     public var report: @Sendable (String) -> Void
 
     /// Takes all as they are.
-    public init(
-      memory: GuestMemory, loop: WorkLoop, observation: DeviceObservation? = nil,
+    package init(
+      memory: GuestMemory, worker: Worker, observation: DeviceObservation? = nil,
       report: @escaping @Sendable (String) -> Void
     ) {
       self.memory = memory
-      self.loop = loop
+      self.worker = worker
       self.observation = observation
       self.report = report
     }
@@ -126,12 +126,12 @@ public final class VirtioCore: Sendable {
     label = "\(device.name) \(surroundings.place)"
     signals = VirtioSignals(
       doorbells: doorbells, interrupts: interrupts, observer: observation?.makeObserver?(label))
-    var own: [WorkLoop] = []
+    var own: [Worker] = []
     if device.hasOwnThreads {
-      for index in sizes.indices { try own.append(WorkLoop(name: "\(device.name).\(index)")) }
+      for index in sizes.indices { try own.append(Worker(name: "\(device.name).\(index)")) }
     }
-    ownLoops = own
-    loops = own.isEmpty ? sizes.map { _ in surroundings.loop } : own
+    ownWorkers = own
+    workers = own.isEmpty ? sizes.map { _ in surroundings.worker } : own
     counters = sizes.map { _ in QueueCounters() }
     state = Mutex(State(queues: sizes.map(Queue.init)))
     device.connect(to: signals)
@@ -146,14 +146,14 @@ public final class VirtioCore: Sendable {
     if mayUse { for index in 0..<queueCount { signals.wake(queue: index) } }
   }
 
-  /// Ends all work, after the requests that it is at, and the device's own threads. The shared loop
+  /// Ends all work, after the requests that it is at, and the device's own threads. A shared worker
   /// is its owner's to end.
   public func stop() {
     state.withLock { state in
       for queue in state.queues { _ = queue.active?.stop() }
     }
     device.remote?.end()
-    for loop in ownLoops { loop.stop() }
+    for worker in ownWorkers { worker.stop() }
   }
 
   /// What the device did; known once all threads ended.
@@ -297,9 +297,10 @@ public final class VirtioCore: Sendable {
     } catch { return fail("\(error)", &state) }
     do throws(Errno) {
       if !state.queues[index].isWatched {
-        try loops[index].watch(signals.doorbells[index].event) { [weak self] in self?.serve(index) }
+        try workers[index].watch(signals.doorbells[index].event) { [weak self] in self?.serve(index)
+        }
         if let number = device.inputDescriptor(queue: index) {
-          try loops[index].watch(FileDescriptor(borrowing: number)) { [weak self] in
+          try workers[index].watch(FileDescriptor(borrowing: number)) { [weak self] in
             self?.serve(index, isDoorbell: false)
           }
         }
