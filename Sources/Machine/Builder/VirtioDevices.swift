@@ -26,7 +26,7 @@ final class VirtioDevices {
   /// `console`, and has its input from `input` if it is to.
   init(
     _ configuration: Configuration, _ pci: inout PCIWiring, console: any ByteSink,
-    _ input: InputPump, _ trace: TraceSinks?
+    _ input: InputPump, _ trace: TraceSinks?, _ reports: DeviceReports
   ) throws(MachineError) {
     let onMMIO = Self.mmioCount(configuration)
     guard onMMIO <= Layout.virtioInterrupts.count else {
@@ -46,8 +46,8 @@ final class VirtioDevices {
       self.worker = worker
       vsockWorker = try configuration.vsock.map { (_) throws(Errno) in try Worker(name: "vsock") }
       let surroundings = VirtioCore.Surroundings(
-        memory: pci.platform.memory, worker: worker, observation: trace?.devices,
-        report: configuration.deviceTrouble ?? { _ in })
+        memory: pci.platform.memory, worker: worker, reports: reports,
+        observation: trace?.devices)
       var place = Buses(surroundings: surroundings, pci: pci, trace: trace)
       for (disk, bus) in disks {
         // A thread for each processor is the most that is of use; small guests want one queue.
@@ -80,8 +80,7 @@ final class VirtioDevices {
   ) throws {
     let bus = configuration.virtioBus
     for network in configuration.networks {
-      let device = try VirtioNet(
-        network.backEnd, mac: network.mac, mtu: network.mtu, report: place.surroundings.report)
+      let device = try VirtioNet(network.backEnd, mac: network.mac, mtu: network.mtu)
       try add(device, on: bus, of: &place)
     }
     if let vsock = configuration.vsock, let vsockWorker {

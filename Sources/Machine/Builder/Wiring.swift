@@ -25,6 +25,8 @@ struct Wiring {
   let powerManagement: PowerManagement
   /// The clock, whose alarm wakes a suspended machine.
   let realTimeClock: RealTimeClock
+  /// What devices have to tell.
+  let reports: DeviceReports
   /// Waits for its interrupts.
   let clockWorker: Worker
 
@@ -66,7 +68,11 @@ struct Wiring {
     }
     let ideWiring = try IDEWiring(configuration, &pciWiring, trace)
     ide = ideWiring?.controller
-    virtio = try VirtioDevices(configuration, &pciWiring, console: console, input, trace)
+    do throws(Errno) { reports = try DeviceReports() } catch {
+      throw .host("can't listen to the devices: \(error)")
+    }
+    virtio = try VirtioDevices(
+      configuration, &pciWiring, console: console, input, trace, reports)
     pci = try Self.makePCI(configuration, pciWiring, addressBits: addressBits)
     lines =
       [serialLine, clockLine, sciLine] + pciWiring.lines + (ideWiring?.lines ?? [])

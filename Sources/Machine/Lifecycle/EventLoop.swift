@@ -17,6 +17,7 @@ final class EventLoop {
     static let input: UInt64 = 1
     static let demand: UInt64 = 2
     static let signal: UInt64 = 3
+    static let reports: UInt64 = 4
   }
 
   init(_ machine: Machine, deadline: UInt64?) {
@@ -34,6 +35,7 @@ final class EventLoop {
     _ = try poller.add(control.event.descriptor, tag: Tag.control)
     _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
     _ = try poller.add(signals, tag: Tag.signal)
+    _ = try poller.add(machine.wiring.reports.event.descriptor, tag: Tag.reports)
     defer { stopThreads() }
     try startThreads()
     scheduleLook()
@@ -98,6 +100,7 @@ final class EventLoop {
       case Tag.demand:
         machine.input.demand.consume()
         machine.input.feed()
+      case Tag.reports: machine.tellReports()
       case Tag.signal:
         if let signal = Signal.next(from: signals) { machine.take(signal) }
       default: if isReady { machine.input.readMore() }

@@ -113,12 +113,19 @@ public final class Machine {
     wiring.ide?.stop()
     wiring.virtio.stop()
     wiring.clockWorker.stop()
+    tellReports()
+    for text in wiring.reports.summary() { configuration.deviceTrouble?(text) }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
       trace.finish(outcome)
     }
     return outcome
+  }
+
+  /// Passes on what devices have to tell.
+  func tellReports() {
+    for text in wiring.reports.drain() { configuration.deviceTrouble?(text) }
   }
 
   /// Goes on with a new engine that has interrupt controllers, in the state of the old one.
@@ -201,7 +208,7 @@ public final class Machine {
   }
 
   /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
-  public var balloon: VirtioBalloon? { wiring.virtio.balloon }
+  package var balloon: VirtioBalloon? { wiring.virtio.balloon }
 
   /// All devices with their places, by bus and address.
   public var devices: [DevicePlace] {

@@ -17,7 +17,7 @@ private final class PCIGuest {
     let platform = PCIPlatform(
       memory: memory, doorbells: RecordingDoorbells(), messages: router)
     device = try VirtioPCI(
-      VirtioEntropy(), .init(memory: memory, worker: worker) { _ in }, platform)
+      VirtioEntropy(), .init(memory: memory, worker: worker, reports: DeviceReports()), platform)
     queue = DriverQueue(memory, size: 16, at: 0x1_0000)
   }
 
