@@ -84,18 +84,16 @@ static inline int clinux_epoll_remove(int epoll, int fd) {
   return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event);
 }
 // Returns how many events came (0 or 1) or -1; puts the event's number in *number.
-static inline int clinux_epoll_next(int epoll, int milliseconds, uint64_t *number) {
+// epoll_pwait2(2) has the precision, epoll_wait(2) is there before Linux 5.11; negative: for ever.
+static inline int clinux_epoll_next(int epoll, int64_t nanoseconds, uint64_t *number) {
   struct epoll_event event;
-  int count = epoll_wait(epoll, &event, 1, milliseconds);
-  if (count == 1) *number = event.data.u64;
-  return count;
-}
-// The same with nanoseconds, by epoll_pwait2(2); ENOSYS where there is none.
-static inline int clinux_epoll_next_within(int epoll, int64_t nanoseconds, uint64_t *number) {
-  struct epoll_event event;
-  struct { int64_t seconds, nanoseconds; } time = {
-      nanoseconds / 1000000000, nanoseconds % 1000000000};
-  int count = (int)syscall(441, epoll, &event, 1, &time, NULL, 0);
+  struct timespec limit = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+  int count = syscall(SYS_epoll_pwait2, epoll, &event, 1, nanoseconds < 0 ? NULL : &limit, NULL, 0);
+  if (count < 0 && errno == ENOSYS) {
+    int64_t milliseconds = nanoseconds / 1000000 + (nanoseconds % 1000000 > 0);
+    count = epoll_wait(epoll, &event, 1,
+                       nanoseconds < 0 ? -1 : milliseconds > 1000000000 ? 1000000000 : milliseconds);
+  }
   if (count == 1) *number = event.data.u64;
   return count;
 }

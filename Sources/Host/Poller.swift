@@ -51,24 +51,22 @@ public struct Poller: ~Copyable, Sendable {
 
   /// Waits up to `milliseconds` (nil: for ever) and returns the tag of a ready file, or nil.
   public borrowing func next(milliseconds: Int32?) -> UInt64? {
-    var tag: UInt64 = 0
-    // The shim writes one number, and only if it returns 1.
-    return unsafe clinux_epoll_next(descriptor.number, milliseconds ?? -1, &tag) == 1 ? tag : nil
+    next(nanoseconds: milliseconds.map { UInt64(max(0, $0)) * 1_000_000 })
   }
 
-  /// The same until `Clock.monotonicNanoseconds` comes to `deadline` (nil: for ever), to the nanosecond
-  /// where Linux has epoll_pwait2(2), which is since 5.11.
-  package borrowing func next(until deadline: UInt64?) -> UInt64? {
-    guard let deadline else { return next(milliseconds: nil) }
-    let now = Clock.monotonicNanoseconds
-    let left = deadline > now ? deadline - now : 0
+  /// Waits up to `nanoseconds` (nil: for ever) and returns the tag of a ready file, or nil. Before Linux
+  /// 5.11 waits end at a full millisecond. Corresponds to `epoll_pwait2(2)`.
+  package borrowing func next(nanoseconds: UInt64?) -> UInt64? {
     var tag: UInt64 = 0
-    // As above.
-    let count = unsafe clinux_epoll_next_within(descriptor.number, Int64(clamping: left), &tag)
-    if count < 0 && Errno.current == Errno(ENOSYS) {
-      // Rounded up, so as not to wake before the time.
-      return next(milliseconds: Int32(clamping: (left &+ 999_999) / 1_000_000))
-    }
-    return count == 1 ? tag : nil
+    let limit = nanoseconds.map { Int64(clamping: $0) } ?? -1
+    // The shim writes one number, and only if it returns 1.
+    return unsafe clinux_epoll_next(descriptor.number, limit, &tag) == 1 ? tag : nil
+  }
+
+  /// The same until `Clock.monotonicNanoseconds` comes to `deadline` (nil: for ever).
+  package borrowing func next(until deadline: UInt64?) -> UInt64? {
+    guard let deadline else { return next(nanoseconds: nil) }
+    let now = Clock.monotonicNanoseconds
+    return next(nanoseconds: deadline > now ? deadline - now : 0)
   }
 }

@@ -6,6 +6,8 @@ import Host
 /// Reading them disturbs no VCPU.
 public final class Statistics: Sendable {
   private let descriptor: FileDescriptor
+  // See VCPU.
+  private let vm: VM
   private let dataOffset: Int
   /// All counters, in the kernel's order.
   public let counters: [Counter]
@@ -22,8 +24,9 @@ public final class Statistics: Sendable {
   // The kernel's tables are far smaller; a file that says otherwise isn't read further.
   private static let largestTable = 4096
 
-  init(_ number: Int32) throws(KVMError) {
+  init(_ number: Int32, of vm: VM) throws(KVMError) {
     let descriptor = FileDescriptor(owning: number)
+    self.vm = vm
     let header = try Self.read(descriptor, 24, at: 0)
     let nameSize = Int(header.integer(4, UInt32.self))
     let descriptionCount = Int(header.integer(8, UInt32.self))

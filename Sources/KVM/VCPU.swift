@@ -13,13 +13,16 @@ public final class VCPU: @unchecked Sendable {
   public let id: Int
   let descriptor: FileDescriptor
   private let page: Mapping
+  // The kernel's VM lives as long as this one's files: so does ours, to be the last that goes.
+  private let vm: VM
 
   // The page is mapped for as long as the VCPU exists and starts with a struct kvm_run.
   private var shared: UnsafeMutablePointer<kvm_run> {
     @inline(__always) get { unsafe page.base.assumingMemoryBound(to: kvm_run.self) }
   }
 
-  init(_ descriptor: consuming FileDescriptor, _ page: Mapping, id: Int) {
+  init(_ descriptor: consuming FileDescriptor, _ page: Mapping, id: Int, of vm: VM) {
+    self.vm = vm
     self.descriptor = descriptor
     self.page = page
     self.id = id
@@ -186,6 +189,6 @@ public final class VCPU: @unchecked Sendable {
 
   /// The kernel's counters of this VCPU. Corresponds to `KVM_GET_STATS_FD` on a VCPU.
   public func statistics() throws(KVMError) -> Statistics {
-    try Statistics(check("KVM_GET_STATS_FD", ckvm_get_stats_fd(descriptor.number)))
+    try Statistics(check("KVM_GET_STATS_FD", ckvm_get_stats_fd(descriptor.number)), of: vm)
   }
 }

@@ -1,18 +1,25 @@
 import CKVM
 import Host
 import Memory
+import Synchronization
 
 /// A virtual machine of KVM's: its memory slots, interrupt controllers and VCPUs.
 ///
 /// Every method is one ioctl and may be called from any thread.
 public final class VM: Sendable {
+  // Goes before the hold on it.
   let descriptor: FileDescriptor
+  private let lateClose = Mutex<LateClose?>(nil)
   private let runMapSize: Int
 
   init(_ descriptor: consuming FileDescriptor, runMapSize: Int) {
     self.descriptor = descriptor
     self.runMapSize = runMapSize
   }
+
+  /// Spares whoever closes this VM the wait that its interrupt controllers make: see `LateClose`.
+  /// To be called once it has all its VCPUs.
+  package func closeLate() { lateClose.withLock { $0 = .make(descriptor) } }
 
   // MARK: VCPUs
 
@@ -22,7 +29,7 @@ public final class VM: Sendable {
     let descriptor = FileDescriptor(owning: number)
     do {
       let page = try Mapping(sharing: descriptor, count: runMapSize)
-      return VCPU(descriptor, page, id: id)
+      return VCPU(descriptor, page, id: id, of: self)
     } catch {
       throw KVMError("mmap of a VCPU", error)
     }
@@ -135,6 +142,6 @@ public final class VM: Sendable {
 
   /// The kernel's counters of this VM. Corresponds to `KVM_GET_STATS_FD`.
   public func statistics() throws(KVMError) -> Statistics {
-    try Statistics(check("KVM_GET_STATS_FD", ckvm_get_stats_fd(descriptor.number)))
+    try Statistics(check("KVM_GET_STATS_FD", ckvm_get_stats_fd(descriptor.number)), of: self)
   }
 }

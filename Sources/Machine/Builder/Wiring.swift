@@ -176,16 +176,6 @@ struct Wiring {
     mmio.add(TestMemory(), at: Layout.testMemory, count: TestMemory.size)
     memoryHole = Layout.videoMemory
   }
-
-  /// The buses of a machine that has no interrupt controllers yet: `placeholder` stands where they
-  /// will be.
-  func buses(with placeholder: any Device) -> (ports: Bus, mmio: Bus) {
-    var ports = ports
-    var mmio = mmio
-    for place in Layout.interruptControllerPorts { ports.add(placeholder, at: place) }
-    for page in [Layout.ioapic, Layout.localAPIC] { mmio.add(placeholder, at: page) }
-    return (ports, mmio)
-  }
 }
 
 extension Bus {

@@ -6,27 +6,21 @@ import Memory
 
 /// The part of a machine that KVM runs: the VM, its VCPUs, and what their threads do.
 ///
-/// A machine with one VCPU starts without interrupt controllers, because making and unmaking them is
-/// most of what a short run costs (docs/decisions/0007). It gets a second engine that has them when
-/// the guest first asks for one.
+/// A machine gets another one when its processors start anew: after a reset, and waking from S3.
 final class Engine {
-  let vm: VM
   let runners: [VCPURunner]
+  let watch: HaltWatch
+  let vm: VM
   let parking: Parking
-  /// Whether the VM has the in-kernel PIC, IOAPIC, local APICs and timer.
-  let hasControllers: Bool
 
-  /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted.
+  /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted, in the state that a
+  /// reset leaves.
   init(
     _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
-    cpu: CPUModel,
-    vcpuCount: Int, hasControllers: Bool
+    cpu: CPUModel, vcpuCount: Int
   ) throws(KVMError) {
-    try Self.furnish(vm, memory, hole: wiring.memoryHole, hasControllers)
+    try Self.furnish(vm, memory, hole: wiring.memoryHole)
     let parking = Parking(count: vcpuCount)
-    let buses =
-      hasControllers
-      ? (wiring.ports, wiring.mmio) : wiring.buses(with: ControllerPlaceholder(control))
     let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
     for id in 0..<vcpuCount {
@@ -35,35 +29,27 @@ final class Engine {
       try vcpu.setUpModelSpecificRegisters()
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
-        VCPURunner(vcpu, memory, ports: buses.0, mmio: buses.1, control, parking, hasControllers))
+        VCPURunner(vcpu, memory, ports: wiring.ports, mmio: wiring.mmio, control, parking))
     }
     wiring.doorbells.connect(to: vm)
-    if hasControllers {
-      // Firmware would have done it before a kernel starts.
-      if wiring.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
-      for line in wiring.lines { line.connect(to: vm) }
-      try wiring.messages.connect(to: vm)
-    }
+    // Firmware would have done it before a kernel starts.
+    if wiring.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
+    for line in wiring.lines { line.connect(to: vm) }
+    try wiring.messages.connect(to: vm)
     self.vm = vm
     self.runners = runners
     self.parking = parking
-    self.hasControllers = hasControllers
+    watch = HaltWatch(runners.map(\.vcpu))
+    vm.closeLate()
   }
 
   private static func furnish(
-    _ vm: VM, _ memory: GuestMemory, hole: Range<UInt64>, _ hasControllers: Bool
+    _ vm: VM, _ memory: GuestMemory, hole: Range<UInt64>
   ) throws(KVMError) {
     // Both matter to kvm_intel alone, which wants them before the first VCPU.
     try vm.setIdentityMapAddress(Layout.identityMap)
     try vm.setTSSAddress(Layout.taskState)
-    if hasControllers {
-      try vm.makeIRQChip()
-      try vm.makePIT()
-      try vm.setRouting(InterruptRouting.inputs)
-    } else {
-      // What no local APIC answers is to be seen: see VCPURunner.
-      try vm.enable(.userSpaceMSR, MSRExit.mask)
-    }
+    // Before the controllers: the first change of a slot after them takes 7.5 ms (Linux 6.18).
     var slot: UInt32 = 0
     for region in memory.regions {
       for part in parts(of: region, without: hole) {
@@ -71,6 +57,9 @@ final class Engine {
         slot += 1
       }
     }
+    try vm.makeIRQChip()
+    try vm.makePIT()
+    try vm.setRouting(InterruptRouting.inputs)
   }
 
   /// What of `region` the guest gets, by offsets: all but what is in `hole`.
@@ -82,21 +71,4 @@ final class Engine {
     return [all.clamped(to: 0..<hole.lowerBound), all.clamped(to: hole.upperBound..<UInt64.max)]
       .filter { !$0.isEmpty }.map { $0.lowerBound - start..<$0.upperBound - start }
   }
-}
-
-/// Stands at the interrupt controllers' ports and addresses until there are some: whoever touches it
-/// gets them, and the access is done again.
-final class ControllerPlaceholder: Device {
-  private let control: RunControl
-  var name: StaticString { "irqchip" }
-  var widestAccess: Int { 8 }
-
-  init(_ control: RunControl) { self.control = control }
-
-  func read(offset: UInt64, width: Int) -> UInt64 {
-    control.requestControllers()
-    return .max
-  }
-
-  func write(offset: UInt64, width: Int, value: UInt64) { control.requestControllers() }
 }

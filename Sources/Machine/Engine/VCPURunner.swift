@@ -8,7 +8,7 @@ import Memory
 ///
 /// This is the hot path: with nothing observed it allocates nothing and takes no lock of its own.
 final class VCPURunner: @unchecked Sendable {
-  // Sound as Sendable: everything but `history` and `lastExit` is fixed, and they are written by
+  // Sound as Sendable: everything but `history` is fixed, and that is written by
   // the VCPU's own thread and read by others once it has ended or is parked.
 
   let vcpu: VCPU
@@ -17,15 +17,12 @@ final class VCPURunner: @unchecked Sendable {
   private let mmio: Bus
   private let control: RunControl
   private let parking: Parking
-  private let hasControllers: Bool
   /// The last exits; kept for the account of a crash.
   var history = ExitHistory()
-  /// The exit that the thread ended with.
-  private(set) var lastExit = Exit.interrupted
 
   init(
     _ vcpu: VCPU, _ memory: GuestMemory, ports: Bus, mmio: Bus, _ control: RunControl,
-    _ parking: Parking, _ hasControllers: Bool
+    _ parking: Parking
   ) {
     self.vcpu = vcpu
     self.memory = memory
@@ -33,7 +30,6 @@ final class VCPURunner: @unchecked Sendable {
     self.mmio = mmio
     self.control = control
     self.parking = parking
-    self.hasControllers = hasControllers
   }
 
   /// The body of the VCPU's thread.
@@ -73,11 +69,9 @@ final class VCPURunner: @unchecked Sendable {
         self.history = history
         handleRare(exit)
       }
-      observer.didHandle(exit, data: control.phase == .promoting ? nil : data, self)
-      if control.phase != .running {
-        lastExit = exit
-        if control.phase != .paused { return }
-      }
+      observer.didHandle(exit, data: data, self)
+      let phase = control.phase
+      if phase != .running && phase != .paused { return }
     }
   }
 
@@ -131,12 +125,6 @@ final class VCPURunner: @unchecked Sendable {
 
   private func handleRare(_ exit: Exit) {
     switch exit {
-    // Only without interrupt controllers does a halt come here.
-    case .halt where vcpu.interruptsAreOn: control.requestControllers()
-    case .halt: control.finish(.halted)
-    case .other(.setTPR) where !hasControllers: control.requestControllers()
-    case .msrAccess(let index, _) where MSRExit.x2APIC.contains(index): control.requestControllers()
-    case .msrAccess: vcpu.refuseMSRAccess()
     case .systemEvent(SystemEvent.shutdown): control.requestPowerOff()
     case .systemEvent(SystemEvent.reset): control.requestReset()
     case .memoryFault:

@@ -7,7 +7,7 @@ final class EventLoop {
   private let machine: Machine
   private let control: RunControl
   private let engine: Engine
-  private let watch: HaltWatch?
+  private let watch: HaltWatch
   private let deadline: UInt64?
   private var nextLook: UInt64?
   private var threads: [HostThread] = []
@@ -25,8 +25,7 @@ final class EventLoop {
     self.deadline = deadline
     engine = machine.engine
     control = machine.control
-    // Without interrupt controllers a halt is an exit: nobody needs to watch for it.
-    watch = engine.hasControllers ? HaltWatch(engine.runners.map(\.vcpu)) : nil
+    watch = engine.watch
   }
 
   /// Runs the VCPUs until the run ends or the machine needs another engine; then all have stopped.
@@ -93,7 +92,7 @@ final class EventLoop {
         inputNeedsNoWait = watchInput(isWatchingInput, poller)
       }
       let isReady = isWatchingInput && inputNeedsNoWait
-      let tag = poller.next(milliseconds: isReady ? 0 : milliseconds())
+      let tag = poller.next(nanoseconds: isReady ? 0 : nanoseconds())
       switch tag {
       case Tag.control: control.event.consume()
       case Tag.input: machine.input.readMore()
@@ -119,21 +118,22 @@ final class EventLoop {
   }
 
   private func scheduleLook() {
-    nextLook = watch.map { Clock.monotonicNanoseconds &+ UInt64($0.nextDelay() * 1e6) }
+    nextLook = Clock.monotonicNanoseconds &+ watch.nextDelay()
   }
 
-  private func milliseconds() -> Int32? {
-    guard let next = [nextLook, deadline].compactMap(\.self).min() else { return nil }
+  /// How long nothing has to be done by the clock.
+  private func nanoseconds() -> UInt64? {
+    let next = min(nextLook ?? .max, deadline ?? .max)
+    guard next != .max else { return nil }
     let now = Clock.monotonicNanoseconds
-    // Rounded up, so as not to wake before the time.
-    return next <= now ? 0 : Int32(clamping: (next - now + 999_999) / 1_000_000)
+    return next <= now ? 0 : next - now
   }
 
   private func checkTime() {
     let now = Clock.monotonicNanoseconds
     if let deadline, now >= deadline {
       control.finish(.timedOut(positions()))
-    } else if let watch, let nextLook, now >= nextLook {
+    } else if let nextLook, now >= nextLook {
       if watch.mayHaveHalted() { lookCloser(watch) }
       scheduleLook()
     }

@@ -12,10 +12,10 @@ final class HaltWatch {
   private var lastSeenWaiting: [UInt64]?
   private var delay = HaltWatch.shortestDelay
 
-  /// The first look comes after this many milliseconds: a small guest is done by then.
-  private static let shortestDelay = 0.25
-  /// Looks become rarer up to this many milliseconds, so that an end is seen within 100.
-  private static let longestDelay = 50.0
+  /// The first look comes after this many nanoseconds: a small guest is done by then.
+  private static let shortestDelay: UInt64 = 100_000
+  /// Looks become rarer up to this many nanoseconds, so that an end is seen within 100 ms.
+  private static let longestDelay: UInt64 = 50_000_000
 
   // Which of KVM's counters tell that a VCPU waits, and that it has run since.
   private struct Counters {
@@ -44,9 +44,9 @@ final class HaltWatch {
     counters = vcpus.map(Counters.init)
   }
 
-  /// Milliseconds until the next look.
-  func nextDelay() -> Double {
-    defer { delay = min(delay * 2, Self.longestDelay) }
+  /// Nanoseconds until the next look.
+  func nextDelay() -> UInt64 {
+    defer { delay = min(delay + delay / 4, Self.longestDelay) }
     return delay
   }
 

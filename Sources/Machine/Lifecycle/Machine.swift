@@ -77,9 +77,7 @@ public final class Machine {
     do throws(KVMError) {
       engine = try Engine(
         host.vm, host, memory, wiring, control, cpu: configuration.cpu,
-        vcpuCount: configuration.vcpuCount,
-        hasControllers: configuration.vcpuCount > 1 || plan.format.isKernel
-          || host.system.value(of: .userSpaceMSR) == 0)
+        vcpuCount: configuration.vcpuCount)
       try engine.runners[0].vcpu.enter(plan.entry)
       try Self.setUpMemoryTypes(engine, host, for: plan.format)
     } catch { throw .kvm(error) }
@@ -103,7 +101,6 @@ public final class Machine {
       let deadline = configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
       while control.outcome == nil {
         try EventLoop(self, deadline: deadline).run(signalSource)
-        if control.phase == .promoting { promote() }
         if control.phase == .suspended { try sleep(signalSource, deadline: deadline) }
       }
     } catch {
@@ -128,31 +125,12 @@ public final class Machine {
     for text in wiring.reports.drain() { configuration.deviceTrouble?(text) }
   }
 
-  /// Goes on with a new engine that has interrupt controllers, in the state of the old one.
-  private func promote() {
-    do throws(KVMError) {
-      let old = engine.runners[0]
-      let new = try Engine(
-        host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu, vcpuCount: 1,
-        hasControllers: true)
-      try Promotion.move(
-        old.vcpu, old.lastExit, to: new.runners[0].vcpu, msrs: host.system.msrIndices(),
-        xsaveSize: host.system.value(of: .xsave2), memory)
-      new.runners[0].history = old.history
-      if trace != nil { pastCounters += counters(of: engine) }
-      engine = new
-      control.enter(.running)
-    } catch {
-      control.finish(.hostFailed("the guest's interrupt controllers can't be made: \(error)"))
-    }
-  }
-
   /// Replaces the engine by a new one whose processors are as after a reset but for the first, which
   /// is to start in real mode at `vector`, an address below 1 MiB (ACPI 6.5, 5.2.10).
   func restart(at vector: UInt32) throws(KVMError) {
     let new = try Engine(
       host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu,
-      vcpuCount: configuration.vcpuCount, hasControllers: true)
+      vcpuCount: configuration.vcpuCount)
     try Self.setUpMemoryTypes(new, host, for: format)
     try new.runners[0].vcpu.enterRealMode(at: vector)
     if trace != nil { pastCounters += counters(of: engine) }

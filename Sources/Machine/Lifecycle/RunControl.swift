@@ -14,8 +14,6 @@ public final class RunControl: MachineControl {
     case paused
     /// Leave, to sleep until the machine is woken.
     case suspended
-    /// Leave, to go on with interrupt controllers.
-    case promoting
     /// End.
     case stopping
   }
@@ -48,12 +46,6 @@ public final class RunControl: MachineControl {
   func change(from old: Phase, to new: Phase) -> Bool {
     phaseValue.compareExchange(expected: old, desired: new, ordering: .sequentiallyConsistent)
       .exchanged
-  }
-
-  /// Makes the VCPU leave, so that it can go on with interrupt controllers.
-  func requestControllers() {
-    enter(.promoting)
-    event.raise()
   }
 
   /// How the run is to end, once somebody has said so.
