@@ -109,6 +109,11 @@ final class MMIODriver {
     self[0x70] = 15
   }
 
+  /// Goes on with the queues of `other`, whose memory was copied.
+  func takeOver(_ other: MMIODriver) {
+    queues = other.queues.map { DriverQueue(resuming: $0, in: memory) }
+  }
+
   @discardableResult
   func addQueue(_ index: Int, _ size: UInt16) -> DriverQueue {
     let base = UInt64(index + 1) << 16

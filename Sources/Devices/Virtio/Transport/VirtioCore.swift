@@ -80,7 +80,7 @@ package final class VirtioCore: Sendable {
   package let offered: VirtioFeatures
 
   let memory: GuestMemory
-  private let workers: [Worker]
+  let workers: [Worker]
   private let ownWorkers: [Worker]
   private let counters: [QueueCounters]
   private let observation: DeviceObservation?

@@ -31,7 +31,9 @@ extension VirtioCore {
         writer.write("descriptors", registers.addresses.descriptors)
         writer.write("available", registers.addresses.available)
         writer.write("used", registers.addresses.used)
-        let position = position(ofQueue: index, queue)
+        // A device that needs a reset goes on nowhere.
+        let isOver = state.status.contains(.needsReset)
+        let position = isOver ? .init() : position(ofQueue: index, queue)
         writer.write("nextAvailable", position.available)
         writer.write("nextUsed", position.used)
       }
