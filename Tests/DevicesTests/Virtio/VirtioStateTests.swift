@@ -32,10 +32,8 @@ private final class Fence: Sendable {
 }
 
 extension VirtioCore {
-  /// Runs `body` while the device stands still.
-  func whileStill<Result, Failure: Error>(
-    _ body: () throws(Failure) -> Result
-  ) throws(Failure) -> Result {
+  /// Pauses the device, and waits until it stands still.
+  func standStill() {
     let isStill = Guarded(false)
     pause {
       isStill.locked { $0 = true }
@@ -43,6 +41,13 @@ extension VirtioCore {
     }
     let deadline = Clock.monotonicNanoseconds + 30_000_000_000
     #expect(isStill.waits(until: deadline) { $0 }, "the device doesn't stand still")
+  }
+
+  /// Runs `body` while the device stands still.
+  func whileStill<Result, Failure: Error>(
+    _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    standStill()
     defer { resume() }
     return try body()
   }
