@@ -11,14 +11,16 @@ import Testing
 import TestSupport
 
 /// A disk of bytes in memory.
-private final class RAMDisk: BlockStore {
+final class RAMDisk: BlockStore {
   private let contents: Mutex<[UInt8]>
   let size: UInt64
   var isReadOnly: Bool { false }
 
-  init(sectors: Int) {
-    contents = Mutex([UInt8](repeating: 0, count: sectors * 512))
-    size = UInt64(sectors) * 512
+  convenience init(sectors: Int) { self.init([UInt8](repeating: 0, count: sectors * 512)) }
+
+  init(_ bytes: [UInt8]) {
+    contents = Mutex(bytes)
+    size = UInt64(bytes.count)
   }
 
   var bytes: [UInt8] { contents.withLock { $0 } }
@@ -121,11 +123,11 @@ struct VirtioTests {
     var code: [UInt8] = []
     for (register, value) in driver {
       code += [0xC7, 0x05]  // mov dword ptr [address], value
-      for word in [0xFEA0_0000 + register, value] {
+      for word in [0xC010_0000 + register, value] {
         code += [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: word >> $0) }
       }
     }
-    code += [0xA1, 0x70, 0, 0xA0, 0xFE]  // mov eax,[0xfea00070]
+    code += [0xA1, 0x70, 0, 0x10, 0xC0]  // mov eax,[0xc0100070]
     code += [0xE6, 0xF4]  // out 0xf4,al
 
     let result = try run(code, mode: .protected) {

@@ -1,0 +1,68 @@
+import Devices
+import Host
+import Memory
+import VhostUser
+
+/// Disks, on virtio and on IDE.
+extension Builder {
+  /// A disk has no more queues than this.
+  private static let mostQueues = 8
+
+  /// Adds a disk on virtio; those on IDE come with their controller.
+  mutating func add(_ disk: Configuration.Disk, _ id: String) throws {
+    guard let bus = disk.virtioBus(configuration.virtioBus) else { return }
+    // A thread for each processor is the most that is of use; small guests want one queue.
+    let queues = bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
+    switch disk.source {
+    case .store(let store):
+      try addVirtio(id, VirtioBlock(store, serial: disk.serial, queueCount: queues), on: bus)
+    case .vhostUser(let path):
+      let device: VhostUserBlock
+      do throws(VhostUserError) {
+        device = try VhostUserBlock(socket: path, memory: platform.memory, mostQueues: queues)
+      } catch {
+        throw MachineError.disk("\(path): no disk is served there by vhost-user: \(error)")
+      }
+      try addVirtio(id, device, on: bus)
+    }
+  }
+
+  /// Adds the IDE controller with all disks that are on it, beside an ISA bridge; nothing without such
+  /// disks.
+  mutating func addIDE() throws {
+    let disks = configuration.disks.compactMap { disk -> IDEController.Disk? in
+      guard disk.bus == .ide, case .store(let store) = disk.source else { return nil }
+      return IDEController.Disk(store, serial: disk.serial)
+    }
+    guard !disks.isEmpty else { return }
+    try addFunction("isa-bridge", .isaBridge(platform), at: Layout.isaBridge)
+    let interrupts = Layout.ideInterrupts
+    let slot = try PCISlot(platform)
+    let controller = try IDEController(
+      disks, lines: (line(interrupts.primary), line(interrupts.secondary)),
+      memory: platform.memory, observation: trace?.devices, mayMaster: { slot.isBusMaster })
+    let function = PCIFunction.piix3IDE(controller, slot)
+    add(
+      "ide", function.name,
+      [.function(Layout.ideFunction, function)]
+        + zip(Layout.ideCommand, controller.commandBlocks).map { .ports($0.range, $1) }
+        + zip(Layout.ideControl, controller.controlBlocks).map { .ports($0.range, $1) },
+      interrupts: [interrupts.primary, interrupts.secondary],
+      objects: [("", controller), ("function", function)],
+      statistics: { controller.statistics })
+    stops.append { controller.stop() }
+  }
+
+  /// Refuses more IDE disks than there are places for.
+  static func check(_ configuration: Configuration) throws(MachineError) {
+    let count = configuration.disks.count { $0.bus == .ide }
+    guard !configuration.disks.contains(where: { $0.bus == .ide && $0.isVhostUser }) else {
+      throw .configuration("a disk of another process (vhost-user) is virtio's alone, not IDE's")
+    }
+    guard count <= IDEController.mostDisks else {
+      throw .configuration(
+        "\(count) IDE disks are too many: there are \(IDEController.mostDisks) places, two on each "
+          + "channel; put the others on virtio")
+    }
+  }
+}
