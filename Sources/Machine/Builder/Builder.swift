@@ -17,6 +17,7 @@ struct Builder {
   let platform: PCIPlatform
   let messages = KVMMessageRouter()
   let doorbells = KVMDoorbells()
+  let reports: DeviceReports
 
   var nodes: [DeviceNode] = []
   var ports = Bus()
@@ -33,7 +34,10 @@ struct Builder {
   private init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
     _ trace: TraceSinks?, _ memory: GuestMemory, _ cpuid: CPUID
-  ) {
+  ) throws(MachineError) {
+    do throws(Errno) { reports = try DeviceReports() } catch {
+      throw .host("can't listen to the devices: \(error)")
+    }
     self.configuration = configuration
     self.control = control
     self.input = input
@@ -47,7 +51,7 @@ struct Builder {
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
     _ trace: TraceSinks?, _ memory: GuestMemory, _ cpuid: CPUID
   ) throws(MachineError) -> Inventory {
-    var builder = Builder(configuration, control, input, trace, memory, cpuid)
+    var builder = try Builder(configuration, control, input, trace, memory, cpuid)
     let clock = try builder.addClock()
     let powerManagement = builder.addPowerManagement()
     do { try builder.addDevices() } catch let error as MachineError { throw error } catch {
@@ -60,7 +64,8 @@ struct Builder {
       nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
       lines: builder.lines, messages: builder.messages, doorbells: builder.doorbells,
       memoryHole: builder.memoryHole, balloon: builder.balloon, powerManagement: powerManagement,
-      realTimeClock: clock, workers: builder.workers, stops: builder.stops)
+      realTimeClock: clock, reports: builder.reports, workers: builder.workers, stops: builder.stops
+    )
   }
 
   // MARK: The devices
@@ -83,8 +88,7 @@ struct Builder {
     try addIDE()
     for (index, disk) in configuration.disks.enumerated() { try add(disk, "disk\(index)") }
     for (index, network) in configuration.networks.enumerated() {
-      let device = try VirtioNet(
-        network.backEnd, mac: network.mac, mtu: network.mtu, report: report)
+      let device = try VirtioNet(network.backEnd, mac: network.mac, mtu: network.mtu)
       try addVirtio("net\(index)", device)
     }
     if let vsock = configuration.vsock {

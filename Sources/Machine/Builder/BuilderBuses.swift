@@ -113,8 +113,8 @@ extension Builder {
     worker name: String? = nil
   ) throws {
     var surroundings = VirtioCore.Surroundings(
-      memory: platform.memory, worker: try makeWorker(name), observation: trace?.devices,
-      report: report)
+      memory: platform.memory, worker: try makeWorker(name), reports: reports,
+      observation: trace?.devices)
     switch bus ?? configuration.virtioBus {
     case .pci:
       let address = try freeFunction(for: id)
@@ -159,9 +159,6 @@ extension Builder {
     if name == nil { sharedWorker = worker }
     return worker
   }
-
-  /// Gets a sentence when a driver broke a device.
-  var report: @Sendable (String) -> Void { configuration.deviceTrouble ?? { _ in } }
 }
 
 extension PCIWindow {

@@ -67,6 +67,9 @@ package struct Inventory: Sendable {
   /// The clock, whose alarm wakes a suspended machine.
   package let realTimeClock: RealTimeClock
 
+  /// What devices have to tell whoever runs the machine.
+  package let reports: DeviceReports
+
   /// The threads that devices share, and the clock's.
   let workers: [Worker]
   /// Ends what devices do on threads of their own, after the request that each is at.

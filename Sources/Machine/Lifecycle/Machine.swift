@@ -120,6 +120,8 @@ public final class Machine {
     }
     Signal.unblock(signals)
     inventory.stop()
+    tellReports()
+    for text in inventory.reports.summary() { configuration.deviceTrouble?(text) }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     commands.note(.ended)
     if let trace {
@@ -127,6 +129,11 @@ public final class Machine {
       trace.finish(outcome)
     }
     return outcome
+  }
+
+  /// Passes on what devices have to tell.
+  func tellReports() {
+    for text in inventory.reports.drain() { configuration.deviceTrouble?(text) }
   }
 
   /// Does what a signal asks for.
@@ -145,7 +152,8 @@ public final class Machine {
 
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
-    let new = try Engine(host.system.makeVM(), host, memory, inventory, control, configuration, start)
+    let new = try Engine(
+      host.system.makeVM(), host, memory, inventory, control, configuration, start)
     if trace != nil { pastCounters += counters(of: engine) }
     for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
     engine = new
@@ -173,7 +181,7 @@ public final class Machine {
   public var cpu: CPUModel { configuration.cpu }
 
   /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
-  public var balloon: VirtioBalloon? { inventory.balloon }
+  package var balloon: VirtioBalloon? { inventory.balloon }
 
   /// Segments and control registers of VCPU `id`, whose thread must not run; nil where there is no such
   /// VCPU or KVM doesn't give them.
