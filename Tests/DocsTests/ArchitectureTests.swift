@@ -120,7 +120,7 @@ struct ArchitectureTests {
       (boot.bootSector.value, 512),
       (boot.flatImage.value, nil),
       (Layout.acpiTables.value, Layout.mpTables.value - Layout.acpiTables.value),
-      (Layout.mpTables.value, Layout.firmwareEnd.value - Layout.mpTables.value),
+      (Layout.mpTables.value, Layout.mpTablesSize),
       (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),

@@ -37,6 +37,24 @@ struct GoldenTests {
   }
 }
 
+@Suite("Firmware's tables")
+struct FirmwareTablesTests {
+  @Test(
+    "have room, however many processors and devices there are", arguments: [1, 255, 1024, 4096])
+  func room(vcpus: Int) throws {
+    let machine = GoldenMachine(name: "full") {
+      $0.image = GoldenMachine.kernel
+      $0.vcpuCount = vcpus
+      $0.virtioBus = .mmio
+      $0.disks = [.init(NoDisk()), .init(NoDisk())]
+      $0.devices = [.entropy, .balloon, .console]
+    }
+    // Without room writing them would trap.
+    let dump = try machine.dump()
+    #expect(dump.contains("# FACP at") && dump.contains("# MP table at"))
+  }
+}
+
 /// One of the machines.
 struct GoldenMachine: CustomTestStringConvertible, Sendable {
   let name: String
@@ -111,7 +129,7 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
   private static let bootSector = [UInt8](repeating: 0xF4, count: 510) + [0x55, 0xAA]
 
   /// A Multiboot header with addresses (Multiboot 0.6.96, 3.1), and HLT.
-  private static var kernel: Configuration.Image {
+  static var kernel: Configuration.Image {
     let (magic, flags): (UInt32, UInt32) = (0x1BAD_B002, 1 << 16)
     let words = [
       magic, flags, 0 &- magic &- flags, 0x10_0000, 0x10_0000, 0, 0, 0x10_0020,
@@ -144,9 +162,7 @@ extension GoldenMachine {
       : try BootPlan(
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize,
-        rsdp: FirmwareTables.rsdp(
-          for: try ImageFormat(of: image.bytes, name: image.name),
-          ramSize: configuration.memorySize))
+        tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
     let memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
     try plan.load(into: memory)
     let control = try RunControl()

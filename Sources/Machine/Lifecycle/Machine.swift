@@ -1,3 +1,4 @@
+import ACPI
 import Boot
 import Devices
 import Host
@@ -26,6 +27,8 @@ public final class Machine {
   /// The devices, and what carries their words.
   package let inventory: Inventory
   private let tables: FirmwareTables
+  /// Where FACS is, by which a suspended guest says how to go on; nil without ACPI tables.
+  let facs: GuestAddress?
   let recorders: [Recorder]
 
   private let host: KVMHost
@@ -52,7 +55,7 @@ public final class Machine {
           try BootPlan(
             image: image.bytes, name: image.name, options: options, layout: Layout.boot,
             ramSize: configuration.memorySize,
-            rsdp: FirmwareTables.rsdp(for: format, ramSize: configuration.memorySize))
+            tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
         }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
@@ -70,6 +73,7 @@ public final class Machine {
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
     inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
+    facs = plan.tables.map { GuestAddress($0.acpi.lowerBound + ACPITables.facsOffset) }
     tables = FirmwareTables(
       inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
     do {

@@ -1,4 +1,3 @@
-import ACPI
 import Host
 import Memory
 
@@ -45,8 +44,7 @@ extension Machine {
 
   /// Where the guest wants to go on, by FACS (5.2.10): nil if it never said.
   private var wakingVector: UInt32? {
-    let facs = GuestAddress(Layout.acpiTables.value + ACPITables.facsOffset)
-    guard let table = try? memory.view(at: facs, count: 16),
+    guard let facs, let table = try? memory.view(at: facs, count: 16),
       table.load(0, as: UInt32.self) == 0x5343_4146  // "FACS"
     else { return nil }
     let vector = table.load(12, as: UInt32.self)
