@@ -92,15 +92,6 @@ static inline int clinux_epoll_next(int epoll, int64_t nanoseconds, uint64_t *nu
   if (count == 1) *number = event.data.u64;
   return count;
 }
-// The same with nanoseconds, by epoll_pwait2(2); ENOSYS where there is none.
-static inline int clinux_epoll_next_within(int epoll, int64_t nanoseconds, uint64_t *number) {
-  struct epoll_event event;
-  struct { int64_t seconds, nanoseconds; } time = {
-      nanoseconds / 1000000000, nanoseconds % 1000000000};
-  int count = (int)syscall(441, epoll, &event, 1, &time, NULL, 0);
-  if (count == 1) *number = event.data.u64;
-  return count;
-}
 
 // accept4(2) is _GNU_SOURCE's; the new socket never waits.
 int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);

@@ -63,19 +63,10 @@ public struct Poller: ~Copyable, Sendable {
     return unsafe clinux_epoll_next(descriptor.number, limit, &tag) == 1 ? tag : nil
   }
 
-  /// The same until `Clock.monotonicNanoseconds` comes to `deadline` (nil: for ever), to the nanosecond
-  /// where Linux has epoll_pwait2(2), which is since 5.11.
+  /// The same until `Clock.monotonicNanoseconds` comes to `deadline` (nil: for ever).
   package borrowing func next(until deadline: UInt64?) -> UInt64? {
-    guard let deadline else { return next(milliseconds: nil) }
+    guard let deadline else { return next(nanoseconds: nil) }
     let now = Clock.monotonicNanoseconds
-    let left = deadline > now ? deadline - now : 0
-    var tag: UInt64 = 0
-    // As above.
-    let count = unsafe clinux_epoll_next_within(descriptor.number, Int64(clamping: left), &tag)
-    if count < 0 && Errno.current == Errno(ENOSYS) {
-      // Rounded up, so as not to wake before the time.
-      return next(milliseconds: Int32(clamping: (left &+ 999_999) / 1_000_000))
-    }
-    return count == 1 ? tag : nil
+    return next(nanoseconds: deadline > now ? deadline - now : 0)
   }
 }
