@@ -115,6 +115,7 @@ struct ArchitectureTests {
     let windows = Layout.pciWindows(ramSize: page, addressBits: 39)
     let real: [(start: UInt64, count: UInt64?)] = [
       (0, GuestMemory.holeStart),
+      (0, BIOSDataArea.range.upperBound),
       (boot.descriptorTable.value, UInt64(FlatSegments.tableSize)),
       (boot.pageTables.value, PageTables.count * PageTables.tableSize),
       (boot.bootSector.value, 512),

@@ -139,7 +139,8 @@ public final class Machine {
 
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
-    let new = try Engine(host.system.makeVM(), host, memory, inventory, control, configuration, start)
+    let new = try Engine(
+      host.system.makeVM(), host, memory, inventory, control, configuration, start)
     if trace != nil { pastCounters += counters(of: engine) }
     for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
     engine = new
