@@ -43,11 +43,9 @@ struct FirmwareTablesTests {
     "have room, however many processors and devices there are", arguments: [1, 255, 1024, 4096])
   func room(vcpus: Int) throws {
     let machine = GoldenMachine(name: "full") {
-      $0.image = GoldenMachine.kernel
+      $0.resources.image = GoldenMachine.kernel
       $0.vcpuCount = vcpus
-      $0.virtioBus = .mmio
-      $0.disks = [.init(NoDisk()), .init(NoDisk())]
-      $0.devices = [.entropy, .balloon, .console]
+      GoldenMachine.addAllMMIO(to: &$0)
     }
     // Without room writing them would trap.
     let dump = try machine.dump()
@@ -58,66 +56,82 @@ struct FirmwareTablesTests {
 /// One of the machines.
 struct GoldenMachine: CustomTestStringConvertible, Sendable {
   let name: String
-  let configure: @Sendable (inout Configuration) throws -> Void
+  let configure: @Sendable (inout Setup) throws -> Void
 
   var testDescription: String { name }
 
   static let all: [GoldenMachine] = [
     .init(name: "nothing") { _ in },
     .init(name: "small") { $0.memorySize = 256 << 10 },
-    .init(name: "boot-sector") { $0.image = .init(bootSector, name: "boot") },
-    .init(name: "elf") { $0.image = .init(try #require(Guest.named("hello-elf32")).image) },
-    .init(name: "kernel") { $0.image = kernel },
+    .init(name: "boot-sector") { $0.resources.image = .init(bootSector, name: "boot") },
+    .init(name: "elf") {
+      $0.resources.image = .init(try #require(Guest.named("hello-elf32")).image)
+    },
+    .init(name: "kernel") { $0.resources.image = kernel },
     .init(name: "kernel-4-cpus") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.vcpuCount = 4
     },
     .init(name: "kernel-5-gib") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.memorySize = 5 << 30
     },
     .init(name: "kernel-testdev") {
-      $0.image = kernel
-      $0.devices = [.testDevice]
+      $0.resources.image = kernel
+      $0.add(.testDevice)
     },
     .init(name: "kernel-ide") {
-      $0.image = kernel
-      $0.disks = [.init(NoDisk(), bus: .ide, serial: "one"), .init(NoDisk(), bus: .ide)]
+      $0.resources.image = kernel
+      $0.add(NoDisk(), bus: .ide)
+      $0.add(NoDisk(), bus: .ide)
+      $0.spec.devices[0].disk.serial = "one"
     },
     .init(name: "kernel-virtio-pci") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.vcpuCount = 2
-      $0.disks = [.init(NoDisk(), serial: "one"), .init(NoDisk())]
+      $0.add(NoDisk())
+      $0.add(NoDisk())
+      $0.spec.devices[0].disk.serial = "one"
     },
     .init(name: "kernel-virtio-mmio") {
-      $0.image = kernel
-      $0.virtioBus = .mmio
-      $0.disks = [.init(NoDisk()), .init(NoDisk())]
-      $0.devices = [.entropy, .balloon, .console]
+      $0.resources.image = kernel
+      addAllMMIO(to: &$0)
     },
     .init(name: "kernel-everything") {
-      $0.image = kernel
+      $0.resources.image = kernel
       try addEverything(to: &$0)
     },
-    .init(name: "firmware") { $0.image = firmware },
+    .init(name: "firmware") { setFirmware(&$0) },
     .init(name: "firmware-everything") {
-      $0.image = firmware
+      setFirmware(&$0)
       $0.vcpuCount = 2
       try addEverything(to: &$0)
     },
   ]
 
-  private static func addEverything(to configuration: inout Configuration) throws {
-    configuration.disks = [
-      .init(NoDisk()), .init(NoDisk(), bus: .ide), .init(NoDisk(), bus: .mmio), .init(NoDisk()),
-    ]
-    configuration.networks = [
-      .init(NoNetwork(), mac: try #require(MACAddress("52:54:00:12:34:56"))),
-      .init(NoNetwork(), mac: try #require(MACAddress("52:54:00:12:34:57")), mtu: 1400),
-    ]
-    configuration.vsock = .init(cid: 3, host: try NoPrograms())
-    configuration.devices = Set(OptionalDevice.allCases)
-    configuration.pciDevices.append(Maker().make)
+  /// As many as there is room for.
+  static func addAllMMIO(to setup: inout Setup) {
+    setup.virtioBus = .mmio
+    setup.add(NoDisk())
+    setup.add(NoDisk())
+    setup.add(.rng, .balloon(.init()), .virtioConsole)
+  }
+
+  private static func addEverything(to setup: inout Setup) throws {
+    setup.add(NoDisk())
+    setup.add(NoDisk(), bus: .ide)
+    setup.add(NoDisk(), bus: .mmio)
+    setup.add(NoDisk())
+    for (index, mtu) in [nil, 1400 as UInt16?].enumerated() {
+      var net = VMConfiguration.Net()
+      net.mac = MACAddress("52:54:00:12:34:5\(6 + index)")
+      net.mtu = mtu
+      setup.add(.net(net))
+      setup.resources.networks["net\(index)"] = NoNetwork()
+    }
+    setup.add(.vsock(.init(cid: 3)), .rng, .balloon(.init()), .virtioConsole, .testDevice)
+    setup.resources.vsocks["vsock0"] = try NoPrograms()
+    setup.resources.pciDevices.append(Maker().make)
   }
 
   private final class Maker: Sendable {
@@ -129,7 +143,7 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
   private static let bootSector = [UInt8](repeating: 0xF4, count: 510) + [0x55, 0xAA]
 
   /// A Multiboot header with addresses (Multiboot 0.6.96, 3.1), and HLT.
-  static var kernel: Configuration.Image {
+  static var kernel: Resources.Image {
     let (magic, flags): (UInt32, UInt32) = (0x1BAD_B002, 1 << 16)
     let words = [
       magic, flags, 0 &- magic &- flags, 0x10_0000, 0x10_0000, 0, 0, 0x10_0020,
@@ -139,11 +153,10 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     return .init(bytes + [0xF4], name: "kernel")
   }
 
-  private static var firmware: Configuration.Image {
-    var image = Configuration.Image(
+  private static func setFirmware(_ setup: inout Setup) {
+    setup.firmware = "rom"
+    setup.resources.image = .init(
       [UInt8](repeating: 0, count: 0xFFF0) + [0xF4] + [UInt8](repeating: 0x90, count: 15))
-    image.isFirmware = true
-    return image
   }
 }
 
@@ -152,8 +165,9 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
 extension GoldenMachine {
   /// Makes the machine as far as it goes without KVM, and tells what a guest would find.
   func dump() throws -> String {
-    var configuration = Configuration(image: .init([0xF4], name: "image"))
-    try configure(&configuration)
+    var setup = Setup([0xF4])
+    try configure(&setup)
+    let configuration = Configuration(setup.spec, setup.resources)
     let image = configuration.image
     let plan =
       image.isFirmware
