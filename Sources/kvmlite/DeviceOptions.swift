@@ -40,7 +40,9 @@ enum DeviceOptions {
     let parts = text.split(separator: ",", maxSplits: 1, omittingEmptySubsequences: false)
     let settings = settings(parts.map(String.init))
     guard settings.map(\.name) == ["cid", "socket"] else {
-      throw ValidationError("give cid=N,socket=PATH")
+      let wrong = settings.map(\.name).first { !["cid", "socket"].contains($0) } ?? ""
+      throw ValidationError(
+        "give cid=N,socket=PATH" + Spelling.hint(wrong, among: ["cid", "socket"]))
     }
     return try device("vsock", settings)
   }

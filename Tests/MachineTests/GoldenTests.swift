@@ -37,6 +37,22 @@ struct GoldenTests {
   }
 }
 
+@Suite("Firmware's tables")
+struct FirmwareTablesTests {
+  @Test(
+    "have room, however many processors and devices there are", arguments: [1, 255, 1024, 4096])
+  func room(vcpus: Int) throws {
+    let machine = GoldenMachine(name: "full") {
+      $0.resources.image = GoldenMachine.kernel
+      $0.vcpuCount = vcpus
+      GoldenMachine.addAllMMIO(to: &$0)
+    }
+    // Without room writing them would trap.
+    let dump = try machine.dump()
+    #expect(dump.contains("# FACP at") && dump.contains("# MP table at"))
+  }
+}
+
 /// One of the machines.
 struct GoldenMachine: CustomTestStringConvertible, Sendable {
   let name: String
@@ -48,7 +64,9 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     .init(name: "nothing") { _ in },
     .init(name: "small") { $0.memorySize = 256 << 10 },
     .init(name: "boot-sector") { $0.resources.image = .init(bootSector, name: "boot") },
-    .init(name: "elf") { $0.resources.image = .init(try #require(Guest.named("hello-elf32")).image) },
+    .init(name: "elf") {
+      $0.resources.image = .init(try #require(Guest.named("hello-elf32")).image)
+    },
     .init(name: "kernel") { $0.resources.image = kernel },
     .init(name: "kernel-4-cpus") {
       $0.resources.image = kernel
@@ -65,22 +83,19 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     .init(name: "kernel-ide") {
       $0.resources.image = kernel
       $0.add(NoDisk(), bus: .ide)
-      $0.devices[0].disk.serial = "one"
       $0.add(NoDisk(), bus: .ide)
+      $0.spec.devices[0].disk.serial = "one"
     },
     .init(name: "kernel-virtio-pci") {
       $0.resources.image = kernel
       $0.vcpuCount = 2
       $0.add(NoDisk())
-      $0.devices[0].disk.serial = "one"
       $0.add(NoDisk())
+      $0.spec.devices[0].disk.serial = "one"
     },
     .init(name: "kernel-virtio-mmio") {
       $0.resources.image = kernel
-      $0.virtioBus = .mmio
-      $0.add(NoDisk())
-      $0.add(NoDisk())
-      $0.add(.rng, .balloon(.init()), .virtioConsole)
+      addAllMMIO(to: &$0)
     },
     .init(name: "kernel-everything") {
       $0.resources.image = kernel
@@ -94,18 +109,28 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     },
   ]
 
+  /// As many as there is room for.
+  static func addAllMMIO(to setup: inout Setup) {
+    setup.virtioBus = .mmio
+    setup.add(NoDisk())
+    setup.add(NoDisk())
+    setup.add(.rng, .balloon(.init()), .virtioConsole)
+  }
+
   private static func addEverything(to setup: inout Setup) throws {
-    for bus in [.virtio, .ide, .mmio, .virtio] as [VMConfiguration.Disk.Bus] {
-      setup.add(NoDisk(), bus: bus)
-    }
-    setup.add(.net(.init()), .net(.init()), .vsock(.init(cid: 3)))
-    for (index, mac) in ["52:54:00:12:34:56", "52:54:00:12:34:57"].enumerated() {
-      setup.devices[4 + index].net.mac = MACAddress(mac)
+    setup.add(NoDisk())
+    setup.add(NoDisk(), bus: .ide)
+    setup.add(NoDisk(), bus: .mmio)
+    setup.add(NoDisk())
+    for (index, mtu) in [nil, 1400 as UInt16?].enumerated() {
+      var net = VMConfiguration.Net()
+      net.mac = MACAddress("52:54:00:12:34:5\(6 + index)")
+      net.mtu = mtu
+      setup.add(.net(net))
       setup.resources.networks["net\(index)"] = NoNetwork()
     }
-    setup.devices[5].net.mtu = 1400
+    setup.add(.vsock(.init(cid: 3)), .rng, .balloon(.init()), .virtioConsole, .testDevice)
     setup.resources.vsocks["vsock0"] = try NoPrograms()
-    setup.add(.rng, .balloon(.init()), .virtioConsole, .testDevice)
     setup.resources.pciDevices.append(Maker().make)
   }
 
@@ -118,7 +143,7 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
   private static let bootSector = [UInt8](repeating: 0xF4, count: 510) + [0x55, 0xAA]
 
   /// A Multiboot header with addresses (Multiboot 0.6.96, 3.1), and HLT.
-  private static var kernel: Resources.Image {
+  static var kernel: Resources.Image {
     let (magic, flags): (UInt32, UInt32) = (0x1BAD_B002, 1 << 16)
     let words = [
       magic, flags, 0 &- magic &- flags, 0x10_0000, 0x10_0000, 0, 0, 0x10_0020,
@@ -151,9 +176,7 @@ extension GoldenMachine {
       : try BootPlan(
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize,
-        rsdp: FirmwareTables.rsdp(
-          for: try ImageFormat(of: image.bytes, name: image.name),
-          ramSize: configuration.memorySize))
+        tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
     let memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
     try plan.load(into: memory)
     let control = try RunControl()

@@ -2,6 +2,7 @@ import Devices
 import Host
 import KVM
 import Memory
+import Network
 import Synchronization
 
 /// Makes a machine's devices: each is a line in `addDevices`, and comes to be a node of the inventory.
@@ -10,6 +11,8 @@ import Synchronization
 /// below. BuilderBuses.swift puts them at their places.
 struct Builder {
   let configuration: Configuration
+  /// What it shall be, with each device's place.
+  let spec: VMConfiguration
   let control: RunControl
   let input: InputPump
   let trace: TraceSinks?
@@ -24,7 +27,6 @@ struct Builder {
   var mmio = Bus()
   var lines: [KVMInterruptLine] = []
   var functions: [(address: PCIAddress, function: PCIFunction)] = []
-  var mmioSlots = 0
   var sharedWorker: Worker?
   var workers: [Worker] = []
   var stops: [@Sendable () -> Void] = []
@@ -37,6 +39,9 @@ struct Builder {
   ) throws(MachineError) {
     do throws(Errno) { reports = try DeviceReports() } catch {
       throw .host("can't listen to the devices: \(error)")
+    }
+    do throws(SpecError) { spec = try configuration.spec.placed() } catch {
+      throw .configuration(error.message)
     }
     self.configuration = configuration
     self.control = control
@@ -61,7 +66,7 @@ struct Builder {
     // It tells of all the others.
     builder.addFirmwareConfiguration(pci)
     return Inventory(
-      nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
+      spec: builder.spec, nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
       lines: builder.lines, messages: builder.messages, doorbells: builder.doorbells,
       memoryHole: builder.memoryHole, balloon: builder.balloon, powerManagement: powerManagement,
       realTimeClock: clock, reports: builder.reports, workers: builder.workers, stops: builder.stops
@@ -70,8 +75,7 @@ struct Builder {
 
   // MARK: The devices
 
-  /// Makes all that others don't depend on. PCI functions and MMIO slots go to those that ask for
-  /// none in this order.
+  /// Makes all that others don't depend on.
   private mutating func addDevices() throws {
     let console = makeConsole()
     addSerialPort(console)
@@ -79,28 +83,27 @@ struct Builder {
     add("exit", ExitPort(machine: control), at: Layout.exit)
     add("post", PostPort(), at: Layout.post)
     add("port92", SystemControlPortA(machine: control), at: Layout.systemControl)
-    if configuration.devices.contains(.testDevice) {
-      addTestDevice()
-    } else {
+    if !spec.devices.contains(where: { $0.kind == .testDevice }) {
       add("debugcon", DebugConsole(sink: console), at: Layout.debugConsole)
     }
     try addFunction("host-bridge", .hostBridge(platform), at: PCIAddress(device: 0))
     try addIDE()
-    for (index, disk) in configuration.disks.enumerated() { try add(disk, "disk\(index)") }
-    for (index, network) in configuration.networks.enumerated() {
-      let device = try VirtioNet(network.backEnd, mac: network.mac, mtu: network.mtu)
-      try addVirtio("net\(index)", device)
-    }
-    if let vsock = configuration.vsock {
-      // Its data must not wait for what other devices do.
-      try addVirtio("vsock0", VirtioVsock(cid: vsock.cid, host: vsock.host), worker: "vsock")
-    }
-    let devices = configuration.allDevices
-    if devices.contains(.entropy) { try addVirtio("rng0", VirtioEntropy()) }
-    if devices.contains(.balloon) { try addBalloon() }
-    if devices.contains(.console) { try addVirtioConsole(console) }
-    for (index, make) in configuration.pciDevices.enumerated() {
+    for device in spec.devices { try add(device, console) }
+    for (index, make) in configuration.resources.pciDevices.enumerated() {
       try addFunction("pci\(index)", make(platform))
+    }
+  }
+
+  /// Makes what the spec asks for.
+  private mutating func add(_ device: VMConfiguration.Device, _ console: any ByteSink) throws {
+    switch device.kind {
+    case .disk(let disk): try addVirtioDisk(device, disk)
+    case .net(let net): try addNetwork(device, net)
+    case .vsock(let vsock): try addVsock(device, vsock)
+    case .rng: try addVirtio(device, VirtioEntropy())
+    case .balloon(let settings): try addBalloon(device, settings)
+    case .virtioConsole: try addVirtioConsole(device, console)
+    case .testDevice: addTestDevice(device)
     }
   }
 
@@ -177,7 +180,7 @@ struct Builder {
     return device
   }
 
-  private mutating func addTestDevice() {
+  private mutating func addTestDevice(_ device: VMConfiguration.Device) {
     let memory = platform.memory
     let interrupts = (0..<UInt32(Layout.testInterrupts.count)).map { $0 }
     let latch = TestDevice(flush: { memory.invalidateTranslations(ofPageAt: GuestAddress($0)) })
@@ -185,7 +188,7 @@ struct Builder {
     let scratch = TestMemory()
     let start = Layout.testMemory.value
     add(
-      "testdev0", latch.name,
+      device.id, latch.name,
       [
         .ports(Layout.testDevice.range, latch), .ports(Layout.testInterrupts.range, ports),
         .memory(start...start + (TestMemory.size - 1), scratch),
@@ -194,16 +197,41 @@ struct Builder {
     memoryHole = Layout.videoMemory
   }
 
-  private mutating func addBalloon() throws {
-    let device = VirtioBalloon(memory: platform.memory, target: configuration.balloonTarget)
-    try addVirtio("balloon0", device)
-    balloon = device
+  private mutating func addNetwork(
+    _ device: VMConfiguration.Device, _ net: VMConfiguration.Net
+  ) throws {
+    guard let backEnd = configuration.resources.networks[device.id] else { return }
+    // An address that is the same each time, and no other card's of this machine.
+    let index = spec.devices.filter { $0.kind.name == "net" }.firstIndex { $0.id == device.id } ?? 0
+    let name = net.tap.map { "tap \($0)" } ?? "user \(index)"
+    let card = try VirtioNet(
+      backEnd, mac: net.mac ?? MACAddress(stableFor: name),
+      mtu: net.mtu ?? (net.isUser ? UserNetwork.mtu : nil))
+    try addVirtio(device, card)
   }
 
-  private mutating func addVirtioConsole(_ console: any ByteSink) throws {
-    let device = VirtioConsole(sink: console, demand: input)
-    if configuration.consoleInputDevice == .virtio { input.receiver = device }
-    try addVirtio("virtio-console0", device)
+  private mutating func addVsock(
+    _ device: VMConfiguration.Device, _ vsock: VMConfiguration.Vsock
+  ) throws {
+    guard let host = configuration.resources.vsocks[device.id] else { return }
+    // Its data must not wait for what other devices do.
+    try addVirtio(device, VirtioVsock(cid: vsock.cid, host: host), worker: "vsock")
+  }
+
+  private mutating func addBalloon(
+    _ device: VMConfiguration.Device, _ settings: VMConfiguration.Balloon
+  ) throws {
+    let balloon = VirtioBalloon(memory: platform.memory, target: settings.target)
+    try addVirtio(device, balloon)
+    self.balloon = balloon
+  }
+
+  private mutating func addVirtioConsole(
+    _ device: VMConfiguration.Device, _ sink: any ByteSink
+  ) throws {
+    let console = VirtioConsole(sink: sink, demand: input)
+    if configuration.consoleInputDevice == .virtio { input.receiver = console }
+    try addVirtio(device, console)
   }
 
   private mutating func addFirmwareConfiguration(_ pci: PCIBus) {

@@ -106,38 +106,31 @@ extension Builder {
 
   // MARK: Virtio
 
-  /// Adds a virtio device on the machine's bus for them, or on `bus`. Its work is done by the thread
+  /// Adds `device`, which `node` describes, at its place on virtio's buses. Its work is done by the thread
   /// that it shares with others, or one called `worker`, unless it has its own.
   mutating func addVirtio(
-    _ id: String, _ device: any VirtioDevice, on bus: Configuration.VirtioBus? = nil,
-    worker name: String? = nil
+    _ node: VMConfiguration.Device, _ device: any VirtioDevice, worker name: String? = nil
   ) throws {
     var surroundings = VirtioCore.Surroundings(
       memory: platform.memory, worker: try makeWorker(name), reports: reports,
       observation: trace?.devices)
-    switch bus ?? configuration.virtioBus {
-    case .pci:
-      let address = try freeFunction(for: id)
+    switch node.place {
+    case .pci(let address):
       surroundings.place = "\(address)"
       let transport = try VirtioPCI(device, surroundings, platform)
       addVirtio(
-        id, transport.core, .function(address, transport.function),
+        node.id, transport.core, .function(address, transport.function),
         [("function", transport.function), ("transport", transport)])
-    case .mmio:
-      guard mmioSlots < Layout.virtioInterrupts.count else {
-        throw MachineError.configuration(
-          "there is room for \(Layout.virtioInterrupts.count) virtio devices on the MMIO bus: \(id) "
-            + "is one too many")
-      }
-      let interrupt = Layout.virtioInterrupts[mmioSlots]
-      let start = Layout.virtioMMIO(mmioSlots).value
-      mmioSlots += 1
+    case .mmio(let slot):
+      let interrupt = Layout.virtioInterrupts[slot]
+      let start = Layout.virtioMMIO(slot).value
       surroundings.place = hex(start)
       let transport = try VirtioMMIO(device, surroundings, line: line(interrupt))
       transport.connectDoorbells(at: start, doorbells)
       addVirtio(
-        id, transport.core, .memory(start...start + (VirtioMMIO.size - 1), transport),
+        node.id, transport.core, .memory(start...start + (VirtioMMIO.size - 1), transport),
         [("transport", transport)], interrupts: [interrupt], table: .virtio)
+    case .ide, nil: preconditionFailure("\(node.id) has no place on virtio's buses")
     }
   }
 

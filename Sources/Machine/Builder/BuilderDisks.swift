@@ -9,30 +9,39 @@ extension Builder {
   private static let mostQueues = 8
 
   /// Adds a disk on virtio; those on IDE come with their controller.
-  mutating func add(_ disk: Configuration.Disk, _ id: String) throws {
-    guard let bus = disk.virtioBus(configuration.virtioBus) else { return }
+  mutating func addVirtioDisk(
+    _ device: VMConfiguration.Device, _ disk: VMConfiguration.Disk
+  ) throws {
+    guard disk.bus != .ide else { return }
     // A thread for each processor is the most that is of use; small guests want one queue.
-    let queues = bus == .mmio ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-    switch disk.source {
-    case .store(let store):
-      try addVirtio(id, VirtioBlock(store, serial: disk.serial, queueCount: queues), on: bus)
-    case .vhostUser(let path):
-      let device: VhostUserBlock
+    var queues = 1
+    if case .pci = device.place { queues = min(spec.vcpuCount, Self.mostQueues) }
+    if let store = configuration.resources.disks[device.id], disk.socket == nil {
+      try addVirtio(device, VirtioBlock(store, serial: disk.serial, queueCount: queues))
+    } else if let path = disk.socket {
+      let remote: VhostUserBlock
       do throws(VhostUserError) {
-        device = try VhostUserBlock(socket: path, memory: platform.memory, mostQueues: queues)
+        remote = try VhostUserBlock(socket: path, memory: platform.memory, mostQueues: queues)
       } catch {
         throw MachineError.disk("\(path): no disk is served there by vhost-user: \(error)")
       }
-      try addVirtio(id, device, on: bus)
+      try addVirtio(device, remote)
     }
   }
 
   /// Adds the IDE controller with all disks that are on it, beside an ISA bridge; nothing without such
   /// disks.
   mutating func addIDE() throws {
-    let disks = configuration.disks.compactMap { disk -> IDEController.Disk? in
-      guard disk.bus == .ide, case .store(let store) = disk.source else { return nil }
-      return IDEController.Disk(store, serial: disk.serial)
+    var drives: [Int: IDEController.Disk] = [:]
+    for device in spec.devices {
+      guard case .ide(let drive) = device.place,
+        let store = configuration.resources.disks[device.id]
+      else { continue }
+      drives[drive] = IDEController.Disk(store, serial: device.disk.serial)
+    }
+    let disks = (0..<drives.count).compactMap { drives[$0] }
+    guard disks.count == drives.count else {
+      throw MachineError.configuration("IDE drives are taken in order, from 0 on: one is left out")
     }
     guard !disks.isEmpty else { return }
     try addFunction("isa-bridge", .isaBridge(platform), at: Layout.isaBridge)

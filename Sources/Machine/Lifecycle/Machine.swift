@@ -60,14 +60,14 @@ public final class Machine {
           try BootPlan(
             image: image.bytes, name: image.name, options: options, layout: Layout.boot,
             ramSize: configuration.memorySize,
-            rsdp: FirmwareTables.rsdp(for: format, ramSize: configuration.memorySize))
+            tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
         }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(
         ramSize: configuration.memorySize, roms: plan.roms,
-        isShareable: configuration.disks.contains(where: \.isVhostUser))
+        isShareable: configuration.sharesMemory)
       control = try RunControl()
       commands = try CommandQueue()
       input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
@@ -162,8 +162,8 @@ public final class Machine {
   /// Where the guest wants to go on after a suspension, by FACS (ACPI 6.5, 5.2.10): nil if it never
   /// said.
   var wakingVector: UInt32? {
-    let facs = GuestAddress(Layout.acpiTables.value + ACPITables.facsOffset)
-    guard let table = try? memory.view(at: facs, count: 16),
+    guard let start = plan.tables?.acpi.lowerBound,
+      let table = try? memory.view(at: GuestAddress(start + ACPITables.facsOffset), count: 16),
       table.load(0, as: UInt32.self) == 0x5343_4146  // "FACS"
     else { return nil }
     let vector = table.load(12, as: UInt32.self)

@@ -144,5 +144,10 @@ extension VMConfiguration {
         "\(device.id): a device's place on the PCI bus is 00:02.0 to 00:1f.0",
         path: path + ["place"])
     }
+    let places = places(for: device)
+    guard places.contains(place) else {
+      throw SpecError(
+        "\(device.id): its bus has \(places.count) places, from 0 on", path: path + ["place"])
+    }
   }
 }

@@ -13,24 +13,29 @@ package enum SpecKeys {
     "machine", "the machine",
     [
       .init("version", constant: .unsigned(1), "the version of this format"),
-      .init("image", \.image, .path, "the image: a path, or guest:NAME for a built-in guest"),
+      .init(
+        "image", \.image, .path,
+        "a path, or guest:NAME for a built-in guest; guest:hello-real without it"),
       .init("firmware", \.firmware, .path, "a PC's firmware, which starts instead of an image"),
-      .init("mode", \.mode, .word, "the mode that a flat image starts in"),
-      .init("loadAddress", \.loadAddress, .address, "where a flat image is loaded"),
+      .init("mode", \.mode, .word, "the mode that a flat image starts in; real without it"),
+      .init(
+        "loadAddress", \.loadAddress, .address, "where a flat image is loaded; 0x10000 without it"),
       .init(
         "initrds", \.initrds, .list(of: .path, most: 64, "a list of paths"), usual: [],
         "Linux's initial RAM disks, or another kernel's modules"),
       .init(
         "append", \.append, .text("a text"), "what the kernel is told, after the defaults"),
-      .init("memory", \.memorySize, .memorySize, "RAM, in multiples of 4K"),
-      .init("cpus", \.vcpuCount, .number(1...1_000_000), "how many VCPUs it has"),
-      .init("cpu", \.cpu, .word, "the processors' features"),
+      .init("memory", \.memorySize, .memorySize, "RAM, in multiples of 4K; 128M without it"),
+      .init("cpus", \.vcpuCount, .number(1...1_000_000), "how many VCPUs it has; 1 without it"),
+      .init("cpu", \.cpu, .word, "the processors' features; host without it"),
       .init(
         "consoles", \.consoles,
         .list(
           of: .object(console, from: VMConfiguration.Console()), most: 16, "a list of consoles"),
-        "one console, or none"),
-      .init("virtioBus", \.virtioBus, .word, "the bus of all virtio devices that name none"),
+        "one console, or none; one at stdio without it"),
+      .init(
+        "virtioBus", \.virtioBus, .word,
+        "the bus of all virtio devices that name none; pci without it"),
       .init(
         "devices", \.devices, .list(of: device, most: 256, "a list of devices"),
         "devices that not every machine has, in the order the guest finds them"),
@@ -40,7 +45,7 @@ package enum SpecKeys {
     "console", "where the guest's consoles are",
     [
       .init("id", \.id, .id, "its name; console0 without it"),
-      .init("input", \.input, .word, "what is typed goes there"),
+      .init("input", \.input, .word, "what is typed goes there; serial without it"),
       .init(
         "backend",
         [
@@ -62,14 +67,15 @@ package enum SpecKeys {
       .init("id", \.id, .id, "its name; the type and a number without it"),
       .init("type", constant: .string(kind.name), "what it is"),
     ]
-    let place = SpecKey<Device>("place", \.place, .place, "where the guest finds it")
+    let place = SpecKey<Device>(
+      "place", \.place, .place, "where the guest finds it; the next free place without it")
     return SpecTable(kind.name, words, common + (kind == .testDevice ? [] : [place]) + keys)
   }
 
   static let disk = device(
     .disk(.init()), "a disk",
     [
-      .init("bus", \.disk.bus, .word, "what the guest reaches it by"),
+      .init("bus", \.disk.bus, .word, "what the guest reaches it by; virtio without it"),
       .init("serial", \.disk.serial, .serial, usual: "", "its serial number"),
       .init(
         "backend",
@@ -100,7 +106,7 @@ package enum SpecKeys {
           .init("tap", \.net.tap, .interface, "instead: a TAP interface"),
           .init(
             "queues", \.net.queueCount, .number(1...16), usual: 1,
-            "how many pairs of queues that has"),
+            "how many pairs of queues that has; 1 without it"),
         ], "where frames go"),
     ])
 
@@ -120,7 +126,7 @@ package enum SpecKeys {
 
   static let balloon = device(
     .balloon(.init()), "memory that the guest gives back",
-    [.init("target", \.balloon.target, .size, usual: 0, "how much it is asked for")])
+    [.init("target", \.balloon.target, .size, usual: 0, "how much it is asked for; 0 without it")])
 
   static let virtioConsole = device(
     .virtioConsole, "a second console, which prints where the first does")
@@ -135,7 +141,7 @@ package enum SpecKeys {
   // MARK: Devices
 
   /// A device, whose type says which table it has.
-  private static let device = SpecType<Device>(
+  static let device = SpecType<Device>(
     words: "a device",
     read: { (json) throws(SpecError) in
       guard json.members != nil else { return nil }

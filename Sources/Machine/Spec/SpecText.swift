@@ -58,6 +58,9 @@ extension VMConfiguration.Device {
     }
   }
 
+  /// The device as JSON.
+  package var json: JSON { SpecKeys.device.print(self) }
+
   /// The names of all types.
   package static var types: [String] { SpecKeys.devices.map(\.name) }
 }
