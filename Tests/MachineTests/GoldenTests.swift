@@ -181,7 +181,7 @@ extension GoldenMachine {
     try plan.load(into: memory)
     let control = try RunControl()
     let inventory = try Builder.build(
-      configuration, control, try InputPump(.none, unread: [], control), nil, memory, Self.cpuid)
+      configuration, control, try InputPump(.none, control), nil, memory, Self.cpuid)
     try FirmwareTables(
       inventory.nodes, inventory.pci, Self.cpuid, vcpuCount: configuration.vcpuCount
     ).write(for: plan, to: memory)
