@@ -41,7 +41,7 @@ let package = Package(
       name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
     // Arrows point one way:
-    // kvmlite -> Lab -> Inspect -> Machine -> {KVM, VhostUser -> Devices -> {Storage, Network}, Boot, ACPI} -> Memory -> Host
+    // kvmlite -> Lab -> Inspect -> Machine -> {KVM, VhostUser -> Devices -> {Storage, Network}, Guests -> Boot, ACPI} -> Memory -> Host
     .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
@@ -58,7 +58,8 @@ let package = Package(
     .target(
       name: "Machine",
       dependencies: [
-        "KVM", "VhostUser", "Devices", "Storage", "Network", "Boot", "ACPI", "Memory", "Host",
+        "KVM", "VhostUser", "Devices", "Storage", "Network", "Guests", "Boot", "ACPI", "Memory",
+        "Host",
       ],
       swiftSettings: settings),
     // Traces, page walks and crashes in words
@@ -107,7 +108,10 @@ let package = Package(
       name: "GuestsTests", dependencies: ["Guests", "Boot", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "MachineWordsTests",
-      dependencies: ["Inspect", "Doctor", "Machine", "KVM", "Memory", "Host"],
+      dependencies: [
+        "Inspect", "Doctor", "Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory",
+        "Host",
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "DocsTests",

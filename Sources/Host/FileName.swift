@@ -52,6 +52,15 @@ public enum FileName {
     path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
   }
 
+  /// `path` from the root on, as seen from the working directory; itself where that has no name.
+  /// Corresponds to `getcwd(3)`.
+  package static func absolute(_ path: String) -> String {
+    // The C library allocates the string, which is copied and freed at once.
+    guard !path.hasPrefix("/"), let name = unsafe getcwd(nil, 0) else { return path }
+    defer { unsafe free(name) }
+    return unsafe String(cString: name) + "/" + path
+  }
+
   /// Removes a file's name. Corresponds to `unlink(2)`.
   public static func remove(_ path: String) { unsafe unlink(path) }
 

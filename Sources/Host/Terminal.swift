@@ -73,7 +73,7 @@ extension Terminal {
 }
 
 /// The master's side of a new terminal. Corresponds to `posix_openpt(3)`.
-public struct PseudoTerminal: ~Copyable {
+public struct PseudoTerminal: ~Copyable, Sendable {
   /// What the machine reads and writes.
   public let master: FileDescriptor
   /// Kept open, so that the master doesn't report an end while nobody has the terminal open.

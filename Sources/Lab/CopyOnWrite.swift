@@ -147,13 +147,16 @@ private struct CopyOnWrite {
       try DiskImage.open(path, DiskImage.Options()).store
     }
     let console = ConsoleBuffer()
-    var configuration = Configuration(image: .init(image, name: "cow", mode: .protected))
+    var configuration = VMConfiguration()
     configuration.memorySize = 16 << 20
-    configuration.disks = [.init(store, bus: .ide)]
-    configuration.consoleOutput = .sink(console)
-    configuration.timeLimit = 60
+    configuration.devices = [.init(.disk(.init(bus: .ide)), id: "disk0")]
+    var resources = Resources(
+      image: .init(image, name: "cow", mode: .protected), console: console)
+    resources.disks["disk0"] = store
     let outcome: Outcome
-    do { outcome = try Machine(configuration).run() } catch { throw .unexpected("\(error)") }
+    do { outcome = try Machine(configuration, resources, RunOptions(timeLimit: 60)).run() } catch {
+      throw .unexpected("\(error)")
+    }
     guard case .halted = outcome else {
       throw .unexpected("the guest of cow ended with status \(outcome.exitStatus)")
     }

@@ -25,8 +25,8 @@ struct BackendCommand: ParsableCommand {
     @Argument(
       help: ArgumentHelp(
         "The disk: PATH[,format=raw|qcow2][,readonly][,snapshot][,serial=TEXT].",
-        valueName: "image,..."))
-    var image: DiskOption
+        valueName: "image,..."), transform: DeviceOptions.disk)
+    var image: VMConfiguration.Device
 
     @Option(help: "How many queues it has at most, 1 to 64.")
     var queues = 8
@@ -48,12 +48,22 @@ struct BackendCommand: ParsableCommand {
     }
 
     private func serve() throws(Failure) {
-      guard case .store(let store) = try image.disk().source else {
+      let disk = image.disk
+      var spec = VMConfiguration()
+      spec.devices = [image]
+      spec = spec.completed()
+      let resources: Resources
+      do throws(ResourceError) {
+        resources = try Resources(opening: spec, besides: Resources(image: .init([]))) {
+          Message.note($0)
+        }
+      } catch { throw Failure(error, isFromFile: false) }
+      guard let path = disk.path, let store = resources.disks[spec.devices[0].id] else {
         throw Failure(status: 64, message: "a disk that another process serves can't be served on")
       }
       do throws(Errno) {
         let server = try BackEndServer(
-          store, name: image.path, serial: image.serial, queueCount: queues, at: socket
+          store, name: path, serial: disk.serial, queueCount: queues, at: socket
         ) { Message.note("\(socket): \($0)") }
         _ = try server.run(until: [.interrupt, .terminate, .hangUp], once: once)
       } catch { throw Failure(status: 71, message: "\(socket): can't be served: \(error)") }

@@ -1,10 +1,11 @@
 import Doctor
+import Guests
 import Machine
 
 /// An error that ends the program with a message and a status.
 struct Failure: Error {
   let status: Int32
-  let message: String
+  var message: String
 }
 
 extension Failure {
@@ -23,5 +24,14 @@ extension Failure {
 
   private init(_ trouble: KVMTrouble) {
     self.init(status: trouble.exitStatus, message: trouble.description)
+  }
+
+  /// There is no built-in guest called `name`.
+  init(noGuest name: String) {
+    let hint = Spelling.hint(name, among: Guest.all.map(\.name))
+    self.init(
+      status: 66,
+      message: "there is no built-in guest '\(name)'"
+        + (hint.isEmpty ? "; see: kvmlite guests" : hint + " See: kvmlite guests"))
   }
 }

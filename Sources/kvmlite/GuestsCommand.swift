@@ -37,8 +37,9 @@ struct GuestsCommand: ParsableCommand {
 
     func run() throws {
       guard let guest = Guest.named(name) else {
-        Message.error("there is no built-in guest '\(name)'; see: kvmlite guests")
-        throw ExitCode(66)
+        let failure = Failure(noGuest: name)
+        Message.error(failure.message)
+        throw ExitCode(failure.status)
       }
       let path = output ?? "\(name).bin"
       do throws(Errno) {

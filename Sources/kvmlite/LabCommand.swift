@@ -61,7 +61,8 @@ struct LabCommand: ParsableCommand {
   func run() throws {
     guard let name else { return try Message.output(list) }
     guard let experiment = Experiment.named(name) else {
-      Message.error("there is no experiment '\(name)'; see: kvmlite lab")
+      let hint = Spelling.hint(name, among: Experiment.all.map(\.name))
+      Message.error("there is no experiment '\(name)'\(hint); see: kvmlite lab")
       throw ExitCode(64)
     }
     // Whoever ends an experiment wants nothing of it to stay.

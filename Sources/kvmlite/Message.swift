@@ -1,5 +1,6 @@
 import ArgumentParser
 import Host
+import Machine
 import Synchronization
 
 /// kvmlite's own words, which all go to standard error.
@@ -54,18 +55,4 @@ func rightColumn(_ text: String, _ width: Int) -> String {
 }
 
 /// `text` as a JSON string.
-func jsonString(_ text: String) -> String {
-  var json = "\""
-  for scalar in text.unicodeScalars {
-    switch scalar {
-    case "\"": json += "\\\""
-    case "\\": json += "\\\\"
-    case "\n": json += "\\n"
-    case _ where scalar.value < 0x20:
-      let digits = String(scalar.value, radix: 16)
-      json += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-    default: json.unicodeScalars.append(scalar)
-    }
-  }
-  return json + "\""
-}
+func jsonString(_ text: String) -> String { JSON.quoted(text) }

@@ -1,62 +1,55 @@
-import Boot
 import Host
 import Inspect
 import Machine
+import Memory
 
 /// One use of kvmlite: runs a guest as the options say, anew after each reset, and gives the exit
 /// status.
 struct Session {
-  private let options: RunOptions
+  /// How a machine is run and looked at.
+  struct Settings {
+    var trace: TraceKinds?
+    var traceFile: String?
+    var statistics: StatisticsFormat?
+    var walks: [GuestAddress] = []
+    var timeLimit: Double?
+    var reboots = true
+    var isVerbose = false
+    /// Whether the machine is that of a file, not one of options alone.
+    var isFromFile = false
+  }
 
-  init(_ options: RunOptions) { self.options = options }
+  private let spec: VMConfiguration
+  private let options: Settings
+
+  init(_ spec: VMConfiguration, _ settings: Settings) {
+    self.spec = spec
+    options = settings
+  }
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
     do throws(Failure) {
-      var configuration = try makeConfiguration()
-      let (networks, vsock) = (configuration.networks, configuration.vsock)
-      defer {
-        for network in networks { network.backEnd.close() }
-        vsock?.host.close()
-      }
-      return try withConsole(&configuration)
+      let resources: Resources
+      do throws(ResourceError) {
+        resources = try Resources(opening: spec) { Message.note($0) }
+      } catch { throw Failure(error, isFromFile: options.isFromFile) }
+      defer { resources.close() }
+      return try withConsole(resources, makeRunOptions(resources))
     } catch {
       Message.error(error.message)
       return error.status
     }
   }
 
-  private func makeConfiguration() throws(Failure) -> Configuration {
-    var configuration = Configuration(image: try makeImage())
-    if let mode = options.mode { configuration.image.options.mode = mode }
-    configuration.image.options.loadAddress = options.loadAddress
-    configuration.image.options.commandLine = options.commandLine
-    for path in options.initrds {
-      let bytes = try InputFile.contents(
-        of: path, limit: options.memorySize, hint: "the guest's memory; give it more with --memory")
-      configuration.image.options.initrds.append(BootFile(bytes, name: path))
-    }
-    configuration.devices = Set(options.devices)
-    configuration.virtioBus = options.virtioBus
-    if let target = options.balloonTarget {
-      configuration.devices.insert(.balloon)
-      configuration.balloonTarget = target
-    }
-    configuration.deviceTrouble = { Message.note($0) }
-    for disk in options.disks { configuration.disks.append(try disk.disk()) }
-    for (index, option) in options.networks.enumerated() {
-      if let network = try option.network(index: index) { configuration.networks.append(network) }
-    }
-    configuration.vsock = try options.vsock?.vsock()
-    configuration.cpu = options.cpu
-    configuration.memorySize = options.memorySize
-    configuration.vcpuCount = options.vcpuCount
-    configuration.timeLimit = options.timeLimit
-    configuration.observation = try makeObservation()
-    configuration.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
+  private func makeRunOptions(_ resources: Resources) throws(Failure) -> RunOptions {
+    var run = RunOptions(timeLimit: options.timeLimit)
+    run.deviceTrouble = { Message.note($0) }
+    run.observation = try makeObservation(resources)
+    run.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
       .filter { !$0.isIgnored }.map(\.number)
     let walks = options.walks
-    configuration.look = (
+    run.look = (
       Signal.user1.number,
       { machine in
         Message.note(
@@ -65,25 +58,10 @@ struct Session {
         for address in walks { WalkAccount(machine: machine).tell(address.value) }
       }
     )
-    return configuration
+    return run
   }
 
-  private func makeImage() throws(Failure) -> Configuration.Image {
-    guard let firmware = options.firmware else {
-      return try ImageFile.read(options.image, limit: options.memorySize)
-    }
-    guard options.image == nil else {
-      throw Failure(
-        status: 64, message: "firmware starts from a disk, not from an image: give only one of both"
-      )
-    }
-    let bytes = try InputFile.contents(of: firmware, limit: 16 << 20, hint: "a firmware ROM")
-    var image = Configuration.Image(bytes, name: firmware)
-    image.isFirmware = true
-    return image
-  }
-
-  private func makeObservation() throws(Failure) -> Observation? {
+  private func makeObservation(_ resources: Resources) throws(Failure) -> Observation? {
     guard options.trace != nil || options.traceFile != nil || options.statistics != nil else {
       return nil
     }
@@ -98,6 +76,11 @@ struct Session {
         TextTrace(descriptor: 2, terminalLine: observation.terminalLine))
     }
     if let path = options.traceFile {
+      if let user = resources.user(of: path) {
+        throw Failure(
+          status: 64, message: "\(path): can't be for --trace-file and for \(user) at the same time"
+        )
+      }
       do { observation.sinks.append(try ChromeTrace(path: path)) } catch {
         throw Failure(status: 71, message: "\(path): can't be written: \(error)")
       }
@@ -108,48 +91,28 @@ struct Session {
   // MARK: Console
 
   /// Sets up the console, runs, and puts the terminal back.
-  private func withConsole(_ configuration: inout Configuration) throws(Failure) -> Int32 {
-    configuration.consoleInputDevice = options.console.input
-    switch options.console.place {
-    case .none: return try runToEnd(configuration)
-    case .stdio:
-      let terminal = InteractiveConsole()
-      configuration.consoleOutput = .descriptor(1)
-      configuration.consoleInput = terminal.input
-      return try runToEnd(configuration)
-    case .file(let path):
-      let file: FileDescriptor = try orFailure("\(path): can't be written") { () throws(Errno) in
-        try FileDescriptor(opening: path, [.writeOnly, .create, .truncate])
-      }
-      configuration.consoleOutput = .descriptor(file.number)
-      return try runToEnd(configuration)
-    case .pty:
-      let terminal = try orFailure("no pseudo terminal to be had") { () throws(Errno) in
-        try PseudoTerminal()
-      }
-      Message.note("the console is at \(terminal.path)")
-      configuration.consoleOutput = .terminal(terminal.master.number)
-      configuration.consoleInput = .descriptor(terminal.master.number)
-      return try runToEnd(configuration)
+  private func withConsole(
+    _ opened: Resources, _ run: RunOptions
+  ) throws(Failure) -> Int32 {
+    var resources = opened
+    guard let console = spec.consoles.first else { return try runToEnd(resources, run) }
+    if let terminal = resources.consoles[console.id]?.terminal {
+      Message.note("the console is at \(terminal)")
     }
-  }
-
-  private func orFailure<Result: ~Copyable>(
-    _ what: String, _ body: () throws(Errno) -> Result
-  ) throws(Failure) -> Result {
-    do { return try body() } catch { throw Failure(status: 71, message: "\(what): \(error)") }
+    guard console.isStandard else { return try runToEnd(resources, run) }
+    let terminal = InteractiveConsole()
+    resources.consoles[console.id] = .init(output: .descriptor(1), input: terminal.input)
+    return try runToEnd(resources, run)
   }
 
   // MARK: Running
 
-  private func runToEnd(_ first: Configuration) throws(Failure) -> Int32 {
-    var configuration = first
+  private func runToEnd(_ resources: Resources, _ first: RunOptions) throws(Failure) -> Int32 {
+    var run = first
     let start = Clock.monotonicNanoseconds
     while true {
       let machine: Machine
-      do { machine = try Machine(configuration) } catch {
-        throw Failure(error)
-      }
+      do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
       if options.isVerbose { MachineSummary(machine).tell() }
       let outcome = machine.run()
       guard case .reset = outcome, options.reboots else {
@@ -158,9 +121,9 @@ struct Session {
         return status
       }
       // A reset takes nothing from what the user has typed.
-      configuration.unreadInput = machine.unreadInput
+      run.unreadInput = machine.unreadInput
       let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
-      configuration.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
+      run.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
     }
   }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Host
+import Machine
 
 /// The command line: what each subcommand does is in its own file.
 struct KVMLite: ParsableCommand {
@@ -12,7 +13,8 @@ struct KVMLite: ParsableCommand {
       Without an image the built-in hello guest runs.
       """,
     subcommands: [
-      RunCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self, DiskCommand.self,
+      RunCommand.self, ConfigCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
+      DiskCommand.self,
       BackendCommand.self, TimelineCommand.self,
     ],
     defaultSubcommand: RunCommand.self)
@@ -23,8 +25,8 @@ FileDescriptor.reserveStandardStreams()
 Signal.brokenPipe.ignore()
 Signal.fileSizeLimit.ignore()
 let arguments = Array(CommandLine.arguments.dropFirst())
-if let options = RunOptions(withoutOptions: arguments) {
+if let spec = VMConfiguration(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
-  exit(Session(options).run())
+  exit(Session(spec, Session.Settings()).run())
 }
 KVMLite.main(Arguments.normalized(arguments))

@@ -47,17 +47,20 @@ struct ArchitectureTests {
 
   // Without and with what is only there when asked for.
   private func places() throws -> [Place] {
-    try [[], Set(OptionalDevice.allCases)].flatMap { devices in
+    let all: [VMConfiguration.Device] = [
+      .init(.testDevice), .init(.rng), .init(.balloon(.init())), .init(.virtioConsole),
+      .init(.disk(.init(bus: .ide)), id: "ide"), .init(.disk(.init(bus: .mmio)), id: "mmio"),
+    ]
+    return try [[], all].flatMap { devices in
       let control = try RunControl()
-      var configuration = Configuration(image: .init([0xF4]))
-      configuration.devices = devices
-      if !devices.isEmpty {
-        configuration.disks = [.init(EmptyDisk(), bus: .ide), .init(EmptyDisk(), bus: .mmio)]
-      }
+      var spec = VMConfiguration()
+      var resources = Resources(image: .init([0xF4]))
+      spec.devices = devices
+      for device in devices { resources.disks[device.id] = EmptyDisk() }
       var addresses = CPUID.Entry()
       (addresses.function, addresses.eax) = (0x8000_0008, 39)
       let inventory = try Builder.build(
-        configuration, control, try InputPump(.none, unread: [], control), nil,
+        Configuration(spec, resources), control, try InputPump(.none, unread: [], control), nil,
         try GuestMemory(ramSize: GuestMemory.pageSize), CPUID(entries: [addresses]))
       return inventory.places.map {
         Place(

@@ -16,12 +16,12 @@ struct MyGuestTests {
       0xE6, 0xF4,  //        out 0xF4, al
     ]
     let console = ConsoleBuffer()
-    var configuration = Configuration(image: .init(code, name: "my guest", mode: .real))
+    var configuration = VMConfiguration()
     configuration.memorySize = 16 << 20
-    configuration.consoleOutput = .sink(console)
-    configuration.timeLimit = 10
+    let resources = Resources(
+      image: .init(code, name: "my guest", mode: .real), console: console)
 
-    let outcome = try Machine(configuration).run()
+    let outcome = try Machine(configuration, resources, RunOptions(timeLimit: 10)).run()
 
     guard case .exited(let value) = outcome else {
       Issue.record("the guest ended otherwise: \(outcome)")

@@ -13,11 +13,9 @@ struct EndTests {
   /// Runs `image`, and stops it from another thread once it has written `bytes` bytes.
   private func runAndStop(_ image: [UInt8], after bytes: Int, cpus: Int = 1) throws -> Outcome {
     let console = WaitingSink()
-    var configuration = Configuration(image: .init(image, mode: .real))
-    configuration.consoleOutput = .sink(console)
-    configuration.timeLimit = 60
-    configuration.vcpuCount = cpus
-    let machine = try Machine(configuration)
+    var setup = Setup(image, mode: .real, console: console)
+    setup.vcpuCount = cpus
+    let machine = try setup.makeMachine()
     let control = machine.control
     let stopper = try HostThread(name: "stopper") {
       if console.wait(forBytes: bytes) { control.stop(.user) }
@@ -53,7 +51,7 @@ struct EndTests {
 
   @Test("when it is stopped before it starts")
   func stopEarly() throws {
-    let machine = try Machine(Configuration(image: .init(TestGuest.spin, mode: .real)))
+    let machine = try Setup(TestGuest.spin, mode: .real).makeMachine()
     machine.control.stop(.signal(15))
     let outcome = machine.run()
     #expect(outcome.kind == "stopped")
@@ -62,7 +60,7 @@ struct EndTests {
 
   @Test("with the first of several reasons")
   func firstReason() throws {
-    let machine = try Machine(Configuration(image: .init(TestGuest.spin, mode: .real)))
+    let machine = try Setup(TestGuest.spin, mode: .real).makeMachine()
     machine.control.stop(.user)
     machine.control.stop(.signal(2))
     #expect(machine.run().exitStatus == 0)

@@ -14,14 +14,14 @@ struct FirmwareBootTests {
   @Test("leaves kvmlite's ACPI tables where kernels look, and starts the disk")
   func tables() throws {
     let run = try run(Array(try Data(contentsOf: URL(filePath: seaBIOS))), mode: nil) {
-      $0.image.isFirmware = true
+      $0.firmware = "bios"
       $0.vcpuCount = 2
       // Writes 3 to the exit port.
       var disk: [UInt8] =
         [0xB0, 0x03, 0xE6, 0xF4, 0xFA, 0xF4] + .init(repeating: 0, count: 1 << 20)
       disk.replaceSubrange(510..<512, with: [0x55, 0xAA])
       disk.removeLast(6)
-      $0.disks = [.init(RAMDisk(disk))]
+      $0.add(RAMDisk(disk))
     }
 
     #expect(run.outcome.kind == "exited")

@@ -40,66 +40,73 @@ struct GoldenTests {
 /// One of the machines.
 struct GoldenMachine: CustomTestStringConvertible, Sendable {
   let name: String
-  let configure: @Sendable (inout Configuration) throws -> Void
+  let configure: @Sendable (inout Setup) throws -> Void
 
   var testDescription: String { name }
 
   static let all: [GoldenMachine] = [
     .init(name: "nothing") { _ in },
     .init(name: "small") { $0.memorySize = 256 << 10 },
-    .init(name: "boot-sector") { $0.image = .init(bootSector, name: "boot") },
-    .init(name: "elf") { $0.image = .init(try #require(Guest.named("hello-elf32")).image) },
-    .init(name: "kernel") { $0.image = kernel },
+    .init(name: "boot-sector") { $0.resources.image = .init(bootSector, name: "boot") },
+    .init(name: "elf") { $0.resources.image = .init(try #require(Guest.named("hello-elf32")).image) },
+    .init(name: "kernel") { $0.resources.image = kernel },
     .init(name: "kernel-4-cpus") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.vcpuCount = 4
     },
     .init(name: "kernel-5-gib") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.memorySize = 5 << 30
     },
     .init(name: "kernel-testdev") {
-      $0.image = kernel
-      $0.devices = [.testDevice]
+      $0.resources.image = kernel
+      $0.add(.testDevice)
     },
     .init(name: "kernel-ide") {
-      $0.image = kernel
-      $0.disks = [.init(NoDisk(), bus: .ide, serial: "one"), .init(NoDisk(), bus: .ide)]
+      $0.resources.image = kernel
+      $0.add(NoDisk(), bus: .ide)
+      $0.devices[0].disk.serial = "one"
+      $0.add(NoDisk(), bus: .ide)
     },
     .init(name: "kernel-virtio-pci") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.vcpuCount = 2
-      $0.disks = [.init(NoDisk(), serial: "one"), .init(NoDisk())]
+      $0.add(NoDisk())
+      $0.devices[0].disk.serial = "one"
+      $0.add(NoDisk())
     },
     .init(name: "kernel-virtio-mmio") {
-      $0.image = kernel
+      $0.resources.image = kernel
       $0.virtioBus = .mmio
-      $0.disks = [.init(NoDisk()), .init(NoDisk())]
-      $0.devices = [.entropy, .balloon, .console]
+      $0.add(NoDisk())
+      $0.add(NoDisk())
+      $0.add(.rng, .balloon(.init()), .virtioConsole)
     },
     .init(name: "kernel-everything") {
-      $0.image = kernel
+      $0.resources.image = kernel
       try addEverything(to: &$0)
     },
-    .init(name: "firmware") { $0.image = firmware },
+    .init(name: "firmware") { setFirmware(&$0) },
     .init(name: "firmware-everything") {
-      $0.image = firmware
+      setFirmware(&$0)
       $0.vcpuCount = 2
       try addEverything(to: &$0)
     },
   ]
 
-  private static func addEverything(to configuration: inout Configuration) throws {
-    configuration.disks = [
-      .init(NoDisk()), .init(NoDisk(), bus: .ide), .init(NoDisk(), bus: .mmio), .init(NoDisk()),
-    ]
-    configuration.networks = [
-      .init(NoNetwork(), mac: try #require(MACAddress("52:54:00:12:34:56"))),
-      .init(NoNetwork(), mac: try #require(MACAddress("52:54:00:12:34:57")), mtu: 1400),
-    ]
-    configuration.vsock = .init(cid: 3, host: try NoPrograms())
-    configuration.devices = Set(OptionalDevice.allCases)
-    configuration.pciDevices.append(Maker().make)
+  private static func addEverything(to setup: inout Setup) throws {
+    for bus in [.virtio, .ide, .mmio, .virtio] as [VMConfiguration.Disk.Bus] {
+      setup.add(NoDisk(), bus: bus)
+    }
+    setup.add(.net(.init()), .net(.init()), .vsock(.init(cid: 3)))
+    for (index, mac) in ["52:54:00:12:34:56", "52:54:00:12:34:57"].enumerated() {
+      setup.devices[4 + index].net.mac = MACAddress(mac)
+      setup.resources.networks["net\(index)"] = NoNetwork()
+    }
+    setup.devices[5].net.mtu = 1400
+    setup.resources.vsocks["vsock0"] = try NoPrograms()
+    setup.add(.rng, .balloon(.init()), .virtioConsole, .testDevice)
+    setup.resources.pciDevices.append(Maker().make)
   }
 
   private final class Maker: Sendable {
@@ -111,7 +118,7 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
   private static let bootSector = [UInt8](repeating: 0xF4, count: 510) + [0x55, 0xAA]
 
   /// A Multiboot header with addresses (Multiboot 0.6.96, 3.1), and HLT.
-  private static var kernel: Configuration.Image {
+  private static var kernel: Resources.Image {
     let (magic, flags): (UInt32, UInt32) = (0x1BAD_B002, 1 << 16)
     let words = [
       magic, flags, 0 &- magic &- flags, 0x10_0000, 0x10_0000, 0, 0, 0x10_0020,
@@ -121,11 +128,10 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     return .init(bytes + [0xF4], name: "kernel")
   }
 
-  private static var firmware: Configuration.Image {
-    var image = Configuration.Image(
+  private static func setFirmware(_ setup: inout Setup) {
+    setup.firmware = "rom"
+    setup.resources.image = .init(
       [UInt8](repeating: 0, count: 0xFFF0) + [0xF4] + [UInt8](repeating: 0x90, count: 15))
-    image.isFirmware = true
-    return image
   }
 }
 
@@ -134,8 +140,9 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
 extension GoldenMachine {
   /// Makes the machine as far as it goes without KVM, and tells what a guest would find.
   func dump() throws -> String {
-    var configuration = Configuration(image: .init([0xF4], name: "image"))
-    try configure(&configuration)
+    var setup = Setup([0xF4])
+    try configure(&setup)
+    let configuration = Configuration(setup.spec, setup.resources)
     let image = configuration.image
     let plan =
       image.isFirmware

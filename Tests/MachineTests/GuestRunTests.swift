@@ -20,9 +20,9 @@ struct GuestRunTests {
     options.format = .raw
     let store = try scratch.map { try DiskImage.open($0.path, options).store }
     return try MachineTests.run(guest.image, mode: guest.format == .flat ? guest.mode : nil) {
-      if let store { $0.disks = [.init(store, bus: .ide)] }
+      if let store { $0.add(store, bus: .ide) }
       $0.vcpuCount = cpus ?? guest.cpus
-      $0.consoleInput = .bytes(guest.input)
+      $0.type(guest.input)
     }
   }
 

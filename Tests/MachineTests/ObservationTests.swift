@@ -83,7 +83,7 @@ struct ObservationTests {
     let guest = try #require(Guest.named("echo-irq"))
     let trace = RecordingTrace()
     let run = try run(guest.image) {
-      $0.consoleInput = .bytes(guest.input)
+      $0.type(guest.input)
       $0.observation = Observation(sink: trace, kinds: .interrupts)
     }
     #expect(guest.expectedOutput.matches(run.output))

@@ -27,9 +27,9 @@ struct PCITests {
   private func run(
     _ guest: [UInt8], _ keeper: Keeper = Keeper(), mode: CPUMode = .protected, vcpus: Int = 1
   ) throws -> Run {
-    try MachineTests.run(guest, mode: mode) { configuration in
-      configuration.vcpuCount = vcpus
-      configuration.pciDevices.append(keeper.make)
+    try MachineTests.run(guest, mode: mode) { setup in
+      setup.vcpuCount = vcpus
+      setup.resources.pciDevices.append(keeper.make)
     }
   }
 

@@ -97,14 +97,14 @@ struct PlatformTests {
 
   @Test("takes interrupts from the test device to the guest's handler")
   func testInterrupt() throws {
-    let run = try run(Self.raisesInterrupt) { $0.devices = [.testDevice] }
+    let run = try run(Self.raisesInterrupt) { $0.add(.testDevice) }
     #expect(run.outcome.kind == "halted")
     #expect(try run.word(0x10100, UInt8.self) == 0x5A)
   }
 
   @Test("has the test device's memory and latch, and its flush loses nothing")
   func testMemory() throws {
-    let run = try run(Self.usesTestDevice, mode: .protected) { $0.devices = [.testDevice] }
+    let run = try run(Self.usesTestDevice, mode: .protected) { $0.add(.testDevice) }
     #expect(run.outcome.kind == "halted")
     #expect(try run.word(0x20000, UInt32.self) == 0x12_3456)
     #expect(try run.word(0x20004, UInt8.self) == 0x56)
@@ -130,12 +130,10 @@ struct PlatformTests {
       0xFA,  //                         41: cli
       0xF4,  //                         42: hlt
     ]
-    for (devices, seen) in [([.testDevice], 0xFFFF_FFFF), ([], 0x1122_3344)]
-      as [(Set<OptionalDevice>, UInt32)]
-    {
+    for (hasTestDevice, seen) in [(true, 0xFFFF_FFFF), (false, 0x1122_3344)] as [(Bool, UInt32)] {
       // RAM above 4 GiB is a region of its own.
       let run = try run(code, mode: .protected) {
-        $0.devices = devices
+        if hasTestDevice { $0.add(.testDevice) }
         $0.memorySize = 4 << 30
       }
       #expect(run.outcome.kind == "halted")

@@ -5,10 +5,10 @@ import Testing
 
 @Suite("A machine is refused")
 struct RefusalTests {
-  private func refusal(_ change: (inout Configuration) -> Void) -> MachineError? {
-    var configuration = Configuration(image: .init(TestGuest.halt))
-    change(&configuration)
-    return #expect(throws: MachineError.self) { _ = try Machine(configuration) }
+  private func refusal(_ change: (inout Setup) -> Void) -> MachineError? {
+    var setup = Setup(TestGuest.halt)
+    change(&setup)
+    return #expect(throws: MachineError.self) { _ = try setup.makeMachine() }
   }
 
   private func isAboutConfiguration(_ error: MachineError?) -> Bool {
@@ -41,7 +41,7 @@ struct RefusalTests {
 
   @Test("for an image that can't be, on any machine")
   func image() {
-    #expect(isAboutImage(refusal { $0.image.bytes = [] }))
-    #expect(isAboutImage(refusal { $0.image.bytes = [0x7F, 0x45, 0x4C, 0x46] }))
+    #expect(isAboutImage(refusal { $0.resources.image?.bytes = [] }))
+    #expect(isAboutImage(refusal { $0.resources.image?.bytes = [0x7F, 0x45, 0x4C, 0x46] }))
   }
 }

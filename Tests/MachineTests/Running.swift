@@ -3,6 +3,7 @@ import Devices
 import Host
 import Machine
 import Memory
+import Storage
 import TestSupport
 import Testing
 
@@ -22,16 +23,49 @@ struct Run {
   }
 }
 
-/// Runs `image` to its end; the time limit only bounds a hang.
+/// All that a machine is made from, as a test changes it.
+@dynamicMemberLookup
+struct Setup {
+  var spec = VMConfiguration()
+  var resources: Resources
+  // It only bounds a hang.
+  var options = RunOptions(timeLimit: 60)
+
+  init(_ image: [UInt8], mode: CPUMode? = nil, console: (any ByteSink)? = nil) {
+    resources = Resources(image: .init(image, name: "test", mode: mode), console: console)
+  }
+
+  subscript<Value>(dynamicMember path: WritableKeyPath<VMConfiguration, Value>) -> Value {
+    get { spec[keyPath: path] }
+    set { spec[keyPath: path] = newValue }
+  }
+
+  subscript<Value>(dynamicMember path: WritableKeyPath<RunOptions, Value>) -> Value {
+    get { options[keyPath: path] }
+    set { options[keyPath: path] = newValue }
+  }
+
+  mutating func add(_ kinds: VMConfiguration.Kind...) { spec.devices += kinds.map { .init($0) } }
+
+  mutating func add(_ disk: any BlockStore, bus: VMConfiguration.Disk.Bus = .virtio) {
+    let id = "disk\(resources.disks.count)"
+    spec.devices.append(.init(.disk(.init(bus: bus)), id: id))
+    resources.disks[id] = disk
+  }
+
+  mutating func type(_ bytes: [UInt8]) { resources.consoles["console0"]?.input = .bytes(bytes) }
+
+  func makeMachine() throws(MachineError) -> Machine { try Machine(spec, resources, options) }
+}
+
+/// Runs `image` to its end.
 func run(
-  _ image: [UInt8], mode: CPUMode? = .real, configure: (inout Configuration) -> Void = { _ in }
+  _ image: [UInt8], mode: CPUMode? = .real, configure: (inout Setup) -> Void = { _ in }
 ) throws -> Run {
   let console = ConsoleBuffer()
-  var configuration = Configuration(image: .init(image, name: "test", mode: mode))
-  configuration.consoleOutput = .sink(console)
-  configuration.timeLimit = 60
-  configure(&configuration)
-  let machine = try Machine(configuration)
+  var setup = Setup(image, mode: mode, console: console)
+  configure(&setup)
+  let machine = try setup.makeMachine()
   let outcome = machine.run()
   return Run(machine: machine, outcome: outcome, output: console.bytes)
 }

@@ -55,15 +55,15 @@ final class RAMDisk: BlockStore {
 struct VirtioTests {
   @Test(
     "a guest writes and reads every sector of a disk, and its doorbells cost no exits",
-    arguments: Configuration.VirtioBus.allCases)
-  func everySector(virtioBus: Configuration.VirtioBus) throws {
+    arguments: VMConfiguration.VirtioBus.allCases)
+  func everySector(virtioBus: VMConfiguration.VirtioBus) throws {
     let guest = try #require(Guest.named("virtio-block"))
     let disk = RAMDisk(sectors: 128)
     let trace = RecordingTrace()
 
     let result = try run(guest.image, mode: guest.mode) {
       $0.virtioBus = virtioBus
-      $0.disks = [.init(disk, bus: virtioBus == .mmio ? .virtio : .mmio)]
+      $0.add(disk, bus: virtioBus == .mmio ? .virtio : .mmio)
       var observation = Observation()
       observation.sinks = [trace]
       $0.observation = observation
@@ -101,10 +101,11 @@ struct VirtioTests {
       let network = try StreamBackEnd(FileDescriptor(owning: ours), name: "test")
       let result = try run(reset) {
         $0.vcpuCount = cpus
-        $0.devices = [.entropy, .balloon, .console]
-        $0.consoleInput = .bytes([0x21])
-        $0.disks = Configuration.Disk.Bus.allCases.map { .init(RAMDisk(sectors: 8), bus: $0) }
-        $0.networks = [.init(network, mac: MACAddress(stableFor: "test"))]
+        $0.add(.rng, .balloon(.init()), .virtioConsole)
+        $0.type([0x21])
+        for bus in VMConfiguration.Disk.Bus.allCases { $0.add(RAMDisk(sectors: 8), bus: bus) }
+        $0.add(.net(.init()))
+        $0.resources.networks["net0"] = network
       }
       #expect(result.outcome.kind == "reset")
       (memory, control) = (result.machine.memory, result.machine.control)
@@ -131,7 +132,7 @@ struct VirtioTests {
     code += [0xE6, 0xF4]  // out 0xf4,al
 
     let result = try run(code, mode: .protected) {
-      $0.disks = [.init(RAMDisk(sectors: 8), bus: .mmio)]
+      $0.add(RAMDisk(sectors: 8), bus: .mmio)
       $0.deviceTrouble = { text in log.withLock { $0.append(text) } }
     }
 
@@ -144,8 +145,8 @@ struct VirtioTests {
     #expect(throws: MachineError.self) {
       try run(TestGuest.halt) {
         $0.virtioBus = .mmio
-        $0.disks = (0..<disks).map { _ in .init(RAMDisk(sectors: 8)) }
-        if disks == 5 { $0.devices = [.entropy] }
+        for _ in 0..<disks { $0.add(RAMDisk(sectors: 8)) }
+        if disks == 5 { $0.add(.rng) }
       }
     }
   }

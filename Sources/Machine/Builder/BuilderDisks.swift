@@ -52,17 +52,4 @@ extension Builder {
       statistics: { controller.statistics })
     stops.append { controller.stop() }
   }
-
-  /// Refuses more IDE disks than there are places for.
-  static func check(_ configuration: Configuration) throws(MachineError) {
-    let count = configuration.disks.count { $0.bus == .ide }
-    guard !configuration.disks.contains(where: { $0.bus == .ide && $0.isVhostUser }) else {
-      throw .configuration("a disk of another process (vhost-user) is virtio's alone, not IDE's")
-    }
-    guard count <= IDEController.mostDisks else {
-      throw .configuration(
-        "\(count) IDE disks are too many: there are \(IDEController.mostDisks) places, two on each "
-          + "channel; put the others on virtio")
-    }
-  }
 }

@@ -35,8 +35,14 @@ public final class Machine {
   private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  public init(_ configuration: Configuration) throws(MachineError) {
-    try Self.check(configuration)
+  public convenience init(
+    _ spec: VMConfiguration, _ resources: Resources, _ options: RunOptions = RunOptions()
+  ) throws(MachineError) {
+    try self.init(Configuration(spec, resources, options))
+  }
+
+  init(_ configuration: Configuration) throws(MachineError) {
+    try configuration.check()
     let image = configuration.image
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
@@ -220,28 +226,6 @@ public final class Machine {
   }
 
   // MARK: Making
-
-  private static func check(_ configuration: Configuration) throws(MachineError) {
-    let size = configuration.memorySize
-    guard size >= GuestMemory.pageSize, size <= GuestMemory.largestSize,
-      size % GuestMemory.pageSize == 0
-    else {
-      throw .configuration(
-        "memory of \(size) bytes is impossible: give 4K to \(GuestMemory.largestSize >> 40)T, "
-          + "in multiples of 4K")
-    }
-    guard configuration.vcpuCount >= 1 else {
-      throw .configuration("a machine needs at least 1 VCPU, not \(configuration.vcpuCount)")
-    }
-    try Builder.check(configuration)
-    if let vsock = configuration.vsock, !VirtioVsock.possibleCIDs.contains(vsock.cid) {
-      throw .configuration(
-        "a guest can't have the vsock address \(vsock.cid): give 3 to 4294967294")
-    }
-    if let limit = configuration.timeLimit, !(limit > 0 && limit <= 1e9) {
-      throw .configuration("a time limit of \(limit) s is impossible: give more than 0")
-    }
-  }
 
   private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
     let host: KVMHost

@@ -61,7 +61,7 @@ public final class RunControl: MachineControl {
   /// Ends the run from outside: a user's wish or a signal. May be called from any thread.
   public func stop(_ reason: Outcome.StopReason) { finish(.stopped(reason)) }
 
-  /// Has the machine stand still for `Configuration.look`, and go on after it. May be called from any
+  /// Has the machine stand still for `RunOptions.look`, and go on after it. May be called from any
   /// thread.
   public func requestLook() {
     isLookWanted.store(true, ordering: .releasing)

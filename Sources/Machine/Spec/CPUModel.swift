@@ -1,15 +1,6 @@
 import Host
 import KVM
 
-/// Which of the host processor's features a guest sees.
-public enum CPUModel: String, Sendable, CaseIterable {
-  /// All that KVM can give.
-  case host
-  /// Those of any 64-bit processor since 2009 (x86-64-v2), so that a guest behaves alike on different
-  /// hosts.
-  case baseline
-}
-
 extension CPUModel {
   /// What CPUID answers on VCPU `id` of `count`, from what the host and its KVM can do.
   func cpuid(_ host: KVMHost, id: Int, count: Int) -> CPUID {

@@ -1,5 +1,5 @@
 /// Devices that a machine has only when asked for.
-public enum OptionalDevice: String, CaseIterable, Sendable {
+package enum OptionalDevice: String, CaseIterable, Sendable {
   /// The device that kvm-unit-tests look for, QEMU's pc-testdev. It takes the debug console's place
   /// among the ports.
   case testDevice = "testdev"
@@ -7,7 +7,6 @@ public enum OptionalDevice: String, CaseIterable, Sendable {
   case entropy = "rng"
   /// Memory that the guest gives back: a virtio balloon.
   case balloon
-  /// A second console: virtio's. It prints where the first one does, and has its input only if
-  /// `Configuration.consoleInputDevice` says so.
+  /// A second console: virtio's.
   case console = "virtio-console"
 }

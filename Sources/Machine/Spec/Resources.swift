@@ -1,0 +1,278 @@
+import Boot
+import Devices
+import Guests
+import Host
+import Network
+import Storage
+
+/// What the host has for a machine: image, disks, networks, consoles, by the ids of its spec.
+///
+/// Opening a spec is the only step that touches the host's names. A caller may put what it has in place
+/// of anything, before or after that.
+public struct Resources: Sendable {
+  /// The image or the firmware.
+  public var image: Image?
+  /// The initial RAM disks or modules.
+  public var initrds: [BootFile]?
+  /// The disks' contents, but for those that another process serves.
+  public var disks: [String: any BlockStore] = [:]
+  /// Where the network cards' frames go.
+  public var networks: [String: any NetworkBackEnd] = [:]
+  /// The host's sides of vsock devices.
+  public var vsocks: [String: any VsockHost] = [:]
+  /// The ends of consoles.
+  public var consoles: [String: Console] = [:]
+  /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
+  public var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
+  /// Which files are in use, and what for.
+  package private(set) var roles: [FileIdentity: Role] = [:]
+  private var keptOpen: [any Sendable] = []
+
+  /// Nothing, or an image and something that takes what the guest prints.
+  public init(image: Image? = nil, console: (any ByteSink)? = nil) {
+    self.image = image
+    if let console { consoles["console0"] = Console(output: .sink(console)) }
+  }
+
+  /// An image's bytes.
+  public struct Image: Sendable {
+    /// Its contents.
+    public var bytes: [UInt8]
+    /// Its path or name, for messages.
+    public var name: String
+    /// The mode that it is made for, if it is flat and a mode is known.
+    public var mode: CPUMode?
+
+    /// An image called `name`.
+    public init(_ bytes: [UInt8], name: String = "image", mode: CPUMode? = nil) {
+      self.bytes = bytes
+      self.name = name
+      self.mode = mode
+    }
+  }
+
+  /// The ends of a console.
+  public struct Console: Sendable {
+    /// Where the guest's output goes.
+    public var output: ConsoleOutput
+    /// Where its input comes from.
+    public var input: ConsoleInput
+    /// The path of the pseudo terminal that this is, for a user to open.
+    public internal(set) var terminal: String?
+
+    /// A console with these ends.
+    public init(output: ConsoleOutput = .none, input: ConsoleInput = .none) {
+      self.output = output
+      self.input = input
+    }
+  }
+
+  /// What a file is in use for.
+  package struct Role: Equatable, Sendable {
+    /// By which device; `image`, `firmware` or `initrd`.
+    package let id: String
+    let use: Use
+
+    enum Use {
+      /// Read once.
+      case image
+      /// A disk that is only read.
+      case reads
+      /// A disk that is written.
+      case writes
+      /// Emptied, and written.
+      case empties
+    }
+
+    /// Whether one would spoil the other.
+    func conflicts(with other: Role) -> Bool {
+      if use == .empties || other.use == .empties { return true }
+      if use == .image || other.use == .image { return false }
+      return use == .writes || other.use == .writes
+    }
+  }
+
+  /// Which device the file at `path` is in use for: its id, or `image`, `firmware` or `initrd`.
+  package func user(of path: String) -> String? {
+    (try? FileFacts(of: path)).flatMap { roles[$0.identity]?.id }
+  }
+
+  /// Lets go of what others wait for, after a run.
+  public func close() {
+    for network in networks.values { network.close() }
+    for vsock in vsocks.values { vsock.close() }
+  }
+}
+
+/// Where the bytes of the guest's consoles go.
+public enum ConsoleOutput: Sendable {
+  /// Nowhere.
+  case none
+  /// To an open file of the process, by number, such as 1 for standard output.
+  case descriptor(Int32)
+  /// To the master's side of a terminal, by number; what nobody reads there is lost.
+  case terminal(Int32)
+  /// To whatever takes bytes, such as a `ConsoleBuffer`.
+  case sink(any ByteSink)
+}
+
+/// Where the bytes come from that the guest reads from its console.
+public enum ConsoleInput: Sendable {
+  /// Nowhere.
+  case none
+  /// From here.
+  case bytes([UInt8])
+  /// From an open file of the process, by number, such as 0 for standard input. `filter` sees what
+  /// was read and returns what the guest shall get; it may call `RunControl.stop(_:)`.
+  case descriptor(Int32, filter: (@Sendable ([UInt8], RunControl) -> [UInt8])? = nil)
+}
+
+/// Keeps a console's file open.
+private final class OpenFile: Sendable {
+  let file: FileDescriptor
+  init(_ file: consuming FileDescriptor) { self.file = file }
+}
+
+/// Keeps a pseudo terminal open.
+private final class OpenTerminal: Sendable {
+  let terminal: PseudoTerminal
+  init() throws(Errno) { terminal = try PseudoTerminal() }
+}
+
+// MARK: Opening
+
+extension Resources {
+  /// The largest firmware there is, in bytes.
+  package static let mostFirmware: UInt64 = 16 << 20
+
+  /// What `spec` names, opened, but for what `given` has already. `report` gets, from any thread, what
+  /// the user should know of a disk: now, and later when the host fails it.
+  public init(
+    opening spec: VMConfiguration, besides given: Resources = Resources(),
+    report: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(ResourceError) {
+    self = given
+    let spec = spec.completed()
+    if image == nil { image = try openImage(spec) }
+    if initrds == nil {
+      initrds = try spec.initrds.map { (path) throws(ResourceError) in
+        BootFile(try read(path, for: "initrd", limit: spec.memorySize), name: path)
+      }
+    }
+    for device in spec.devices {
+      let id = device.id
+      switch device.kind {
+      case .disk(let disk):
+        if disks[id] == nil && disk.socket == nil { disks[id] = try open(disk, id, report) }
+      case .net(let net): if networks[id] == nil { networks[id] = try open(net, id) }
+      case .vsock(let vsock): if vsocks[id] == nil { vsocks[id] = try open(vsock, id) }
+      case .rng, .balloon, .virtioConsole, .testDevice: break
+      }
+    }
+    // Last, as that empties files.
+    for console in spec.consoles where consoles[console.id] == nil {
+      consoles[console.id] = try open(console)
+    }
+  }
+
+  /// Notes that the file at `path` has a role, which must not be in another one's way.
+  private mutating func note(_ path: String, _ role: Role) throws(ResourceError) {
+    // What is neither has no contents of its own, such as a pipe.
+    guard let facts = try? FileFacts(of: path),
+      facts.kind == .regular || facts.kind == .blockDevice
+    else { return }
+    if let other = roles[facts.identity], role.conflicts(with: other) {
+      throw ResourceError(role.id, .sameFile(path, other: other.id))
+    }
+    roles[facts.identity] = role
+  }
+
+  // MARK: Image
+
+  private mutating func openImage(_ spec: VMConfiguration) throws(ResourceError) -> Image {
+    if let firmware = spec.firmware {
+      return Image(
+        try read(firmware, for: "firmware", limit: Self.mostFirmware), name: firmware)
+    }
+    let name = spec.image ?? ""
+    guard name.hasPrefix(VMConfiguration.guestPrefix) else {
+      return Image(try read(name, for: "image", limit: spec.memorySize), name: name)
+    }
+    let guestName = String(name.dropFirst(VMConfiguration.guestPrefix.utf8.count))
+    guard let guest = Guest.named(guestName) else {
+      let near = Spelling.nearest(to: guestName, among: Guest.all.map(\.name))
+      throw ResourceError("image", .noGuest(guestName, near: near))
+    }
+    return Image(guest.image, name: name, mode: guest.format == .flat ? guest.mode : nil)
+  }
+
+  private mutating func read(
+    _ path: String, for id: String, limit: UInt64
+  ) throws(ResourceError) -> [UInt8] {
+    try note(path, Role(id: id, use: .image))
+    do throws(Errno) { return try WholeFile.contents(of: path, limit: limit) } catch {
+      throw ResourceError(
+        id, error == .fileTooLarge ? .tooLarge(path, limit: limit) : .file(path, error))
+    }
+  }
+
+  // MARK: Devices
+
+  private mutating func open(
+    _ disk: VMConfiguration.Disk, _ id: String, _ report: @escaping @Sendable (String) -> Void
+  ) throws(ResourceError) -> any BlockStore {
+    guard let path = disk.path else { throw ResourceError(id, .noBackEnd) }
+    let isReadOnly = disk.isReadOnly || disk.isSnapshot
+    try note(path, Role(id: id, use: isReadOnly ? .reads : .writes))
+    var options = DiskImage.Options()
+    options.format = disk.format
+    options.isReadOnly = disk.isReadOnly
+    options.isSnapshot = disk.isSnapshot
+    do throws(DiskError) {
+      let opened = try DiskImage.open(path, options)
+      for warning in opened.warnings { report(warning) }
+      return ReportingDisk(opened, name: path, report: report)
+    } catch { throw ResourceError(id, .disk(error)) }
+  }
+
+  private func open(
+    _ net: VMConfiguration.Net, _ id: String
+  ) throws(ResourceError) -> any NetworkBackEnd {
+    do throws(NetworkError) {
+      if net.isUser { return try UserNetwork() }
+      if let tap = net.tap { return try TapBackEnd(tap, queueCount: net.queueCount) }
+    } catch { throw ResourceError(id, .network(error)) }
+    throw ResourceError(id, .noBackEnd)
+  }
+
+  private func open(
+    _ vsock: VMConfiguration.Vsock, _ id: String
+  ) throws(ResourceError) -> any VsockHost {
+    guard let socket = vsock.socket else { throw ResourceError(id, .noBackEnd) }
+    do throws(NetworkError) { return try VsockSockets(path: socket) } catch {
+      throw ResourceError(id, .network(error))
+    }
+  }
+
+  private mutating func open(_ console: VMConfiguration.Console) throws(ResourceError) -> Console {
+    if console.isStandard { return Console(output: .descriptor(1), input: .descriptor(0)) }
+    if let path = console.path {
+      try note(path, Role(id: console.id, use: .empties))
+      do throws(Errno) {
+        let file = OpenFile(
+          try FileDescriptor(opening: path, [.writeOnly, .create, .truncate]))
+        keptOpen.append(file)
+        return Console(output: .descriptor(file.file.number))
+      } catch { throw ResourceError(console.id, .output(path, error)) }
+    }
+    guard console.isTerminal else { return Console() }
+    do throws(Errno) {
+      let open = try OpenTerminal()
+      keptOpen.append(open)
+      let number = open.terminal.master.number
+      var ends = Console(output: .terminal(number), input: .descriptor(number))
+      ends.terminal = open.terminal.path
+      return ends
+    } catch { throw ResourceError(console.id, .terminal(error)) }
+  }
+}

@@ -1,0 +1,50 @@
+import ArgumentParser
+import Machine
+import Memory
+
+/// The options that say how a machine is run and looked at: no part of it.
+struct ProcessOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      """
+      Print a line for each exit, interrupt and device request; with =io, =mmio, =irq, =requests \
+      only for these.
+      """, valueName: "kinds"))
+  var trace: TraceKinds?
+
+  @Option(
+    help: ArgumentHelp(
+      "Write the same as trace events for ui.perfetto.dev.", valueName: "out.json"))
+  var traceFile: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Print counts and times of exits and devices at the end; as JSON with =json.",
+      valueName: "format"))
+  var stats: StatisticsFormat?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      At the end, and at each SIGUSR1 or Ctrl-A W, follow a linear address through the guest's page \
+      tables. May be repeated.
+      """,
+      valueName: "address"))
+  var walk: [GuestAddress] = []
+
+  @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
+  var timeout: Double?
+
+  @Flag(name: .shortAndLong, help: "Say what the machine is made of before it starts.")
+  var verbose = false
+
+  @Flag(help: "End when the guest resets the machine, instead of starting it again.")
+  var noReboot = false
+
+  /// The same, for a session.
+  var settings: Session.Settings {
+    Session.Settings(
+      trace: trace, traceFile: traceFile, statistics: stats, walks: walk, timeLimit: timeout,
+      reboots: !noReboot, isVerbose: verbose)
+  }
+}
