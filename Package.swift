@@ -160,7 +160,7 @@ let package = Package(
         "Inspect", "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM", "Memory",
         "Host", "TestSupport",
       ],
-      swiftSettings: settings),
+      exclude: ["Golden"], swiftSettings: settings),
     .testTarget(
       name: "LabTests",
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],

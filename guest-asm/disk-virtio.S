@@ -11,7 +11,7 @@
 
 #include "ports.inc"
 
-#define VIRTIO_MMIO 0xFEA00000
+#define VIRTIO_MMIO 0xC0100000
 #define QUEUE_SIZE 8
 #define DESCRIPTORS 0x100000            // three parts of the ring, each on a page of its own
 #define AVAILABLE 0x101000

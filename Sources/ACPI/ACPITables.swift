@@ -10,37 +10,53 @@ public struct ACPITables: Sendable {
   /// Where FACS is from `start` on, a multiple of 64 (5.2.10).
   public static let facsOffset: UInt64 = 64
   /// The tables.
-  public let bytes: [UInt8]
+  public private(set) var bytes: [UInt8]
+
+  /// Where an address inside `bytes` stands in them.
+  struct Pointer {
+    let offset: Int
+    let width: Int
+  }
+
+  /// A byte that makes the sum of `range` zero.
+  struct Checksum {
+    let offset: Int
+    let range: Range<Int>
+  }
+
+  /// All addresses in them, and the checksums of what holds addresses: what to change to move them.
+  private(set) var pointers = RSDP.pointers
+  private(set) var checksums = RSDP.checksums
 
   /// The tables of `platform` for `start`, a multiple of 64 below 4 GiB.
   public init(_ platform: PlatformDescription, at start: GuestAddress) {
     precondition(start.value % 64 == 0 && start.value < 1 << 32 - 1 << 24)
-    let base = UInt32(start.value)
-    var bytes = [UInt8](repeating: 0, count: RSDP.size)
-    // FACS comes first, the rest on boundaries of 8 bytes for the XSDT's sake.
-    let facs = Self.place(FACS.bytes(), at: Int(Self.facsOffset), base, in: &bytes)
-    let dsdt = Self.place(DSDT.table(platform), at: 8, base, in: &bytes)
-    var listed = [
-      Self.place(FADT.table(platform, facs: facs, dsdt: dsdt), at: 8, base, in: &bytes)
-    ]
-    listed.append(Self.place(MADT.table(platform), at: 8, base, in: &bytes))
-    if let pci = platform.pci {
-      listed.append(Self.place(MCFG.table(pci), at: 8, base, in: &bytes))
-    }
-    let rsdt = Self.place(RootTables.rsdt(listed), at: 8, base, in: &bytes)
-    let xsdt = Self.place(RootTables.xsdt(listed), at: 8, base, in: &bytes)
-    bytes.replaceSubrange(0..<RSDP.size, with: RSDP.bytes(rsdt: rsdt, xsdt: xsdt))
     self.start = start
-    self.bytes = bytes
+    bytes = [UInt8](repeating: 0, count: RSDP.size)
+    // FACS comes first, the rest on boundaries of 8 bytes for the XSDT's sake.
+    let facs = place(FACS.bytes(), at: Int(Self.facsOffset))
+    let dsdt = place(DSDT.table(platform), at: 8)
+    var listed = [place(FADT.table(platform, facs: facs, dsdt: dsdt), at: 8, FADT.pointers)]
+    listed.append(place(MADT.table(platform), at: 8))
+    if let pci = platform.pci { listed.append(place(MCFG.table(pci), at: 8)) }
+    let rsdt = place(RootTables.rsdt(listed), at: 8, RootTables.pointers(listed.count, width: 4))
+    let xsdt = place(RootTables.xsdt(listed), at: 8, RootTables.pointers(listed.count, width: 8))
+    bytes.replaceSubrange(0..<RSDP.size, with: RSDP.bytes(rsdt: rsdt, xsdt: xsdt))
   }
 
-  /// Puts `table` behind what is there and returns its address in the guest.
-  private static func place(
-    _ table: [UInt8], at alignment: Int, _ base: UInt32, in bytes: inout [UInt8]
+  /// Puts `table`, which holds addresses at `pointers`, behind what is there and returns its address in
+  /// the guest.
+  private mutating func place(
+    _ table: [UInt8], at alignment: Int, _ pointers: [Pointer] = []
   ) -> UInt32 {
     bytes.pad(to: alignment)
-    let address = base + UInt32(bytes.count)
+    let start = bytes.count
     bytes += table
-    return address
+    self.pointers += pointers.map { Pointer(offset: start + $0.offset, width: $0.width) }
+    if !pointers.isEmpty {
+      checksums.append(
+        Checksum(offset: start + SystemTable.checksumOffset, range: start..<bytes.count))
+    }
+    return UInt32(self.start.value) + UInt32(start)
   }
 }

@@ -52,6 +52,12 @@ enum FADT {
     static let vgaNotPresent = Self(rawValue: 1 << 2)
   }
 
+  /// Where the addresses of FACS and DSDT are.
+  static let pointers: [ACPITables.Pointer] = [
+    .init(offset: Offset.firmwareControl, width: 4), .init(offset: Offset.dsdt, width: 4),
+    .init(offset: Offset.extendedDSDT, width: 8),
+  ]
+
   /// The table, with FACS and DSDT at those addresses.
   static func table(_ platform: PlatformDescription, facs: UInt32, dsdt: UInt32) -> [UInt8] {
     var table = [UInt8](repeating: 0, count: size)

@@ -4,6 +4,14 @@ enum RSDP {
   // What a kernel of ACPI 1.0 sums up.
   private static let firstSize = 20
 
+  static let pointers = [
+    ACPITables.Pointer(offset: 16, width: 4), ACPITables.Pointer(offset: 24, width: 8),
+  ]
+  static let checksums = [
+    ACPITables.Checksum(offset: 8, range: 0..<firstSize),
+    ACPITables.Checksum(offset: 32, range: 0..<size),
+  ]
+
   /// Points to both lists of tables, the one with 32-bit and the one with 64-bit addresses.
   static func bytes(rsdt: UInt32, xsdt: UInt32) -> [UInt8] {
     var bytes: [UInt8] = []
@@ -35,5 +43,10 @@ enum RootTables {
     var body: [UInt8] = []
     for table in tables { body.append(littleEndian: UInt64(table)) }
     return SystemTable.make("XSDT", revision: 1, body)
+  }
+
+  /// Where the addresses are in a list of so many.
+  static func pointers(_ count: Int, width: Int) -> [ACPITables.Pointer] {
+    (0..<count).map { .init(offset: SystemTable.headerSize + $0 * width, width: width) }
   }
 }

@@ -1,7 +1,7 @@
 /// A table with the header that all but RSDP and FACS have (ACPI 6.5, 5.2.6).
 enum SystemTable {
   static let headerSize = 36
-  private static let checksumOffset = 9
+  static let checksumOffset = 9
 
   /// The table with `body` behind its header.
   static func make(_ signature: String, revision: UInt8, _ body: [UInt8]) -> [UInt8] {

@@ -12,10 +12,11 @@ public final class FirmwareConfiguration: Device {
   public var widestAccess: Int { 2 }
 
   private let items: [Item]
-  private let state = Mutex(State())
+  private let registers = Mutex(Registers())
 
-  private struct State {
-    // The signature, as after a reset.
+  private struct Registers {
+    var key = Key.signature
+    // The item of that key, -1 for none; the signature is the first.
     var selected = 0
     var offset = 0
   }
@@ -98,21 +99,44 @@ public final class FirmwareConfiguration: Device {
   /// Answers the next byte of the item, at either port; only bytes can be read.
   public func read(offset: UInt64, width: Int) -> UInt64 {
     guard width == 1 else { return .max >> UInt64(clamping: 64 - width * 8) }
-    return state.withLock { state in
-      guard items.indices.contains(state.selected) else { return 0 }
-      let bytes = items[state.selected].bytes
-      guard bytes.indices.contains(state.offset) else { return 0 }
-      defer { state.offset += 1 }
-      return UInt64(bytes[state.offset])
+    return registers.withLock { registers in
+      guard items.indices.contains(registers.selected) else { return 0 }
+      let bytes = items[registers.selected].bytes
+      guard bytes.indices.contains(registers.offset) else { return 0 }
+      defer { registers.offset += 1 }
+      return UInt64(bytes[registers.offset])
     }
   }
 
   /// Selects an item by 16 bits at the first port; items can't be written.
   public func write(offset: UInt64, width: Int, value: UInt64) {
     guard offset == 0, width == 2 else { return }
-    let key = UInt16(truncatingIfNeeded: value)
-    let selected = items.firstIndex { $0.key == key } ?? -1
-    state.withLock { $0 = State(selected: selected) }
+    let new = select(UInt16(truncatingIfNeeded: value))
+    registers.withLock { $0 = new }
+  }
+
+  private func select(_ key: UInt16) -> Registers {
+    Registers(key: key, selected: items.firstIndex { $0.key == key } ?? -1)
+  }
+}
+
+extension FirmwareConfiguration: Stateful {
+  /// Selects the signature.
+  package func reset() { registers.withLock { $0 = Registers() } }
+
+  /// Writes what is selected, and how far it was read; items are the machine's to make again.
+  package func save(to state: inout StateWriter) {
+    let registers = registers.withLock { $0 }
+    state.write("key", registers.key)
+    state.write("offset", UInt64(registers.offset))
+  }
+
+  /// Takes both back.
+  package func restore(from state: StateReader) throws(StateError) {
+    var new = select(try state.read("key"))
+    let size = items.indices.contains(new.selected) ? items[new.selected].bytes.count : 0
+    new.offset = Int(try state.read("offset", in: 0...UInt64(size)))
+    registers.withLock { $0 = new }
   }
 }
 

@@ -6,9 +6,9 @@ import Synchronization
 /// raises no interrupts: with nothing attached, all it says is in answer to the guest.
 public final class I8042: Sendable {
   private let machine: any MachineControl
-  private let state = Mutex(State())
+  private let registers = Mutex(Registers())
 
-  private struct State {
+  private struct Registers {
     // Interrupts off, interface on, as IBM's firmware finds it.
     var commandByte: UInt8 = 0
     var outputPort: OutputPort = .atReset
@@ -26,6 +26,9 @@ public final class I8042: Sendable {
     static let lastWasCommand = Self(rawValue: 0x08)
     static let inhibitSwitch = Self(rawValue: 0x10)
     static let timeout = Self(rawValue: 0x40)
+    static let all: Self = [
+      .outputBufferFull, .systemFlag, .lastWasCommand, .inhibitSwitch, .timeout,
+    ]
   }
 
   private struct OutputPort: OptionSet {
@@ -53,6 +56,16 @@ public final class I8042: Sendable {
     case disableA20 = 0xDD
     case enableA20 = 0xDF
     case readTestInputs = 0xE0
+
+    /// Whether a byte at 0x60 belongs to it.
+    var hasData: Bool {
+      switch self {
+      case .writeCommandByte, .writeOutputPort, .writeKeyboardOutput, .writeAuxiliaryOutput,
+        .writeAuxiliary:
+        true
+      default: false
+      }
+    }
   }
 
   /// A controller that resets `machine`.
@@ -92,30 +105,32 @@ extension I8042 {
     }
   }
 
-  private func readStatus() -> UInt8 { state.withLock { $0.status.rawValue } }
+  private func readStatus() -> UInt8 { registers.withLock { $0.status.rawValue } }
 
   private func readData() -> UInt8 {
-    state.withLock { state in
-      state.status.subtract([.outputBufferFull, .timeout])
-      return state.output
+    registers.withLock { registers in
+      registers.status.subtract([.outputBufferFull, .timeout])
+      return registers.output
     }
   }
 
   private func writeCommand(_ value: UInt8) {
     // 0xF0 to 0xFF pulse the output port's low bits that are 0; bit 0 is the reset line.
     let isReset = value & 0xF1 == 0xF0
-    state.withLock { state in
-      state.status.insert(.lastWasCommand)
-      state.awaiting = nil
-      if let command = Command(rawValue: value) { Self.start(command, &state) }
+    registers.withLock { registers in
+      registers.status.insert(.lastWasCommand)
+      registers.awaiting = nil
+      guard let command = Command(rawValue: value) else { return }
+      if command.hasData { registers.awaiting = command }
+      Self.start(command, &registers)
     }
     if isReset { machine.requestReset() }
   }
 
   private func writeData(_ value: UInt8) {
-    let isReset = state.withLock { state in
-      state.status.remove(.lastWasCommand)
-      return Self.take(value, &state)
+    let isReset = registers.withLock { registers in
+      registers.status.remove(.lastWasCommand)
+      return Self.take(value, &registers)
     }
     if isReset { machine.requestReset() }
   }
@@ -124,61 +139,91 @@ extension I8042 {
 // MARK: - Commands
 
 extension I8042 {
-  private static func start(_ command: Command, _ state: inout State) {
+  private static func start(_ command: Command, _ registers: inout Registers) {
     switch command {
-    case .readCommandByte: answer(state.commandByte, &state)
+    case .readCommandByte: answer(registers.commandByte, &registers)
     // There is no auxiliary port: its clock line is stuck low.
-    case .testAuxiliary: answer(0x01, &state)
+    case .testAuxiliary: answer(0x01, &registers)
     case .selfTest:
-      state.status.insert(.systemFlag)
-      state.commandByte |= Status.systemFlag.rawValue
-      answer(0x55, &state)
-    case .testKeyboard: answer(0x00, &state)
-    case .disableKeyboard: state.commandByte |= 0x10
-    case .enableKeyboard: state.commandByte &= ~0x10
+      registers.status.insert(.systemFlag)
+      registers.commandByte |= Status.systemFlag.rawValue
+      answer(0x55, &registers)
+    case .testKeyboard: answer(0x00, &registers)
+    case .disableKeyboard: registers.commandByte |= 0x10
+    case .enableKeyboard: registers.commandByte &= ~0x10
     // Bit 7: the keyboard is not locked.
-    case .readInputPort: answer(0x80, &state)
-    case .readOutputPort: answer(state.outputPort.rawValue, &state)
-    case .disableA20: state.outputPort.remove(.gateA20)
-    case .enableA20: state.outputPort.insert(.gateA20)
-    case .readTestInputs: answer(0x00, &state)
+    case .readInputPort: answer(0x80, &registers)
+    case .readOutputPort: answer(registers.outputPort.rawValue, &registers)
+    case .disableA20: registers.outputPort.remove(.gateA20)
+    case .enableA20: registers.outputPort.insert(.gateA20)
+    case .readTestInputs: answer(0x00, &registers)
     case .writeCommandByte, .writeOutputPort, .writeKeyboardOutput, .writeAuxiliaryOutput,
       .writeAuxiliary:
-      state.awaiting = command
+      break
     }
   }
 
   // Takes a byte from port 0x60, and returns whether it resets the machine.
-  private static func take(_ value: UInt8, _ state: inout State) -> Bool {
-    let command = state.awaiting
-    state.awaiting = nil
+  private static func take(_ value: UInt8, _ registers: inout Registers) -> Bool {
+    let command = registers.awaiting
+    registers.awaiting = nil
     switch command {
     case .writeCommandByte:
-      state.commandByte = value
+      registers.commandByte = value
       if value & Status.systemFlag.rawValue != 0 {
-        state.status.insert(.systemFlag)
+        registers.status.insert(.systemFlag)
       } else {
-        state.status.remove(.systemFlag)
+        registers.status.remove(.systemFlag)
       }
     case .writeOutputPort:
-      state.outputPort = OutputPort(rawValue: value)
-      return !state.outputPort.contains(.notReset)
+      registers.outputPort = OutputPort(rawValue: value)
+      return !registers.outputPort.contains(.notReset)
     // Without an auxiliary port both come back as keyboard data, by which Linux sees there is none.
-    case .writeKeyboardOutput, .writeAuxiliaryOutput: answer(value, &state)
-    default: answerTimeout(&state)
+    case .writeKeyboardOutput, .writeAuxiliaryOutput: answer(value, &registers)
+    default: answerTimeout(&registers)
     }
     return false
   }
 
-  private static func answer(_ value: UInt8, _ state: inout State) {
-    state.output = value
-    state.status.insert(.outputBufferFull)
-    state.status.remove(.timeout)
+  private static func answer(_ value: UInt8, _ registers: inout Registers) {
+    registers.output = value
+    registers.status.insert(.outputBufferFull)
+    registers.status.remove(.timeout)
   }
 
   // What a controller says whose keyboard or mouse does not take the byte.
-  private static func answerTimeout(_ state: inout State) {
-    answer(0xFE, &state)
-    state.status.insert(.timeout)
+  private static func answerTimeout(_ registers: inout Registers) {
+    answer(0xFE, &registers)
+    registers.status.insert(.timeout)
+  }
+}
+
+// MARK: - State
+
+extension I8042: Stateful {
+  /// Makes the controller as new.
+  package func reset() { registers.withLock { $0 = Registers() } }
+
+  /// Writes the registers, and which command waits for its byte.
+  package func save(to state: inout StateWriter) {
+    let registers = registers.withLock { $0 }
+    state.write("command-byte", registers.commandByte)
+    state.write("output-port", registers.outputPort.rawValue)
+    state.write("output", registers.output)
+    state.write("status", registers.status.rawValue)
+    state.write("awaiting", registers.awaiting?.rawValue ?? 0)
+  }
+
+  /// Takes them back.
+  package func restore(from state: StateReader) throws(StateError) {
+    var new = Registers()
+    new.commandByte = try state.read("command-byte")
+    new.outputPort = OutputPort(rawValue: try state.read("output-port"))
+    new.output = try state.read("output")
+    new.status = Status(rawValue: try state.read("status", bits: Status.all.rawValue))
+    let code: UInt8 = try state.read("awaiting")
+    new.awaiting = Command(rawValue: code)
+    guard code == 0 || new.awaiting?.hasData == true else { throw .impossible("awaiting") }
+    registers.withLock { $0 = new }
   }
 }

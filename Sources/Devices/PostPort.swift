@@ -41,3 +41,16 @@ public final class PostPort: Device {
     width >= 4 ? 0xFFFF_FFFF : (1 << UInt64(truncatingIfNeeded: width * 8)) &- 1
   }
 }
+
+extension PostPort: Stateful {
+  /// Forgets the code.
+  package func reset() { code.store(0, ordering: .relaxed) }
+
+  /// Writes the code.
+  package func save(to state: inout StateWriter) { state.write("code", lastCode) }
+
+  /// Takes it back.
+  package func restore(from state: StateReader) throws(StateError) {
+    code.store(try state.read("code"), ordering: .relaxed)
+  }
+}

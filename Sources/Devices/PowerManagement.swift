@@ -15,8 +15,7 @@ public final class PowerManagement: Device {
   private let machine: any MachineControl
   private let line: any InterruptLine
   private let now: @Sendable () -> UInt64
-  private let start: UInt64
-  private let state = Mutex(State())
+  private let registers: Mutex<Registers>
 
   /// What must be in SLP_TYP for the power to go off, as in the PIIX4. Guests without ACPI count on
   /// it: they write 0x2000, SLP_EN alone, as they do for QEMU.
@@ -34,7 +33,9 @@ public final class PowerManagement: Device {
     static let end = 12
   }
 
-  private struct State {
+  private struct Registers {
+    // When the timer was zero.
+    var start: UInt64
     var status: Events = []
     var enable: Events = []
     var control: Control = []
@@ -54,6 +55,7 @@ public final class PowerManagement: Device {
     // No sleep button. The clock's alarm comes only to wake a suspended machine, but Linux complains
     // if it can't be enabled.
     static let all: Self = [.timer, .global, .powerButton, .realTimeClock]
+    static let possible: Self = all.union(.wake)
   }
 
   /// PM1_CNT (4.8.3.2).
@@ -76,22 +78,22 @@ public final class PowerManagement: Device {
     self.machine = machine
     self.line = line
     self.now = now
-    start = now()
+    registers = Mutex(Registers(start: now()))
   }
 
   /// Tells the guest that somebody has pressed the power button.
   public func pressPowerButton() {
-    state.withLock { state in
-      state.status.insert(.powerButton)
-      update(&state)
+    registers.withLock { registers in
+      registers.status.insert(.powerButton)
+      update(&registers)
     }
   }
 
   /// Whether the clock's alarm may wake a suspended machine (ACPI 6.5, 4.8.2.4: RTC_EN).
-  public var clockMayWake: Bool { state.withLock { $0.enable.contains(.realTimeClock) } }
+  public var clockMayWake: Bool { registers.withLock { $0.enable.contains(.realTimeClock) } }
 
   /// Tells the guest that its machine has been woken by the clock's alarm.
-  public func wakeByClock() { state.withLock { $0.status.formUnion([.wake, .realTimeClock]) } }
+  public func wakeByClock() { registers.withLock { $0.status.formUnion([.wake, .realTimeClock]) } }
 }
 
 // MARK: - Accesses
@@ -99,28 +101,27 @@ public final class PowerManagement: Device {
 extension PowerManagement {
   /// Answers the registers' bytes; between the registers there are ones.
   public func read(offset: UInt64, width: Int) -> UInt64 {
-    let ticks = ticks
-    return state.withLock { state in
-      advance(&state, to: ticks)
+    return registers.withLock { registers in
+      let ticks = ticks(since: registers.start)
+      advance(&registers, to: ticks)
       return (0..<width).reduce(0) { value, index in
         let place = Int(truncatingIfNeeded: offset & 0xFF) + index
-        return value | UInt64(byte(place, state, ticks)) << UInt64(index * 8)
+        return value | UInt64(byte(place, registers, ticks)) << UInt64(index * 8)
       }
     }
   }
 
   /// Takes the registers' bytes, each by its own rule.
   public func write(offset: UInt64, width: Int, value: UInt64) {
-    let ticks = ticks
-    let sleepType = state.withLock { state in
-      advance(&state, to: ticks)
+    let sleepType = registers.withLock { registers in
+      advance(&registers, to: ticks(since: registers.start))
       var sleepType: UInt8?
       for index in 0..<width {
         let byte = UInt8(truncatingIfNeeded: value >> UInt64(index * 8))
         let place = Int(truncatingIfNeeded: offset & 0xFF) + index
-        if let type = write(byte, place, &state) { sleepType = type }
+        if let type = write(byte, place, &registers) { sleepType = type }
       }
-      update(&state)
+      update(&registers)
       return sleepType
     }
     switch sleepType {
@@ -130,13 +131,13 @@ extension PowerManagement {
     }
   }
 
-  private func byte(_ place: Int, _ state: State, _ ticks: UInt64) -> UInt8 {
+  private func byte(_ place: Int, _ registers: Registers, _ ticks: UInt64) -> UInt8 {
     let shift = UInt16(place & 1) * 8
     switch place {
-    case ..<Offset.enable: return UInt8(truncatingIfNeeded: state.status.rawValue >> shift)
-    case ..<Offset.control: return UInt8(truncatingIfNeeded: state.enable.rawValue >> shift)
+    case ..<Offset.enable: return UInt8(truncatingIfNeeded: registers.status.rawValue >> shift)
+    case ..<Offset.control: return UInt8(truncatingIfNeeded: registers.enable.rawValue >> shift)
     case ..<(Offset.control + 2):
-      return UInt8(truncatingIfNeeded: state.control.union(.sciEnable).rawValue >> shift)
+      return UInt8(truncatingIfNeeded: registers.control.union(.sciEnable).rawValue >> shift)
     case ..<Offset.timer: return 0xFF
     case ..<Offset.end:
       // TMR_VAL_EXT isn't set in FADT: 24 bits, and zeros above.
@@ -146,18 +147,18 @@ extension PowerManagement {
   }
 
   /// Takes one byte; returns the type of sleep that it starts.
-  private func write(_ byte: UInt8, _ place: Int, _ state: inout State) -> UInt8? {
+  private func write(_ byte: UInt8, _ place: Int, _ registers: inout Registers) -> UInt8? {
     let shift = UInt16(place & 1) * 8
     let bits = UInt16(byte) << shift
     let others = ~(UInt16(0xFF) << shift)
     switch place {
-    case ..<Offset.enable: state.status.subtract(Events(rawValue: bits))
+    case ..<Offset.enable: registers.status.subtract(Events(rawValue: bits))
     case ..<Offset.control:
-      let new = Events(rawValue: state.enable.rawValue & others | bits)
-      state.enable = new.intersection(.all)
+      let new = Events(rawValue: registers.enable.rawValue & others | bits)
+      registers.enable = new.intersection(.all)
     case ..<(Offset.control + 2):
-      let new = Control(rawValue: state.control.rawValue & others | bits)
-      state.control = new.intersection(.kept)
+      let new = Control(rawValue: registers.control.rawValue & others | bits)
+      registers.control = new.intersection(.kept)
       return new.contains(.sleepEnable) ? new.sleepType : nil
     default: break
     }
@@ -169,22 +170,57 @@ extension PowerManagement {
 
 extension PowerManagement {
   // Whole seconds and the rest apart, so that no product overflows.
-  private var ticks: UInt64 {
+  private func ticks(since start: UInt64) -> UInt64 {
     let (seconds, fraction) = (now() &- start).quotientAndRemainder(dividingBy: 1_000_000_000)
     return seconds &* Self.timerHertz &+ fraction * Self.timerHertz / 1_000_000_000
   }
 
   /// TMR_STS is set whenever bit 23 of the timer changes (4.8.3.3).
-  private func advance(_ state: inout State, to ticks: UInt64) {
+  private func advance(_ registers: inout Registers, to ticks: UInt64) {
     let changes = ticks >> 23
-    if changes != state.timerChanges { state.status.insert(.timer) }
-    state.timerChanges = changes
-    update(&state)
+    if changes != registers.timerChanges { registers.status.insert(.timer) }
+    registers.timerChanges = changes
+    update(&registers)
   }
 
-  private func update(_ state: inout State) {
-    let isRaised = !state.status.isDisjoint(with: state.enable)
-    if isRaised != state.isRaised { line.set(isRaised) }
-    state.isRaised = isRaised
+  private func update(_ registers: inout Registers) {
+    let isRaised = !registers.status.isDisjoint(with: registers.enable)
+    if isRaised != registers.isRaised { line.set(isRaised) }
+    registers.isRaised = isRaised
+  }
+}
+
+// MARK: - State
+
+extension PowerManagement: Stateful {
+  /// Makes all registers as new, the timer zero.
+  package func reset() { take(Registers(start: now())) }
+
+  /// Writes the registers, and for how long the timer has counted.
+  package func save(to state: inout StateWriter) {
+    let registers = registers.withLock { $0 }
+    state.write("status", registers.status.rawValue)
+    state.write("enable", registers.enable.rawValue)
+    state.write("control", registers.control.rawValue)
+    state.write("timer-changes", registers.timerChanges)
+    state.write("nanoseconds", now() &- registers.start)
+  }
+
+  /// Takes them back. The timer goes on from there, whatever the host's clock says.
+  package func restore(from state: StateReader) throws(StateError) {
+    var new = Registers(start: now() &- (try state.read("nanoseconds")))
+    new.status = Events(rawValue: try state.read("status", bits: Events.possible.rawValue))
+    new.enable = Events(rawValue: try state.read("enable", bits: Events.all.rawValue))
+    new.control = Control(rawValue: try state.read("control", bits: Control.kept.rawValue))
+    new.timerChanges = try state.read("timer-changes")
+    take(new)
+  }
+
+  private func take(_ new: Registers) {
+    registers.withLock { registers in
+      registers = new
+      registers.isRaised = !new.status.isDisjoint(with: new.enable)
+      line.set(registers.isRaised)
+    }
   }
 }

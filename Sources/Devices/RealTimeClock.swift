@@ -9,9 +9,12 @@ public final class RealTimeClock: Device {
   /// The name that traces and tables show.
   public var name: StaticString { "rtc" }
   private let line: (any InterruptLine)?
-  private let now: @Sendable () -> Int64
+  private let hostTime: @Sendable () -> Int64
   private let schedule: @Sendable (Int64?) -> Void
   private let state: Mutex<RealTimeClockState>
+  /// How far the time that is counted here is ahead of the host's, in nanoseconds: 0 until the clock
+  /// is restored.
+  private let lead = Atomic<Int64>(0)
 
   /// What firmware and kernels look up in CMOS RAM about the machine.
   public struct MachineSizes: Sendable {
@@ -39,10 +42,12 @@ public final class RealTimeClock: Device {
     schedule: @escaping @Sendable (Int64?) -> Void = { _ in }
   ) {
     self.line = line
-    self.now = now
+    hostTime = now
     self.schedule = schedule
     state = Mutex(RealTimeClockState(sizes: sizes, now: now()))
   }
+
+  private func now() -> Int64 { hostTime() &+ lead.load(ordering: .relaxed) }
 
   /// Whether the alarm has come by now and is enabled, for a suspended machine to wake by.
   public var hasAlarm: Bool {
@@ -96,5 +101,54 @@ public final class RealTimeClock: Device {
         follow(&state)
       }
     }
+  }
+}
+
+// MARK: - State
+
+extension RealTimeClock: Stateful {
+  /// Does what the MC146818A's RESET does (page 12): interrupts are off, their flags clear. The
+  /// battery keeps time, alarm, formats and RAM.
+  package func reset() {
+    state.withLock { state in
+      state.advance(to: now())
+      state.reset()
+      driveAnew(&state)
+    }
+  }
+
+  /// Writes all bytes, and what time it is on the clock that they are counted by and on the host's.
+  package func save(to state: inout StateWriter) {
+    self.state.withLock { $0.save(to: &state) }
+    state.write("now", now())
+    state.write("host-now", hostTime())
+  }
+
+  /// Takes them back; the guest's clock goes on as if no time had passed.
+  package func restore(from state: StateReader) throws(StateError) {
+    try restore(from: state, countingAbsence: false)
+  }
+
+  /// The same, or the time that has passed on the host since the save passes for the guest at once,
+  /// as it does for a PC that is switched off.
+  package func restore(
+    from state: StateReader, countingAbsence: Bool
+  ) throws(StateError) {
+    let new = try RealTimeClockState(state)
+    let saved: Int64 = try state.read("now")
+    let hostSaved: Int64 = try state.read("host-now")
+    self.state.withLock { state in
+      lead.store(saved &- (countingAbsence ? hostSaved : hostTime()), ordering: .relaxed)
+      state = new
+      driveAnew(&state)
+    }
+  }
+
+  private func driveAnew(_ state: inout RealTimeClockState) {
+    state.isLineRaised = state.isInterrupting
+    line?.set(state.isLineRaised)
+    // So that the timer is set or stopped, whatever it was set to.
+    state.isWaiting = true
+    follow(&state)
   }
 }

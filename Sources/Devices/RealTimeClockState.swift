@@ -14,6 +14,8 @@ struct RealTimeClockState: Sendable {
   private static let nanoseconds: Int64 = 1_000_000_000
   // UIP rises 244 µs before the update (figure 15).
   private static let updateLead: Int64 = 244_141
+  // Register D: the battery is good.
+  private static let vrt: UInt8 = 0x80
 
   private enum Register {
     static let seconds: UInt8 = 0x00
@@ -46,6 +48,7 @@ struct RealTimeClockState: Sendable {
     let rawValue: UInt8
     static let hours24 = Self(rawValue: 0x02)
     static let dm = Self(rawValue: 0x04)
+    static let sqwe = Self(rawValue: 0x08)
     static let uie = Self(rawValue: 0x10)
     static let aie = Self(rawValue: 0x20)
     static let pie = Self(rawValue: 0x40)
@@ -58,6 +61,7 @@ struct RealTimeClockState: Sendable {
     static let af = Self(rawValue: 0x20)
     static let pf = Self(rawValue: 0x40)
     static let irqf = Self(rawValue: 0x80)
+    static let kept: Self = [.uf, .af, .pf]
   }
 
   /// The registers as firmware leaves them: BCD, 24 hours, the time of `now`.
@@ -65,8 +69,7 @@ struct RealTimeClockState: Sendable {
     lastAdvance = now
     self[Register.a] = 0x26
     self[Register.b] = RegisterB.hours24.rawValue
-    // VRT: the battery is good.
-    self[Register.d] = 0x80
+    self[Register.d] = Self.vrt
     time = CivilTime(
       secondsSince1970: now.flooredDivision(by: Self.nanoseconds).quotient)
     store(sizes)
@@ -297,6 +300,37 @@ extension RealTimeClockState {
   private mutating func store(_ value: UInt64, at places: [UInt8]) {
     for (place, shift) in zip(places, stride(from: 0, through: 16, by: 8)) {
       self[place] = UInt8(truncatingIfNeeded: value >> UInt64(shift))
+    }
+  }
+}
+
+// MARK: - State
+
+extension RealTimeClockState {
+  /// What RESET does.
+  mutating func reset() {
+    index = 0
+    let enables: RegisterB = [.pie, .aie, .uie, .sqwe]
+    self[Register.b] = registerB.subtracting(enables).rawValue
+    self[Register.c] = 0
+  }
+
+  func save(to state: inout StateWriter) {
+    state.write("index", index)
+    state.write("bytes", bytes.indices.map { bytes[$0] })
+    state.write("advanced-to", lastAdvance)
+  }
+
+  init(_ state: StateReader) throws(StateError) {
+    index = try state.read("index", in: 0...0x7F)
+    lastAdvance = try state.read("advanced-to")
+    for (index, byte) in try state.readBytes("bytes", count: bytes.count).enumerated() {
+      bytes[index] = byte
+    }
+    let isB = !registerB.isSuperset(of: [.set, .uie])
+    let isC = RegisterC(rawValue: self[Register.c]).isSubset(of: .kept)
+    guard !registerA.contains(.uip), isB, isC, self[Register.d] == Self.vrt else {
+      throw .impossible("bytes")
     }
   }
 }

@@ -47,3 +47,25 @@ struct ReceiveFIFO: Sendable {
     breaks = 0
   }
 }
+
+extension ReceiveFIFO {
+  func save(to state: inout StateWriter) {
+    state.write("received", waiting)
+    let mask = (0..<count).reduce(0 as UInt16) { mask, index in
+      breaks >> UInt16((first &+ index) & 15) & 1 == 0 ? mask : mask | 1 << UInt16(index)
+    }
+    state.write("breaks", mask)
+    state.write("last", bytes[(first &- 1) & 15])
+  }
+
+  /// What was saved of a FIFO with room for `limit`.
+  init(_ state: StateReader, limit: Int) throws(StateError) {
+    let waiting = try state.readBytes("received", limit: limit)
+    let mask = try state.read("breaks", as: UInt16.self)
+    guard mask >> UInt16(waiting.count) == 0 else { throw .impossible("breaks") }
+    bytes[Self.capacity - 1] = try state.read("last")
+    for (index, byte) in waiting.enumerated() {
+      append(byte, isBreak: mask >> UInt16(index) & 1 != 0)
+    }
+  }
+}

@@ -40,3 +40,18 @@ public final class ResetControl: Device {
 
   private func isRegister(_ offset: UInt64, _ width: Int) -> Bool { offset == 1 && width == 1 }
 }
+
+extension ResetControl: Stateful {
+  /// Makes the register as new.
+  package func reset() { value.store(0, ordering: .relaxed) }
+
+  /// Writes the bits.
+  package func save(to state: inout StateWriter) {
+    state.write("value", value.load(ordering: .relaxed))
+  }
+
+  /// Takes them back.
+  package func restore(from state: StateReader) throws(StateError) {
+    value.store(try state.read("value", bits: Bits.all.rawValue), ordering: .relaxed)
+  }
+}

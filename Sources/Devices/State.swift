@@ -160,6 +160,15 @@ package struct StateReader: Sendable {
     return value
   }
 
+  /// The same, in which no bits but `possible` may be set.
+  package func read<T: FixedWidthInteger>(
+    _ name: StaticString, bits possible: T
+  ) throws(StateError) -> T {
+    let value = try read(name, as: T.self)
+    guard value & ~possible == 0 else { throw .impossible(name.description) }
+    return value
+  }
+
   /// The truth `name`.
   package func readFlag(_ name: StaticString) throws(StateError) -> Bool {
     try read(name, in: 0...1 as ClosedRange<UInt8>) == 1

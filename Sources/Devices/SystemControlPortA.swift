@@ -34,3 +34,18 @@ public final class SystemControlPortA: Device {
     }
   }
 }
+
+extension SystemControlPortA: Stateful {
+  /// Makes the port as new.
+  package func reset() { value.store(Bits.alternateA20Gate.rawValue, ordering: .relaxed) }
+
+  /// Writes the bits.
+  package func save(to state: inout StateWriter) {
+    state.write("value", value.load(ordering: .relaxed))
+  }
+
+  /// Takes them back.
+  package func restore(from state: StateReader) throws(StateError) {
+    value.store(try state.read("value", bits: Bits.all.rawValue), ordering: .relaxed)
+  }
+}

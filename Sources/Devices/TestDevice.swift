@@ -56,9 +56,13 @@ public final class TestInterruptPorts: Device {
   public var widestAccess: Int { 4 }
 
   private let lines: [any InterruptLine]
+  private let levels: Mutex<[Bool]>
 
   /// A port for each of `lines`.
-  public init(lines: [any InterruptLine]) { self.lines = lines }
+  public init(lines: [any InterruptLine]) {
+    self.lines = lines
+    levels = Mutex(lines.map { _ in false })
+  }
 
   /// Answers ones: the ports are for writing.
   public func read(offset: UInt64, width: Int) -> UInt64 {
@@ -68,7 +72,10 @@ public final class TestInterruptPorts: Device {
   /// Sets the line of that offset. Only bytes count.
   public func write(offset: UInt64, width: Int, value: UInt64) {
     guard width == 1, offset < UInt64(lines.count) else { return }
-    lines[Int(offset)].set(value != 0)
+    levels.withLock { levels in
+      levels[Int(offset)] = value != 0
+      lines[Int(offset)].set(value != 0)
+    }
   }
 }
 
@@ -108,5 +115,68 @@ public final class TestMemory: Device {
 
   private func place(_ offset: UInt64, _ index: Int) -> Int {
     Int((offset &+ UInt64(index)) % Self.size)
+  }
+}
+
+// MARK: - State
+
+extension TestDevice: Stateful {
+  /// Clears the latch.
+  package func reset() { latch.withLock { $0 = 0 } }
+
+  /// Writes the latch.
+  package func save(to state: inout StateWriter) {
+    state.write("latch", latch.withLock { $0 })
+  }
+
+  /// Takes it back.
+  package func restore(from state: StateReader) throws(StateError) {
+    let new: UInt32 = try state.read("latch")
+    latch.withLock { $0 = new }
+  }
+}
+
+extension TestInterruptPorts: Stateful {
+  /// Lowers what was raised here.
+  package func reset() { set(lines.map { _ in false }) }
+
+  /// Writes which lines are raised, a byte each.
+  package func save(to state: inout StateWriter) {
+    state.write("raised", levels.withLock { $0.map { $0 ? 1 : 0 } })
+  }
+
+  /// Raises and lowers them again.
+  package func restore(from state: StateReader) throws(StateError) {
+    let new = try state.readBytes("raised", count: lines.count)
+    guard new.allSatisfy({ $0 <= 1 }) else { throw .impossible("raised") }
+    set(new.map { $0 == 1 })
+  }
+
+  // The inputs are other devices' too: those that stay as they were aren't touched.
+  private func set(_ new: [Bool]) {
+    levels.withLock { levels in
+      for index in lines.indices where levels[index] != new[index] {
+        lines[index].set(new[index])
+      }
+      levels = new
+    }
+  }
+}
+
+extension TestMemory: Stateful {
+  /// Fills it with zeros.
+  package func reset() {
+    bytes.withLock { $0 = [UInt8](repeating: 0, count: Int(TestMemory.size)) }
+  }
+
+  /// Writes all of it.
+  package func save(to state: inout StateWriter) {
+    state.write("bytes", bytes.withLock { $0 })
+  }
+
+  /// Takes it back.
+  package func restore(from state: StateReader) throws(StateError) {
+    let new = try state.readBytes("bytes", count: Int(TestMemory.size))
+    bytes.withLock { $0 = new }
   }
 }

@@ -226,3 +226,31 @@ extension UART16550A {
     line.set(isRaised)
   }
 }
+
+// MARK: - State
+
+extension UART16550A: Stateful {
+  /// What waited in the FIFO is lost, as on MR; who feeds it can ask for `unread` before.
+  package func reset() { take(UART16550ARegisters()) }
+
+  /// Writes the registers and what is in the FIFO.
+  package func save(to state: inout StateWriter) { registers.withLock { $0.save(to: &state) } }
+
+  /// Takes them back. Whoever feeds this UART, and waits, is told of the room that there is now.
+  package func restore(from state: StateReader) throws(StateError) {
+    take(try UART16550ARegisters(state))
+  }
+
+  private func take(_ new: UART16550ARegisters) {
+    let effect = registers.withLock { registers in
+      // That somebody waits is nothing of the guest's.
+      let isRoomAwaited = registers.isRoomAwaited
+      registers = new
+      registers.isRoomAwaited = isRoomAwaited
+      registers.isLineRaised = registers.isInterrupting
+      line.set(registers.isLineRaised)
+      return roomEffect(&registers)
+    }
+    if effect == .announceRoom { demand?.receiverHasRoom() }
+  }
+}

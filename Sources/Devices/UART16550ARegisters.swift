@@ -122,10 +122,9 @@ extension UART16550ARegisters {
     interruptIdentification.rawValue | (fifoControl.contains(.fifoEnable) ? 0xC0 : 0)
   }
 
-  // The PC's serial boards connect INTRPT to the bus through a gate that OUT2 opens.
-  var isInterrupting: Bool {
-    modemControl.contains(.out2) && interruptIdentification != .none
-  }
+  // Serial boards had a gate that OUT2 opens between INTRPT and the bus. There is none here, as in
+  // other hypervisors: kernels that were only ever tried there don't open it.
+  var isInterrupting: Bool { interruptIdentification != .none }
 
   mutating func setInterruptEnable(_ value: UInt8) {
     let isArmed = interruptEnable.contains(.etbei)
@@ -240,5 +239,40 @@ extension UART16550ARegisters {
     if changed.contains(.dcd) { modemDeltas.insert(.ddcd) }
     // Only the end of a ring counts.
     if before.contains(.ri) && !after.contains(.ri) { modemDeltas.insert(.teri) }
+  }
+}
+
+// MARK: - State
+
+extension UART16550ARegisters {
+  func save(to state: inout StateWriter) {
+    state.write("ier", interruptEnable.rawValue)
+    state.write("fcr", fifoControl.rawValue)
+    state.write("lcr", lineControl.rawValue)
+    state.write("mcr", modemControl.rawValue)
+    state.write("dl", divisorLatch)
+    state.write("scr", scratch)
+    state.write("thre", isTransmitterEmptyPending)
+    state.write("errors", lineErrors.rawValue)
+    state.write("deltas", modemDeltas.rawValue)
+    receiver.save(to: &state)
+  }
+
+  init(_ state: StateReader) throws(StateError) {
+    let possibleErrors: LineStatus = [.oe, .bi]
+    interruptEnable = .init(rawValue: try state.read("ier", bits: InterruptEnable.all.rawValue))
+    fifoControl = .init(rawValue: try state.read("fcr"))
+    // Bits that reset clear themselves, and without bit 0 none is programmed.
+    guard fifoControl.isDisjoint(with: [.receiverReset, .transmitterReset]),
+      fifoControl.isEmpty || fifoControl.contains(.fifoEnable)
+    else { throw .impossible("fcr") }
+    lineControl = .init(rawValue: try state.read("lcr"))
+    modemControl = .init(rawValue: try state.read("mcr", bits: ModemControl.all.rawValue))
+    divisorLatch = try state.read("dl")
+    scratch = try state.read("scr")
+    isTransmitterEmptyPending = try state.readFlag("thre")
+    lineErrors = .init(rawValue: try state.read("errors", bits: possibleErrors.rawValue))
+    modemDeltas = .init(rawValue: try state.read("deltas", bits: 0x0F))
+    receiver = try ReceiveFIFO(state, limit: receiverCapacity)
   }
 }

@@ -1,3 +1,4 @@
+import Devices
 import Machine
 
 /// Tells what a machine is made of, before it runs.
@@ -18,38 +19,43 @@ struct MachineSummary {
         "\(range(region.start.value, last))  \(region.count >> 10) KiB")
     }
     Message.heading("Devices")
-    for device in machine.devices {
-      let place = range(device.start, device.last)
-      row("\(device.name)", (device.bus == .ports ? "ports   " : "memory  ") + place)
+    for device in machine.inventory.places {
+      let place = range(device.range.lowerBound, device.range.upperBound)
+      row("\(device.name)", (device.isPorts ? "ports   " : "memory  ") + place)
     }
     tellPCI()
   }
 
   private func tellPCI() {
     Message.heading("PCI")
-    for function in machine.pciFunctions {
+    for (address, function) in machine.inventory.functions {
       let identity = function.identity
       var interrupts: [String] = []
-      if let pin = function.pin { interrupts.append("GSI \(pin.global) or IRQ \(pin.isa)") }
-      if function.vectors > 0 { interrupts.append("\(function.vectors) MSI-X vectors") }
+      if function.hasPin {
+        let pin = PCIInterruptLines.pin(of: address)
+        let global = Layout.pciInterrupt(device: address.device, pin: pin)
+        interrupts.append("GSI \(global) or IRQ \(function.interruptLine)")
+      }
+      if let vectors = function.slot.msix?.count { interrupts.append("\(vectors) MSI-X vectors") }
       row(
-        "\(function.address)",
+        "\(address)",
         digits(identity.vendor) + ":" + digits(identity.device)
           + column("  \(identity.kind.name)", 16) + "  \(function.name)"
           + (interrupts.isEmpty ? "" : "  " + interrupts.joined(separator: ", ")))
-      for range in function.ranges { row("", "  " + tell(range)) }
+      let ranges = zip(function.bars, function.places).sorted { $0.0.index < $1.0.index }
+      for (bar, place) in ranges { row("", "  " + tell(bar, place)) }
     }
   }
 
-  private func tell(_ range: Machine.PCIPlace.Range) -> String {
-    let last = range.bar.size - 1
+  private func tell(_ bar: PCIBAR, _ place: BusAddress?) -> String {
+    let last = bar.size - 1
     let place =
-      switch range.place {
+      switch place {
       case .port(let port): "ports   " + self.range(UInt64(port), UInt64(port) + last)
       case .memory(let address): "memory  " + self.range(address, address + last)
       case nil: "off"
       }
-    return "BAR \(range.bar.index)  \(place)"
+    return "BAR \(bar.index)  \(place)"
   }
 
   private func digits(_ id: UInt16) -> String {

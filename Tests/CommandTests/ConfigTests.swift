@@ -32,7 +32,7 @@ struct ConfigTests {
       ["--balloon", "16M"], ["--balloon", "16M", "--device", "balloon,id=b,place=00:07.0"],
       [
         "--disk", "a,,b.img,format=raw,readonly,serial=S 1", "--disk",
-        "b,snapshot,bus=ide,place=ide3",
+        "b,snapshot,bus=ide,place=ide0",
       ],
       ["--disk", "vhost-user=sock,bus=mmio", "--disk", "c=d,id=root"],
       ["--net", "none"],
@@ -105,6 +105,15 @@ struct ConfigTests {
         ]))
   }
 
+  @Test("another bus for all virtio devices gives them other places, and a replaced disk too")
+  func otherBus() throws {
+    let path = try file("vm.json", config(["--disk", "/a", "--device", "rng"]))
+    let moved = try config([
+      "--config", path, "--virtio-bus", "mmio", "--disk", "/b,id=disk0,bus=ide",
+    ])
+    #expect(moved.contains("\"ide0\"") && moved.contains("\"mmio0\"") && !moved.contains("00:0"))
+  }
+
   @Test(
     "a file that is wrong: 64, with file, line, column and what is meant",
     arguments: [
@@ -159,7 +168,9 @@ struct ConfigTests {
 
   @Test("sizes that no machine has: 64, with what may be meant")
   func sizes() throws {
-    for (size, words) in [("512", "did you mean 512M?"), ("0", "did you mean 512M?"), ("8K", "no such file")] {
+    for (size, words) in [
+      ("512", "did you mean 512M?"), ("0", "did you mean 512M?"), ("8K", "no such file"),
+    ] {
       let result = try Kvmlite.run("--memory", size, "--disk", "/no/such")
       #expect(result.end == .exited(size == "8K" ? 66 : 64), "\(size): \(result.errors)")
       #expect(result.errors.contains(words))

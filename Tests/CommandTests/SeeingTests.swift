@@ -132,7 +132,7 @@ struct SeeingTests {
     #expect(threads.count == 1 && thread > 1000)
     let names = events.filter { $0["ph"] as? String == "M" && $0["tid"] as? Int == thread }
       .compactMap { ($0["args"] as? [String: Any])?["name"] as? String }
-    #expect(names == ["virtio-block 0xfea00000 ring 0 requestq"])
+    #expect(names == ["virtio-block 0xc0100000 ring 0 requestq"])
     let sectors = requests.compactMap { ($0["args"] as? [String: Any])?["sector"] as? Int }
     #expect(Set(sectors) == Set(0..<128))
     #expect(events.contains { $0["name"] as? String == "doorbell" && $0["tid"] as? Int == thread })
@@ -147,7 +147,7 @@ struct SeeingTests {
 
     let picture = try Kvmlite.run("timeline", path)
     #expect(picture.end == .exited(0))
-    #expect(picture.output.contains("virtio-block 0xfea00000 ring 0 requestq"))
+    #expect(picture.output.contains("virtio-block 0xc0100000 ring 0 requestq"))
     #expect(picture.output.contains("257 requests"))
     #expect(picture.output.contains("1 VCPU(s)"))
   }
@@ -200,7 +200,7 @@ struct SeeingTests {
     let disks = ["--disk", path + ",bus=mmio", "--disk", other + ",bus=ide", "guest:virtio-block"]
     let text = try Kvmlite.run(["--stats", "--device", "rng"] + disks, by: ["env"]).errors
     let lines = text.split(separator: "\n").map { $0.split(separator: " ").map(String.init) }
-    let virtio = try #require(lines.first { $0.starts(with: ["virtio-block", "0xfea00000"]) })
+    let virtio = try #require(lines.first { $0.starts(with: ["virtio-block", "0xc0100000"]) })
     #expect(virtio[2...7] == ["ring", "0", "requestq", "257", "65536", "65536"])
     let ide = try #require(lines.first { $0.starts(with: ["ide0", "drive", "0"]) })
     #expect(ide[3...6] == ["0", "0", "0", "n/a"])
@@ -211,7 +211,7 @@ struct SeeingTests {
     let devices = try #require(report["devices"] as? [[String: Any]])
     #expect(
       devices.compactMap { $0["name"] as? String } == [
-        "ide0 drive 0", "virtio-block 0xfea00000",
+        "ide0 drive 0", "virtio-block 0xc0100000",
       ])
     let rings = devices.compactMap { ($0["rings"] as? [[String: Any]])?.first }
     #expect(rings[0]["doorbells"] is NSNull && rings[0]["p50_ns"] is NSNull)

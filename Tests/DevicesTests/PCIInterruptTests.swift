@@ -106,6 +106,44 @@ import Testing
     #expect(pending == 0)
   }
 
+  @Test func `what is pending in a save is pending after it, and sends when it's unmasked`() throws
+  {
+    control(enable: true)
+    set(0, data: 0x40)
+    set(2, data: 0x42, mask: 1)
+    try msix.raise(0)
+    try msix.raise(2)
+    let other = try PCITestBus()
+    var state = StateWriter()
+    bus.pci.save(to: &state)
+
+    try other.pci.restore(from: StateReader(state.bytes))
+
+    // The first was sent but not delivered: it is sent again.
+    #expect(other.router.deliver().map(\.data) == [0x40])
+    #expect(other.mmio.read(table + 0x800, width: 8) == 0b100)
+    other.mmio.write(table + 2 * 16 + 12, width: 4, value: 0)
+    #expect(other.router.deliver() == [InterruptMessage(address: 0xFEE0_1000, data: 0x42)])
+  }
+
+  @Test func `a reset masks all vectors and forgets what was raised`() throws {
+    control(enable: true)
+    set(0, data: 0x40)
+    set(1, data: 0x41, mask: 1)
+    try msix.raise(0)
+    try msix.raise(1)
+
+    bus.pci.reset()
+
+    #expect(bus.router.deliver() == [])
+    #expect(try !msix.isEnabled)
+    bus.setConfig(2, 0x14, table)
+    bus.setConfig(2, 4, width: 2, 6)
+    control(enable: true)
+    #expect(pending == 0)
+    #expect(bus.mmio.read(table + 8, width: 8) == 1 << 32)
+  }
+
   // MARK: Pins
 
   @Test func `a pin raises its lines until it's lowered, and shows in the status`() {

@@ -101,4 +101,34 @@ import Testing
     }
     #expect(bus.config(2, 4, width: 2) == 3)
   }
+
+  @Test func `after a reset nothing is decoded, and assigning gives the same places again`() throws
+  {
+    let bus = try PCITestBus()
+    bus.pci.assign { _ in 10 }
+    let places = bus.functions.map(\.places)
+    let bells = bus.doorbells.places
+    bus.setConfig(2, 0x10, 0xD000_0000)
+
+    bus.pci.reset()
+
+    #expect(bus.functions.allSatisfy { $0.places.allSatisfy { $0 == nil } })
+    #expect(bus.doorbells.places == [])
+    #expect(bus.config(2, 0x3C, width: 1) == 0xFF)
+    #expect(bus.mmio.read(0xD000_0000, width: 4) == 0xFFFF_FFFF)
+    bus.pci.assign { _ in 10 }
+    #expect(bus.functions.map(\.places) == places)
+    #expect(bus.doorbells.places == bells)
+  }
+
+  @Test func `a state of another function isn't taken`() throws {
+    let bus = try PCITestBus()
+    var state = StateWriter()
+    bus.functions[3].save(to: &state)
+    let bytes = state.bytes
+    // Function 1 of device 4 has INTB#, function 0 says that there are several.
+    #expect(throws: StateError.impossible("registers")) {
+      try bus.functions[2].restore(from: StateReader(bytes))
+    }
+  }
 }

@@ -382,3 +382,83 @@ private final class ClockRig {
     #expect(!rig.line.isRaised)
   }
 }
+
+@Suite struct RealTimeClockStateTests {
+  private func get(_ rig: ClockRig, _ index: UInt8) -> UInt8 {
+    rig.rtc.put(index, 0)
+    return rig.rtc.byte(1)
+  }
+
+  /// Hours, minutes, seconds.
+  private func time(_ rig: ClockRig) -> [UInt8] { [4, 2, 0].map { get(rig, $0) } }
+
+  private func saved(_ rig: ClockRig) throws -> StateReader {
+    var state = StateWriter()
+    rig.rtc.save(to: &state)
+    return try StateReader(state.bytes)
+  }
+
+  @Test func `a reset keeps the time that the guest set, the alarm, formats and CMOS RAM`() {
+    let rig = ClockRig()
+    rig.set(0x0A, 0x2A)
+    rig.set(0x0B, 0x06)
+    let set: [(UInt8, UInt8)] = [(0, 10), (2, 20), (4, 7), (8, 12), (1, 0x55), (0x40, 0xA5)]
+    for (index, value) in set { rig.set(index, value) }
+    rig.clock.pass(seconds: 2)
+
+    rig.rtc.reset()
+    rig.clock.pass(seconds: 3)
+
+    #expect(time(rig) == [7, 20, 15])
+    #expect([8, 1, 0x40, 0x0A, 0x0B].map { get(rig, $0) } == [12, 0x55, 0xA5, 0x2A, 0x06])
+    #expect(get(rig, 0x0D) == 0x80)
+  }
+
+  @Test func `a reset switches interrupts off and clears their flags`() throws {
+    let rig = ClockRig()
+    rig.set(0x0B, 0x7A)
+    try rig.wait()
+    #expect(rig.line.isRaised)
+
+    rig.rtc.reset()
+
+    #expect(!rig.line.isRaised && rig.delay == nil)
+    #expect(rig.takeFlags() == 0)
+    #expect(get(rig, 0x0B) == 0x02)
+    rig.rtc.put(0x0E, 0)
+    rig.rtc.reset()
+    #expect(rig.rtc.byte(1) == time(rig)[2], "the index is the seconds'")
+  }
+
+  @Test func `a restored clock goes on as if no time had passed`() throws {
+    let (rig, other) = (ClockRig(), ClockRig())
+    rig.set(0x0B, 0x12)
+    rig.clock.pass(nanoseconds: 300_000_000)
+    let state = try saved(rig)
+    other.clock.pass(seconds: 3600)
+
+    try other.rtc.restore(from: state)
+
+    #expect(time(other) == [0x23, 0x59, 0x58])
+    #expect(other.delay == 700_000_000, "the update's interrupt comes when it was to come")
+    try other.wait()
+    #expect(other.line.isRaised)
+    #expect(time(other) == [0x23, 0x59, 0x59])
+  }
+
+  @Test func `or it counts how long it was away, and the alarm has come meanwhile`() throws {
+    let (rig, other) = (ClockRig(), ClockRig())
+    for (index, value) in [(1, 0x30), (3, 0xFF), (5, 0xFF)] as [(UInt8, UInt8)] {
+      rig.set(index, value)
+    }
+    rig.set(0x0B, 0x22)
+    let state = try saved(rig)
+    other.clock.pass(seconds: 3600)
+
+    try other.rtc.restore(from: state, countingAbsence: true)
+
+    #expect(time(other) == [0x00, 0x59, 0x58])
+    other.rtc.tick()
+    #expect(other.line.isRaised && other.takeFlags() & 0xA0 == 0xA0)
+  }
+}

@@ -46,7 +46,7 @@ struct ArchitectureTests {
   }
 
   // Without and with what is only there when asked for.
-  private func slots() throws -> [Bus.Slot] {
+  private func places() throws -> [Place] {
     let all: [VMConfiguration.Device] = [
       .init(.testDevice), .init(.rng), .init(.balloon(.init())), .init(.virtioConsole),
       .init(.disk(.init(bus: .ide)), id: "ide"), .init(.disk(.init(bus: .mmio)), id: "mmio"),
@@ -57,10 +57,15 @@ struct ArchitectureTests {
       var resources = Resources(image: .init([0xF4]))
       spec.devices = devices
       for device in devices { resources.disks[device.id] = EmptyDisk() }
-      let wiring = try Wiring(
+      var addresses = CPUID.Entry()
+      (addresses.function, addresses.eax) = (0x8000_0008, 39)
+      let inventory = try Builder.build(
         Configuration(spec, resources), control, try InputPump(.none, unread: [], control), nil,
-        try GuestMemory(ramSize: GuestMemory.pageSize), addressBits: 39)
-      return wiring.ports.slots + wiring.mmio.slots
+        try GuestMemory(ramSize: GuestMemory.pageSize), CPUID(entries: [addresses]))
+      return inventory.places.map {
+        Place(
+          name: $0.name.description, first: $0.range.lowerBound, last: $0.range.upperBound)
+      }
     }
   }
 
@@ -72,9 +77,7 @@ struct ArchitectureTests {
       let name = row[0].trimmingCharacters(in: ["`"])
       return Place(name: name, first: range.lowerBound, last: range.upperBound)
     }
-    let real = try slots().map {
-      Place(name: $0.device.name.description, first: $0.start, last: $0.last)
-    }
+    let real = try places()
     #expect(Set(told) == Set(real))
     #expect(Set(told).count == told.count)
     let pci = "10, 11, 16-23"
@@ -149,6 +152,22 @@ struct ArchitectureTests {
     let real = ExitReason.all.map { ["`\($0.name)`", "\($0.number)", $0.meaning] }
     #expect(told == real)
     #expect(rows.allSatisfy { $0.count == 4 && !$0[3].isEmpty })
+  }
+
+  @Test("the lines that a device takes are in the code")
+  func addedDevice() throws {
+    let section = try Documents.section("## How a device is added", of: text)
+    let lines = section.filter { $0.hasPrefix("        ") }.map {
+      $0.trimmingCharacters(in: .whitespaces)
+    }
+    #expect(lines.count == 3)
+    let files = ["Builder/Builder", "Spec/VMConfiguration", "Spec/SpecKeys"].map {
+      "Sources/Machine/\($0).swift"
+    }
+    let code = try files.flatMap { try Documents.text($0).split(separator: "\n") }.map {
+      $0.trimmingCharacters(in: .whitespaces)
+    }
+    for line in lines { #expect(code.contains(line), "\(line)") }
   }
 
   @Test("the table of folders has every target, and none that isn't there")

@@ -34,8 +34,8 @@ struct LinuxTests {
     let run = try boot(Kernels.linux("cloud", append: "RUN=\"\(command)\""))
     #expect(try run.waitForEnd() == .exited(0))
     for text in [
-      "PCI: MMCONFIG for domain 0000 [bus 00-00] at [mem 0xfeb00000-0xfebfffff]",
-      "c0000000-fdffffff : PCI Bus 0000:00", "c000-ffff : PCI Bus 0000:00",
+      "PCI: MMCONFIG for domain 0000 [bus 00-00] at [mem 0xc0000000-0xc00fffff]",
+      "c1000000-febfffff : PCI Bus 0000:00", "c000-ffff : PCI Bus 0000:00",
       "/sys/bus/pci/devices/0000:00:00.0",
     ] { #expect(run.outputText.contains(text), "\(text)") }
   }

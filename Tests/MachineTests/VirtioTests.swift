@@ -11,14 +11,16 @@ import Testing
 import TestSupport
 
 /// A disk of bytes in memory.
-private final class RAMDisk: BlockStore {
+final class RAMDisk: BlockStore {
   private let contents: Mutex<[UInt8]>
   let size: UInt64
   var isReadOnly: Bool { false }
 
-  init(sectors: Int) {
-    contents = Mutex([UInt8](repeating: 0, count: sectors * 512))
-    size = UInt64(sectors) * 512
+  convenience init(sectors: Int) { self.init([UInt8](repeating: 0, count: sectors * 512)) }
+
+  init(_ bytes: [UInt8]) {
+    contents = Mutex(bytes)
+    size = UInt64(bytes.count)
   }
 
   var bytes: [UInt8] { contents.withLock { $0 } }
@@ -122,11 +124,11 @@ struct VirtioTests {
     var code: [UInt8] = []
     for (register, value) in driver {
       code += [0xC7, 0x05]  // mov dword ptr [address], value
-      for word in [0xFEA0_0000 + register, value] {
+      for word in [0xC010_0000 + register, value] {
         code += [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: word >> $0) }
       }
     }
-    code += [0xA1, 0x70, 0, 0xA0, 0xFE]  // mov eax,[0xfea00070]
+    code += [0xA1, 0x70, 0, 0x10, 0xC0]  // mov eax,[0xc0100070]
     code += [0xE6, 0xF4]  // out 0xf4,al
 
     let result = try run(code, mode: .protected) {
@@ -136,6 +138,25 @@ struct VirtioTests {
 
     #expect(result.outcome.exitStatus == (79 << 1 | 1) & 0xFF)
     #expect(log.withLock { $0 }.first?.contains("the ring at 0xffff00000000 is not all in") == true)
+  }
+
+  @Test("devices are where their spec says, and the others where there is room")
+  func places() throws {
+    let result = try run(TestGuest.halt) {
+      $0.spec.devices = [
+        .init(.rng), .init(.balloon(.init()), place: .pci(.init(device: 2))),
+        .init(.virtioConsole, place: .pci(.init(device: 9))),
+        .init(.disk(.init(bus: .mmio)), id: "d", place: .mmio(3)),
+      ]
+      $0.resources.disks["d"] = RAMDisk(sectors: 8)
+    }
+    #expect(
+      result.machine.inventory.pci.functions.map { "\($0.address) \($0.function.name)" } == [
+        "00:00.0 host-bridge", "00:02.0 virtio-balloon", "00:03.0 virtio-rng",
+        "00:09.0 virtio-console",
+      ])
+    let place = result.machine.inventory.places.first { "\($0.name)" == "virtio-block" }
+    #expect(place?.range.lowerBound == Layout.virtioMMIO.value + 3 * GuestMemory.pageSize)
   }
 
   @Test("more devices on MMIO than there are interrupts are refused", arguments: [5, 6])

@@ -18,6 +18,7 @@ public final class PCITestDevice: Device {
   public let slot: PCISlot
   private let scratch = Atomic<UInt32>(0)
   private let rings = Atomic<UInt32>(0)
+  private let isPinRaised = Atomic(false)
 
   /// The number of its vectors.
   public static let vectors = 3
@@ -61,9 +62,39 @@ public final class PCITestDevice: Device {
     switch offset {
     case 0: scratch.store(UInt32(truncatingIfNeeded: value), ordering: .relaxed)
     case 4: slot.msix?.raise(Int(value & 0xFFFF_FFFF))
-    case 8: slot.pin.set(value != 0)
+    case 8: setPin(value != 0)
     case 12: rings.add(1, ordering: .relaxed)
     default: break
     }
+  }
+}
+
+extension PCITestDevice: Stateful {
+  private func setPin(_ isRaised: Bool) {
+    isPinRaised.store(isRaised, ordering: .relaxed)
+    slot.pin.set(isRaised)
+  }
+
+  /// Clears all registers and lowers the pin.
+  package func reset() {
+    scratch.store(0, ordering: .relaxed)
+    rings.store(0, ordering: .relaxed)
+    setPin(false)
+  }
+
+  /// Writes the registers and the pin.
+  package func save(to state: inout StateWriter) {
+    state.write("scratch", scratch.load(ordering: .relaxed))
+    state.write("rings", rings.load(ordering: .relaxed))
+    state.write("pin", isPinRaised.load(ordering: .relaxed))
+  }
+
+  /// Takes them back.
+  package func restore(from state: StateReader) throws(StateError) {
+    let new: (UInt32, UInt32, Bool) =
+      (try state.read("scratch"), try state.read("rings"), try state.readFlag("pin"))
+    scratch.store(new.0, ordering: .relaxed)
+    rings.store(new.1, ordering: .relaxed)
+    setPin(new.2)
   }
 }

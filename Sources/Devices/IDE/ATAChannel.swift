@@ -124,6 +124,13 @@ struct ATAChannel {
     selected = 0
   }
 
+  /// What a new channel with these drives is; the drives' statistics go on.
+  func powerOnReset() -> ATAChannel {
+    var drives = drives
+    for index in drives.indices { drives[index].powerOnReset() }
+    return ATAChannel(drives: drives, buffer: buffer)
+  }
+
   // MARK: Interrupts and ends of commands
 
   /// Takes the selected drive's interrupt back.

@@ -86,4 +86,13 @@ enum ATATransferMode: Equatable {
     default: return nil
     }
   }
+
+  /// Its code.
+  var code: UInt8 {
+    switch self {
+    case .pio(let mode): 1 << 3 | mode
+    case .multiwordDMA(let mode): 4 << 3 | mode
+    case .ultraDMA(let mode): 8 << 3 | mode
+    }
+  }
 }

@@ -9,7 +9,7 @@ struct ATADrive {
   }
 
   /// ATA/ATAPI-7, volume 1, 4.5: as far as a guest can tell.
-  enum PowerMode {
+  enum PowerMode: UInt8 {
     case active
     case idle
     case standby
@@ -87,6 +87,13 @@ struct ATADrive {
     if !keepsSettingsOnReset {
       settings = Settings(geometry: ATAGeometry(sectors: sectorCount))
     }
+  }
+
+  /// What power leaves that comes on: settings aren't kept.
+  mutating func powerOnReset() {
+    keepsSettingsOnReset = false
+    dmaMode = nil
+    reset()
   }
 
   // MARK: Addresses

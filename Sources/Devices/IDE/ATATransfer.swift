@@ -1,6 +1,6 @@
 /// The data transfer that a channel's command has under way.
 struct ATATransfer {
-  enum Phase: Equatable {
+  enum Phase: UInt8 {
     /// None.
     case none
     /// The channel's thread has a job: BSY.

@@ -18,6 +18,7 @@ struct BusMasterRegisters {
     static let interrupt = Self(rawValue: 0x04)
     /// Bits that software keeps for itself: drive 0 and drive 1 can do DMA.
     static let capable = Self(rawValue: 0x60)
+    static let all = capable.union([.active, .error, .interrupt])
   }
 
   var command: Command = []

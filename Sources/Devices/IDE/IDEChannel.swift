@@ -12,13 +12,19 @@ public final class IDEChannel: Sendable {
   private struct State {
     var channel: ATAChannel
     var isLineRaised = false
+    /// What the thread has to do.
+    var underWay: IDEJob?
+    /// Whether jobs wait for `resume()`, and who is to be told when none is under way any more.
+    var isPaused = false
+    var still: (@Sendable () -> Void)?
   }
 
   private let name: String
   private let state: Mutex<State>
   private let line: any InterruptLine
   private let runner: IDEJobRunner
-  private let worker: IDEWorker
+  /// Nil without drives, which alone have work for it.
+  private let worker: Worker?
 
   /// A channel with these disks, drive 0 first; `mayMaster` tells whether the bus master may use
   /// `memory`.
@@ -38,11 +44,11 @@ public final class IDEChannel: Sendable {
     self.line = line
     runner = IDEJobRunner(
       stores: disks.map(\.store), memory: memory, buffer: buffer, mayMaster: mayMaster)
-    worker = IDEWorker(name: name)
+    worker = disks.isEmpty ? nil : try Worker(name: name)
   }
 
   /// Ends the channel's thread. To be called when no VCPU runs any longer.
-  func stop() { worker.stop() }
+  func stop() { worker?.stop() }
 
   /// What each drive has done.
   var statistics: [DeviceStatistics] {
@@ -55,14 +61,22 @@ public final class IDEChannel: Sendable {
   private func update<Result>(_ body: (inout ATAChannel) -> Result) -> Result {
     state.withLock { state in
       let result = body(&state.channel)
-      if let job = state.channel.job {
-        state.channel.job = nil
-        if !worker.post(job, { [self] in perform($0) }) {
-          state.channel.finish(job, IDEJob.Result(hasFailed: true))
-        }
-      }
+      handOver(&state)
       driveLine(&state)
       return result
+    }
+  }
+
+  private func handOver(_ state: inout State) {
+    guard !state.isPaused, let job = state.channel.job else { return }
+    state.channel.job = nil
+    do throws(Errno) {
+      // What is posted holds nothing but this, so that a VCPU allocates nothing.
+      try worker?.post { [self] in perform() }
+      state.underWay = job
+    } catch {
+      // There is no thread to be had.
+      state.channel.finish(job, IDEJob.Result(hasFailed: true))
     }
   }
 
@@ -82,9 +96,63 @@ public final class IDEChannel: Sendable {
   }
 
   /// On the channel's thread.
-  private func perform(_ job: IDEJob) {
+  private func perform() {
+    guard let job = state.withLock({ $0.underWay }) else { return }
     let result = runner.run(job)
-    update { $0.finish(job, result) }
+    let still = state.withLock { state in
+      state.underWay = nil
+      state.channel.finish(job, result)
+      handOver(&state)
+      driveLine(&state)
+      return state.still.take()
+    }
+    still?()
+  }
+}
+
+// MARK: - Standing still, and state
+
+extension IDEChannel {
+  /// Hands over no more jobs, and calls `still` when the one under way, if there is one, is done.
+  func pause(_ still: @escaping @Sendable () -> Void) {
+    let isStill = state.withLock { state in
+      state.isPaused = true
+      guard state.underWay != nil else { return true }
+      state.still = still
+      return false
+    }
+    if isStill { still() }
+  }
+
+  /// Goes on, with the job that waits.
+  func resume() {
+    state.withLock { state in
+      state.isPaused = false
+      state.still = nil
+      handOver(&state)
+      driveLine(&state)
+    }
+  }
+
+  /// Makes the channel and its drives as new.
+  func reset() { state.withLock { take($0.channel.powerOnReset(), &$0) } }
+
+  /// Writes the registers, and what waits in the buffer.
+  func save(to writer: inout StateWriter) {
+    state.withLock { $0.channel.save(to: &writer) }
+  }
+
+  /// Takes them back.
+  func restore(from reader: StateReader) throws(StateError) {
+    try state.withLock { (state) throws(StateError) in
+      take(try state.channel.restored(from: reader), &state)
+    }
+  }
+
+  private func take(_ channel: ATAChannel, _ state: inout State) {
+    state.channel = channel
+    state.isLineRaised = channel.isInterrupting
+    line.set(state.isLineRaised)
   }
 }
 

@@ -1,6 +1,7 @@
 import Host
 import Memory
 import Storage
+import Synchronization
 
 /// The IDE controller of Intel's PIIX3: two channels at the ports that PCs have them, and a bus master
 /// for both.
@@ -59,4 +60,51 @@ public final class IDEController: Sendable {
 
   /// What each disk has done, in the order they were given.
   public var statistics: [DeviceStatistics] { channels.flatMap(\.statistics) }
+}
+
+// MARK: - State
+
+extension IDEController: Stateful {
+  /// Makes both channels as new, as power that comes on does. What disks hold stays.
+  package func reset() {
+    for channel in channels { channel.reset() }
+  }
+
+  /// Writes the channels' and drives' registers.
+  package func save(to state: inout StateWriter) {
+    for (index, channel) in channels.enumerated() {
+      state.group("channel\(index)") { channel.save(to: &$0) }
+    }
+  }
+
+  /// Takes them back. Each drive must have as many sectors as it had.
+  package func restore(from state: StateReader) throws(StateError) {
+    for (index, channel) in channels.enumerated() {
+      try channel.restore(from: state.group("channel\(index)"))
+    }
+  }
+}
+
+extension IDEController: Pausable {
+  /// Hands no more to the disks, and calls `still` when both channels' threads have nothing to do.
+  package func pause(_ still: @escaping @Sendable () -> Void) {
+    let left = Left(channels.count)
+    for channel in channels { channel.pause { if left.isLast() { still() } } }
+  }
+
+  /// Goes on with what waits.
+  package func resume() {
+    for channel in channels { channel.resume() }
+  }
+
+  /// How many channels aren't still yet.
+  private final class Left: Sendable {
+    private let count: Atomic<Int>
+
+    init(_ count: Int) { self.count = Atomic(count) }
+
+    func isLast() -> Bool {
+      count.subtract(1, ordering: .acquiringAndReleasing).newValue == 0
+    }
+  }
 }

@@ -20,7 +20,7 @@ public final class MSIX: Device {
   /// How large a memory range for both must be: a power of two, at least a page.
   public let size: UInt64
 
-  private struct Entry {
+  fileprivate struct Entry {
     var address: UInt64 = 0
     var data: UInt32 = 0
     // All are masked after a reset (6.8.2.9).
@@ -29,11 +29,18 @@ public final class MSIX: Device {
     var routed: InterruptMessage?
   }
 
+  /// What the function's registers say.
+  struct Control {
+    /// Message Control's enable and function mask.
+    var isEnabled = false
+    var isMasked = false
+    /// Bus Master Enable, without which the function can't write messages.
+    var mayMaster = false
+  }
+
   private struct State {
     var entries: [Entry]
-    var isEnabled = false
-    var isFunctionMasked = false
-    var mayMaster = false
+    var control = Control()
   }
 
   private let events: [SharedEvent]
@@ -72,26 +79,28 @@ public final class MSIX: Device {
 
   // MARK: For the function
 
-  /// Takes Message Control's enable and function mask, and Bus Master Enable, without which the
-  /// function can't write messages.
-  func set(isEnabled: Bool, isMasked: Bool, mayMaster: Bool) {
+  /// Takes what the registers say now.
+  func set(_ control: Control) {
     state.withLock { state in
-      let wasEnabled = state.isEnabled
-      (state.isEnabled, state.isFunctionMasked) = (isEnabled, isMasked)
-      state.mayMaster = mayMaster
-      if isEnabled && !wasEnabled {
+      if control.isEnabled && !state.control.isEnabled {
         // What was raised before it was wanted is nobody's.
         for event in events { event.event.consume() }
       }
-      for index in 0..<count { update(index, &state) }
-      enabled.store(isEnabled, ordering: .releasing)
+      follow(control, &state)
     }
+  }
+
+  private func follow(_ control: Control, _ state: inout State) {
+    state.control = control
+    for index in 0..<count { update(index, &state) }
+    enabled.store(control.isEnabled, ordering: .releasing)
   }
 
   private func update(_ index: Int, _ state: inout State) {
     let entry = state.entries[index]
+    let control = state.control
     let passes =
-      state.isEnabled && state.mayMaster && !state.isFunctionMasked && !entry.isMasked
+      control.isEnabled && control.mayMaster && !control.isMasked && !entry.isMasked
     let message =
       passes ? InterruptMessage(address: entry.address & ~3, data: entry.data) : nil
     guard message != entry.routed else { return }
@@ -117,7 +126,7 @@ public final class MSIX: Device {
   }
 
   private func pending(from first: UInt64, _ state: borrowing State) -> UInt64 {
-    guard state.isEnabled, first < UInt64(count) else { return 0 }
+    guard state.control.isEnabled, first < UInt64(count) else { return 0 }
     var bits: UInt64 = 0
     for index in Int(first)..<min(Int(first) + 64, count) {
       guard state.entries[index].routed == nil, events[index].event.isRaised else { continue }
@@ -147,6 +156,69 @@ public final class MSIX: Device {
     case 8: entry.data = UInt32(word)
     default: entry.isMasked = word & 1 != 0
     }
+  }
+}
+
+// MARK: - State
+
+extension MSIX {
+  /// Masks all vectors and forgets what was raised.
+  func reset() {
+    let entries = Array(repeating: Entry(), count: count)
+    state.withLock { state in take(entries, raised: [], Control(), &state) }
+  }
+
+  /// Writes the table, 16 bytes a vector as the driver sees them, and which events are raised: what a
+  /// route has passed on isn't among them.
+  func save(to state: inout StateWriter) {
+    let (entries, isEnabled) = self.state.withLock { ($0.entries, $0.control.isEnabled) }
+    var table: [UInt8] = []
+    for entry in entries {
+      for value in [entry.address, UInt64(entry.data) | (entry.isMasked ? 1 << 32 : 0)] {
+        for byte in 0..<8 { table.append(UInt8(truncatingIfNeeded: value >> UInt64(byte * 8))) }
+      }
+    }
+    state.write("table", table)
+    state.write(
+      "raised", isEnabled ? events.map { $0.event.isRaised ? 1 : 0 } : entries.map { _ in 0 })
+  }
+
+  /// Takes both back, under `control`, and raises what was raised.
+  func restore(from state: StateReader, _ control: Control) throws(StateError) {
+    let table = try state.readBytes("table", count: count * Int(Self.entrySize))
+    let raised = try state.readBytes("raised", count: count)
+    let entries = try (0..<count).map { (index) throws(StateError) in
+      try Entry(table.span.extracting(index * 16..<index * 16 + 16))
+    }
+    guard raised.allSatisfy({ $0 <= (control.isEnabled ? 1 : 0) }) else {
+      throw .impossible("raised")
+    }
+    let indices = raised.indices.filter { raised[$0] == 1 }
+    self.state.withLock { state in take(entries, raised: indices, control, &state) }
+  }
+
+  private func take(
+    _ entries: [Entry], raised: [Int], _ control: Control, _ state: inout State
+  ) {
+    // Off the routes first, so that none sends what is old.
+    follow(Control(), &state)
+    for event in events { event.event.consume() }
+    for index in raised { events[index].event.raise() }
+    state.entries = entries
+    follow(control, &state)
+  }
+}
+
+extension MSIX.Entry {
+  fileprivate init(_ bytes: Span<UInt8>) throws(StateError) {
+    func number(_ range: Range<Int>) -> UInt64 {
+      range.reversed().reduce(0) { $0 << 8 | UInt64(bytes[$1]) }
+    }
+    address = number(0..<8)
+    data = UInt32(number(8..<12))
+    let vectorControl = number(12..<16)
+    guard vectorControl <= 1 else { throw .impossible("table") }
+    isMasked = vectorControl == 1
   }
 }
 

@@ -127,3 +127,27 @@ public final class PCIBus: Sendable {
     windows.memory64.map { PCIWindowDevice("pci-memory64", $0, memory, widestAccess: 8) }
   }
 }
+
+// MARK: - State
+
+extension PCIBus: Stateful {
+  /// Resets all functions, so that none has a range. Where there is no firmware to do it, `assign`
+  /// is to be called again.
+  package func reset() {
+    for (_, function) in functions { function.reset() }
+  }
+
+  /// Writes all functions, each by its address.
+  package func save(to state: inout StateWriter) {
+    for (address, function) in functions {
+      state.group(address.description) { function.save(to: &$0) }
+    }
+  }
+
+  /// Takes them back.
+  package func restore(from state: StateReader) throws(StateError) {
+    for (address, function) in functions {
+      try function.restore(from: state.group(address.description))
+    }
+  }
+}

@@ -82,3 +82,18 @@ struct PCIConfigurationSpace: Sendable {
     }
   }
 }
+
+extension PCIConfigurationSpace {
+  /// All of it, as a guest would read it.
+  var contents: [UInt8] { bytes }
+
+  /// Takes the bits that a guest can write from `contents`, 256 bytes; false if others aren't as they
+  /// are here, which is another function then.
+  mutating func take(_ contents: [UInt8]) -> Bool {
+    for index in bytes.indices where (contents[index] ^ bytes[index]) & ~writable[index] != 0 {
+      return false
+    }
+    bytes = contents
+    return true
+  }
+}

@@ -53,6 +53,8 @@ public final class PCIFunction: Sendable {
 
   private struct State {
     var space: PCIConfigurationSpace
+    /// As it is after a reset.
+    var initial: PCIConfigurationSpace
     /// Where each of `bars` is, or nil.
     var places: [BusAddress?]
     /// Who is told: the look-up tables and the number of each of `bars` in its own.
@@ -104,7 +106,7 @@ public final class PCIFunction: Sendable {
     self.bars = bars
     self.hasPin = hasPin
     self.observer = observer
-    state = Mutex(State(space: space, places: bars.map { _ in nil }))
+    state = Mutex(State(space: space, initial: space, places: bars.map { _ in nil }))
   }
 
   // MARK: Registers
@@ -232,21 +234,25 @@ public final class PCIFunction: Sendable {
     let isBusMaster = command.contains(.busMaster)
     slot.mayMaster.store(isBusMaster, ordering: .releasing)
     if hasPin { slot.pin.disable(command.contains(.interruptDisable)) }
-    if let messageControl, let msix = slot.msix {
-      let control = state.space[messageControl + 1]
-      msix.set(
-        isEnabled: control & MessageControl.enable != 0,
-        isMasked: control & MessageControl.mask != 0, mayMaster: isBusMaster)
-    }
-    if let msix = slot.msix, msix.isEnabled != state.usesMessages {
-      state.usesMessages = msix.isEnabled
-      observer?.messagesDidChange()
+    if let msix = slot.msix {
+      msix.set(control(of: state.space))
+      if msix.isEnabled != state.usesMessages {
+        state.usesMessages = msix.isEnabled
+        observer?.messagesDidChange()
+      }
     }
     for index in state.decoders.indices { moveRange(index, &state) }
     if isBusMaster != state.isBusMaster {
       state.isBusMaster = isBusMaster
       observer?.busMasteringDidChange(isBusMaster)
     }
+  }
+
+  private func control(of space: PCIConfigurationSpace) -> MSIX.Control {
+    let bits = messageControl.map { space[$0 + 1] } ?? 0
+    return MSIX.Control(
+      isEnabled: bits & MessageControl.enable != 0, isMasked: bits & MessageControl.mask != 0,
+      mayMaster: space.command.contains(.busMaster))
   }
 
   private func moveRange(_ index: Int, _ state: inout State) {
@@ -283,6 +289,7 @@ public final class PCIFunction: Sendable {
       state.decoders = decoders
       state.space[Offset.headerType] = isMultifunction ? 0x80 : 0
       if hasPin { state.space[Offset.interruptPin] = pin }
+      state.initial = state.space
     }
     if hasPin, let line { slot.pin.connect(to: line) }
   }
@@ -292,4 +299,38 @@ public final class PCIFunction: Sendable {
 
   /// What firmware or driver noted as the interrupt, 0xFF for none.
   public var interruptLine: UInt8 { state.withLock { $0.space[Offset.interruptLine] } }
+}
+
+// MARK: - State
+
+extension PCIFunction: Stateful {
+  /// Makes the registers as new: ranges are nowhere until somebody assigns them again, vectors are
+  /// masked, the pin is low. The observer is told.
+  package func reset() {
+    state.withLock { state in
+      state.space = state.initial
+      follow(&state)
+    }
+    slot.msix?.reset()
+    slot.pin.reset()
+  }
+
+  /// Writes the registers, and the vectors' table; not what the device behind it has, nor the pin,
+  /// which is the device's to raise again.
+  package func save(to state: inout StateWriter) {
+    state.write("registers", self.state.withLock { $0.space.contents })
+    if let msix = slot.msix { state.group("msix") { msix.save(to: &$0) } }
+  }
+
+  /// Takes them back; ranges, doorbells and vectors follow, and the observer is told.
+  package func restore(from state: StateReader) throws(StateError) {
+    let contents = try state.readBytes("registers", count: Int(PCIConfigurationSpace.size))
+    var new = self.state.withLock { $0.initial }
+    guard new.take(contents) else { throw .impossible("registers") }
+    if let msix = slot.msix { try msix.restore(from: state.group("msix"), control(of: new)) }
+    self.state.withLock { state in
+      state.space = new
+      follow(&state)
+    }
+  }
 }

@@ -29,6 +29,14 @@ public final class PCIInterruptPin: InterruptLine {
     }
   }
 
+  /// Lowers the pin and lets it through; whoever raised it is reset too.
+  func reset() {
+    state.withLock { state in
+      (state.isRaised, state.isDisabled) = (false, false)
+      state.line?.set(false)
+    }
+  }
+
   /// Goes to `line` from now on.
   func connect(to line: any InterruptLine) {
     state.withLock { state in

@@ -9,12 +9,13 @@ public enum Layout {
   /// Descriptors for guests that start in protected or long mode, the page tables of long mode, the
   /// place of flat images and boot sectors, the first stack, and where what kernels are told goes.
   ///
-  /// Of the hole below 4 GiB only the top is reserved (PCI's configuration space, IOAPIC, local
+  /// Of the hole below 4 GiB only the ends are reserved (PCI's configuration space; IOAPIC, local
   /// APICs, KVM's own pages, firmware): Linux gives PCI devices no addresses that its memory map
   /// reserves.
   public static let boot = BootLayout(
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
-    stackTop: 0x1_0000, information: 0x3000..<0x9_F000, reserved: [0xFEB0_0000..<0x1_0000_0000])
+    stackTop: 0x1_0000, information: 0x3000..<0x9_F000,
+    reserved: [0xC000_0000..<0xC010_0000, 0xFEC0_0000..<0x1_0000_0000])
   /// Where the ACPI tables start, with the RSDP: in what is ROM on a PC (ACPI 6.5, 5.2.5.1).
   public static let acpiTables: GuestAddress = 0xE_0000
   /// Where the MP tables start, with the floating pointer (MultiProcessor Specification 1.4, 4).
@@ -27,7 +28,7 @@ public enum Layout {
   /// on its accesses to leave the guest.
   public static let videoMemory: Range<UInt64> = 0xA_0000..<0xC_0000
   /// Virtio devices on the MMIO transport, a page each.
-  public static let virtioMMIO: GuestAddress = 0xFEA0_0000
+  public static let virtioMMIO: GuestAddress = 0xC010_0000
   /// The page of virtio device `index`.
   static func virtioMMIO(_ index: Int) -> GuestAddress {
     GuestAddress(virtioMMIO.value + UInt64(index) * GuestMemory.pageSize)
@@ -48,19 +49,23 @@ public enum Layout {
   public static let isaBridge = PCIAddress(device: 1, function: 0)
   /// The IDE controller.
   public static let ideFunction = PCIAddress(device: 1, function: 1)
-  /// PCI's configuration space as memory (ECAM), for bus 0 alone.
-  public static let pciConfigurationMemory: GuestAddress = 0xFEB0_0000
+  /// PCI's configuration space as memory (ECAM), for bus 0 alone. Like a Q35's it is below what functions
+  /// can have: SeaBIOS gives them addresses from 0xFEC00000 down, without asking (pciinit.c).
+  public static let pciConfigurationMemory: GuestAddress = 0xC000_0000
+  /// Where functions can have memory below 4 GiB: up to the IOAPIC.
+  static let pciMemory: Range<UInt64> = 0xC100_0000..<0xFEC0_0000
 
   /// Where PCI functions can have ports and memory in a machine with so much RAM, whose processors
   /// have `addressBits` bits of physical address. The window above RAM has 256 GiB, or what is there.
   public static func pciWindows(ramSize: UInt64, addressBits: Int) -> PCIBus.Windows {
-    let low: UInt64 = GuestMemory.holeStart
+    let low = GuestMemory.holeStart
     let ramEnd = GuestMemory.holeEnd + (ramSize > low ? ramSize - low : 0)
     let start = (ramEnd + gibibyte - 1) & ~(gibibyte - 1)
     let end = min(start + 256 * gibibyte, 1 << UInt64(min(max(addressBits, 32), 47)))
     return PCIBus.Windows(
       ports: PCIWindow(start: 0xC000, count: 0x4000),
-      memory32: PCIWindow(start: low, count: 0xFE00_0000 - low),
+      memory32: PCIWindow(
+        start: pciMemory.lowerBound, count: pciMemory.upperBound - pciMemory.lowerBound),
       memory64: end > start ? PCIWindow(start: start, count: end - start) : nil)
   }
 
@@ -74,6 +79,8 @@ public enum Layout {
     public let start: UInt16
     /// How many there are.
     public let count: UInt16
+    /// All of them.
+    package var range: ClosedRange<UInt64> { UInt64(start)...UInt64(start) + UInt64(count - 1) }
   }
 
   /// Keyboard controller: data, and status and command at 0x64.
@@ -133,6 +140,17 @@ public enum Layout {
   public static let pciInterrupts: Range<UInt32> = 16..<24
   /// The ISA interrupts that they go to for kernels that use the 8259s.
   public static let pciISAInterrupts: [UInt8] = [10, 11]
+  /// The IOAPIC's input of a PCI device's pin, 0 for INTA# to 3.
+  package static func pciInterrupt(device: UInt8, pin: UInt8) -> UInt32 {
+    pciInterrupts.lowerBound
+      + UInt32(PCIInterruptLines.line(device: device, pin: pin, count: pciInterrupts.count))
+  }
+  /// The ISA interrupt that firmware notes for a function's pin.
+  package static func pciISAInterrupt(_ address: PCIAddress) -> UInt8 {
+    let pin = PCIInterruptLines.pin(of: address)
+    return pciISAInterrupts[
+      PCIInterruptLines.line(device: address.device, pin: pin, count: pciISAInterrupts.count)]
+  }
   /// The interrupts of virtio devices on the MMIO transport, in order: as many there can be.
   public static let virtioInterrupts: [UInt32] = [5, 6, 7, 3, 12]
   /// The first GSI of those that stand for messages.

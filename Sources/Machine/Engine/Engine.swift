@@ -13,34 +13,61 @@ final class Engine {
   let vm: VM
   let parking: Parking
 
-  /// Furnishes `vm`, which is empty, with `memory` and as many VCPUs as wanted, in the state that a
-  /// reset leaves.
+  /// What an engine's processors begin with.
+  enum Start {
+    /// The first one enters an image of that format; others wait to be started.
+    case entry(EntryState, ImageFormat)
+    /// After a suspension: the first one starts in real mode at `vector`, an address below 1 MiB (ACPI
+    /// 6.5, 5.2.10), and all else is as after a reset.
+    case waking(vector: UInt32, ImageFormat)
+  }
+
+  /// Makes an engine in `vm`, which is empty, with `memory` and the devices of `inventory`: at the start of
+  /// a machine, after a reset, and when it wakes.
   init(
-    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ wiring: Wiring, _ control: RunControl,
-    cpu: CPUModel, vcpuCount: Int
+    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ inventory: Inventory, _ control: RunControl,
+    _ configuration: Configuration, _ start: Start
   ) throws(KVMError) {
-    try Self.furnish(vm, memory, hole: wiring.memoryHole)
-    let parking = Parking(count: vcpuCount)
+    try Self.furnish(vm, memory, hole: inventory.memoryHole)
+    let parking = Parking()
     let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
-    for id in 0..<vcpuCount {
+    for id in 0..<configuration.vcpuCount {
       let vcpu = try vm.makeVCPU(id: id)
-      try vcpu.setCPUID(cpu.cpuid(host, id: id, count: vcpuCount))
+      try vcpu.setCPUID(configuration.cpu.cpuid(host, id: id, count: configuration.vcpuCount))
       try vcpu.setUpModelSpecificRegisters()
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(
-        VCPURunner(vcpu, memory, ports: wiring.ports, mmio: wiring.mmio, control, parking))
+        VCPURunner(vcpu, memory, ports: inventory.ports, mmio: inventory.mmio, control, parking))
     }
-    wiring.doorbells.connect(to: vm)
+    inventory.doorbells.connect(to: vm)
     // Firmware would have done it before a kernel starts.
-    if wiring.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
-    for line in wiring.lines { line.connect(to: vm) }
-    try wiring.messages.connect(to: vm)
+    if inventory.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
+    for line in inventory.lines { line.connect(to: vm) }
+    try inventory.messages.connect(to: vm)
+    try Self.begin(start, runners.map(\.vcpu), host)
     self.vm = vm
     self.runners = runners
     self.parking = parking
     watch = HaltWatch(runners.map(\.vcpu))
     vm.closeLate()
+  }
+
+  private static func begin(
+    _ start: Start, _ vcpus: [VCPU], _ host: KVMHost
+  ) throws(KVMError) {
+    let format: ImageFormat
+    switch start {
+    case .entry(let entry, let image):
+      try vcpus[0].enter(entry)
+      format = image
+    case .waking(let vector, let image):
+      try vcpus[0].enterRealMode(at: vector)
+      format = image
+    }
+    // Firmware sets up its own; for a kernel it would have been done.
+    guard format.isKernel && format != .firmware else { return }
+    for vcpu in vcpus { try vcpu.setUpMemoryTypes(addressBits: UInt64(host.cpuid.addressBits)) }
   }
 
   private static func furnish(

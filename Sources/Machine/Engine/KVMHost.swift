@@ -11,9 +11,6 @@ struct KVMHost: Sendable {
   /// An empty VM.
   let vm: VM
 
-  /// How many bits a physical address has (CPUID leaf 0x80000008; 36 without it, as Intel SDM says).
-  var addressBits: Int { cpuid.entry(0x8000_0008).map { Int($0.eax & 0xFF) } ?? 36 }
-
   init() throws(KVMError) {
     system = try System()
     let version = try system.version()
@@ -24,4 +21,9 @@ struct KVMHost: Sendable {
     hasTSCDeadline = system.value(of: .tscDeadlineTimer) != 0
     cpuid = try system.supportedCPUID()
   }
+}
+
+extension CPUID {
+  /// How many bits a physical address has (leaf 0x80000008; 36 without it, as Intel SDM says).
+  package var addressBits: Int { entry(0x8000_0008).map { Int($0.eax & 0xFF) } ?? 36 }
 }

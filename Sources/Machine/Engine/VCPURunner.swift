@@ -48,6 +48,7 @@ final class VCPURunner: @unchecked Sendable {
     // A local copy, so that adding to it needs no check for exclusive access.
     var history = self.history
     defer { self.history = history }
+    guard parking.pass(control) else { return }
     while true {
       observer.willRun()
       let exit: Exit
@@ -63,15 +64,22 @@ final class VCPURunner: @unchecked Sendable {
         history.add(exit, instructionPointer: vcpu.instructionPointer, data: data)
       case .interrupted:
         vcpu.clearExitRequest()
-        if control.phase == .paused { parking.park(control) }
+        observer.didHandle(exit, data: data, self)
+        self.history = history
+        guard parking.pass(control) else { return }
+        continue
       default:
         history.add(exit, instructionPointer: vcpu.instructionPointer, data: 0)
         self.history = history
         handleRare(exit)
       }
       observer.didHandle(exit, data: data, self)
-      let phase = control.phase
-      if phase != .running && phase != .paused { return }
+      let orders = control.orders
+      if orders.isEmpty { continue }
+      if orders.contains(.end) { return }
+      // The next entry finishes what this exit began, and comes back at once: then the VCPU's state is
+      // whole (KVM's API, 5: KVM_EXIT_IO).
+      vcpu.requestExit()
     }
   }
 

@@ -48,11 +48,11 @@ final class DescriptorSink: ByteSink {
         done += try file.write(bytes.extracting(done..<bytes.count))
       } catch .interrupted {
         // A kick: a VCPU that is to stop must not wait for its reader.
-        if control.phase == .stopping { return }
+        if control.isEnding { return }
       } catch .tryAgain {
         if dropsWhatNobodyReads { return }
         file.waitUntilWritable()
-        if control.phase == .stopping { return }
+        if control.isEnding { return }
       } catch {
         control.finish(.hostFailed("the guest's output can't be written: \(error)"))
         return

@@ -1,177 +1,176 @@
 import Host
 import KVM
 
-/// Waits for everything that isn't an exit: requests to end, input, signals, time; runs on the
-/// thread that called `Machine.run()`, and takes the run to its end.
+/// Waits for everything that isn't an exit: commands, input, signals, time, what the guest asks of the
+/// machine. Runs on the thread that called `Machine.run()`, and takes the run to its end.
 final class EventLoop {
-  private let machine: Machine
-  private let control: RunControl
-  private let engine: Engine
-  private let watch: HaltWatch
+  let machine: Machine
+  let control: RunControl
+  let standstill: Standstill
+  var threads: VCPUThreads
+  /// Whether the VCPUs have their threads.
+  var hasThreads = false
+  /// Who wants the machine to be paused, and has not heard yet that it is.
+  var pausing: [CommandQueue.Reply] = []
+  /// Whether it is to stand still until somebody resumes it.
+  var isPauseWanted = false
+  /// Who wants a look at the machine when it stands still.
+  var inspections: [(look: @Sendable (Machine) -> Void, reply: CommandQueue.Reply)] = []
+  /// Who waits for a reset.
+  var resetting: [CommandQueue.Reply] = []
+  /// Whether the guest has suspended the machine.
+  var isSuspended = false
+
+  private let poller: Poller
   private let deadline: UInt64?
-  private var nextLook: UInt64?
-  private var threads: [HostThread] = []
+  private var nextLook = UInt64.max
+  private var isWatchingInput = false
+  private var inputNeedsNoWait = false
 
   private enum Tag {
     static let control: UInt64 = 0
     static let input: UInt64 = 1
     static let demand: UInt64 = 2
     static let signal: UInt64 = 3
+    static let command: UInt64 = 4
   }
 
-  init(_ machine: Machine, deadline: UInt64?) {
+  /// How often a suspended machine's clock is looked at; its alarm is at a full second.
+  private static let alarmInterval: UInt64 = 10_000_000
+
+  init(_ machine: Machine, deadline: UInt64?) throws(Errno) {
     self.machine = machine
     self.deadline = deadline
-    engine = machine.engine
     control = machine.control
-    watch = engine.watch
+    poller = try Poller()
+    standstill = Standstill(control, workers: machine.inventory.nodes.flatMap(\.pausable))
+    threads = VCPUThreads(machine.engine, machine.recorders, control)
   }
 
-  /// Runs the VCPUs until the run ends or the machine needs another engine; then all have stopped.
+  /// Runs the machine until the run ends; then all VCPUs have stopped.
   func run(_ signals: borrowing FileDescriptor) throws(Errno) {
-    let poller = try Poller()
     _ = try poller.add(control.event.descriptor, tag: Tag.control)
     _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
+    _ = try poller.add(machine.commands.descriptor, tag: Tag.command)
     _ = try poller.add(signals, tag: Tag.signal)
-    defer { stopThreads() }
-    try startThreads()
-    scheduleLook()
-    wait(poller, signals)
-  }
-
-  // MARK: Threads
-
-  private func startThreads() throws(Errno) {
-    Signal.kick.installInterruptingHandler()
-    for (index, runner) in engine.runners.enumerated() {
-      let recorder = machine.recorders.isEmpty ? nil : machine.recorders[index]
-      do throws(Errno) {
-        try threads.append(
-          HostThread(name: "vcpu\(index)") {
-            // The thread that made this one may block signals, as those of libdispatch do.
-            Signal.unblock([.kick])
-            if let recorder {
-              runner.run(observer: recorder)
-            } else {
-              runner.run(observer: NoObserver())
-            }
-          })
-      } catch {
-        for _ in index..<engine.runners.count { engine.parking.leave() }
-        throw error
-      }
+    // A machine that is to be paused from the start runs no instruction.
+    for request in machine.commands.take() { begin(request) }
+    if isPauseWanted { standstill.begin(threads) }
+    startThreads()
+    machine.input.feed()
+    while !control.isEnding {
+      advance()
+      machine.input.isHeld = !standstill.isMoving
+      wait(signals)
+      checkTime()
     }
-  }
-
-  private func kick() {
-    for (index, thread) in threads.enumerated() {
-      engine.runners[index].vcpu.requestExit()
-      thread.send(.kick)
-    }
-  }
-
-  private func stopThreads() {
     if control.outcome?.isFromOutside == true { machine.trace?.stopWaiting() }
-    engine.parking.wake()
-    // A kick can come just before a thread starts to wait in a write: repeat until all have left.
-    repeat { kick() } while !engine.parking.waitUntilEmpty(10_000_000)
-    for thread in threads { thread.join() }
+    threads.end()
+  }
+
+  /// Starts the VCPUs of the present engine.
+  func startThreads() {
+    hasThreads = true
+    do { try threads.start() } catch {
+      return control.finish(.hostFailed("a VCPU's thread can't be started: \(error)"))
+    }
+    scheduleLook()
   }
 
   // MARK: Waiting
 
-  private func wait(_ poller: borrowing Poller, _ signals: borrowing FileDescriptor) {
-    var isWatchingInput = false
-    var inputNeedsNoWait = false
-    machine.input.feed()
-    while control.phase == .running {
-      if machine.input.wantsMore != isWatchingInput {
-        isWatchingInput.toggle()
-        inputNeedsNoWait = watchInput(isWatchingInput, poller)
-      }
-      let isReady = isWatchingInput && inputNeedsNoWait
-      let tag = poller.next(nanoseconds: isReady ? 0 : nanoseconds())
-      switch tag {
-      case Tag.control: control.event.consume()
-      case Tag.input: machine.input.readMore()
-      case Tag.demand:
-        machine.input.demand.consume()
-        machine.input.feed()
-      case Tag.signal:
-        if let signal = Signal.next(from: signals) { machine.take(signal) }
-      default: if isReady { machine.input.readMore() }
-      }
-      checkTime()
-      if control.takeLookRequest() { look() }
+  private func wait(_ signals: borrowing FileDescriptor) {
+    guard !control.isEnding else { return }
+    // What a paused guest is sent waits; the keys that are kvmlite's are still read.
+    if machine.input.wantsMore != isWatchingInput {
+      isWatchingInput.toggle()
+      inputNeedsNoWait = watchInput(isWatchingInput)
+    }
+    let isReady = isWatchingInput && inputNeedsNoWait
+    switch poller.next(until: isReady ? 0 : nextTime) {
+    case Tag.control: control.event.consume()
+    case Tag.input: machine.input.readMore()
+    case Tag.demand:
+      machine.input.demand.consume()
+      machine.input.feed()
+    case Tag.command: for request in machine.commands.take() { begin(request) }
+    case Tag.signal:
+      if let signal = Signal.next(from: signals) { machine.take(signal) }
+    default: if isReady { machine.input.readMore() }
     }
   }
 
   /// Starts or stops watching the input; returns whether it is always ready, as a regular file is.
-  private func watchInput(_ isOn: Bool, _ poller: borrowing Poller) -> Bool {
+  private func watchInput(_ isOn: Bool) -> Bool {
     guard let source = machine.input.makeSourceDescriptor() else { return false }
     if isOn { return (try? poller.add(source, tag: Tag.input)) == false }
     poller.remove(source)
     return false
   }
 
-  private func scheduleLook() {
-    nextLook = Clock.monotonicNanoseconds &+ watch.nextDelay()
+  // MARK: Time
+
+  /// When something has to be done, whatever happens until then.
+  private var nextTime: UInt64? {
+    var next = min(deadline ?? .max, standstill.deadline ?? .max)
+    if standstill.isMoving { next = min(next, nextLook) }
+    if isSuspended { next = min(next, Clock.monotonicNanoseconds &+ Self.alarmInterval) }
+    return next == .max ? nil : next
   }
 
-  /// How long nothing has to be done by the clock.
-  private func nanoseconds() -> UInt64? {
-    let next = min(nextLook ?? .max, deadline ?? .max)
-    guard next != .max else { return nil }
-    let now = Clock.monotonicNanoseconds
-    return next <= now ? 0 : next - now
+  private func scheduleLook() {
+    nextLook = Clock.monotonicNanoseconds &+ machine.engine.watch.nextDelay()
   }
 
   private func checkTime() {
     let now = Clock.monotonicNanoseconds
     if let deadline, now >= deadline {
       control.finish(.timedOut(positions()))
-    } else if let nextLook, now >= nextLook {
-      if watch.mayHaveHalted() { lookCloser(watch) }
+    } else if standstill.isMoving, now >= nextLook {
+      if machine.engine.watch.mayHaveHalted() { lookCloser() }
       scheduleLook()
     }
   }
 
-  // MARK: Looking at a machine that stands still
+  // MARK: Looking at VCPUs that stand still for a moment
 
   /// How long VCPUs that are busy in a device may take to stand still, in nanoseconds.
   private static let patience: UInt64 = 500_000_000
 
-  /// Stops all VCPUs, runs `body`, and lets them go on; false if one could not be stopped in time.
+  /// Stops all VCPUs, runs `body`, and lets them go on as before; false if one could not be stopped in
+  /// time.
   private func whileStill(_ patience: UInt64, _ body: () -> Void) -> Bool {
-    // A VCPU may have asked for something else just now, or may do so while others are stopped.
-    guard control.change(from: .running, to: .paused) else { return false }
-    kick()
-    let isStill = engine.parking.waitUntilStill(patience)
+    if hasThreads {
+      control.give(.hold)
+      threads.kick()
+    }
+    let isStill = threads.waitUntilStill(patience)
     if isStill { body() }
-    _ = control.change(from: .paused, to: .running)
-    engine.parking.wake()
+    if standstill.isMoving {
+      control.withdraw(.hold)
+      threads.wake()
+    }
     return isStill
   }
 
-  private func lookCloser(_ watch: HaltWatch) {
+  private func lookCloser() {
     _ = whileStill(20_000_000) {
-      if (try? watch.hasHalted(engine.vm)) == true { control.finish(.halted) }
+      // Who waits for something else than the guest has not halted.
+      guard control.orders == .hold else { return }
+      if (try? machine.engine.watch.hasHalted(machine.engine.vm)) == true {
+        control.finish(.halted)
+      }
     }
-  }
-
-  /// Shows the still machine to whoever asked.
-  private func look() {
-    guard let look = machine.configuration.look else { return }
-    _ = whileStill(Self.patience) { look.body(machine) }
   }
 
   private func positions() -> [VCPUPosition] {
+    if isSuspended { return [VCPUPosition(vcpu: 0, text: "suspended: nothing has woken it")] }
+    let runners = machine.engine.runners
     var positions: [VCPUPosition] = []
-    let isStill = whileStill(Self.patience) {
-      positions = engine.runners.map { VCPUPosition($0.vcpu) }
+    if whileStill(Self.patience, { positions = runners.map { VCPUPosition($0.vcpu) } }) {
+      return positions
     }
-    if isStill { return positions }
-    return engine.runners.map {
+    return runners.map {
       VCPUPosition(vcpu: $0.vcpu.id, text: "busy in kvmlite: a device waits for the host")
     }
   }

@@ -21,6 +21,8 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   private(set) var pending: [UInt8] = []
   private var taken = 0
   private var isAtEnd = false
+  /// Whether what comes waits: the machine stands still.
+  var isHeld = false
 
   /// So much may wait: enough for a large paste, so that the escape key still works behind it.
   private static let limit = 1 << 17
@@ -72,7 +74,7 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
 
   /// Passes on what the guest takes now.
   func feed() {
-    guard taken < pending.count, let receiver else { return }
+    guard !isHeld, taken < pending.count, let receiver else { return }
     taken += receiver.receive(pending.span.extracting(taken..<pending.count))
     if taken == pending.count {
       pending.removeAll(keepingCapacity: true)

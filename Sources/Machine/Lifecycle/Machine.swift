@@ -1,3 +1,4 @@
+import ACPI
 import Boot
 import Devices
 import Host
@@ -23,10 +24,13 @@ public final class Machine {
   let trace: TraceSinks?
   let input: InputPump
   private(set) var engine: Engine
-  let wiring: Wiring
+  /// The devices, and what carries their words.
+  package let inventory: Inventory
+  private let tables: FirmwareTables
   let recorders: [Recorder]
 
   private let host: KVMHost
+  private let plan: BootPlan
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
@@ -63,29 +67,27 @@ public final class Machine {
     do throws(Errno) {
       memory = try GuestMemory(
         ramSize: configuration.memorySize, roms: plan.roms,
-        isShareable: configuration.disks.contains(where: \.isVhostUser))
+        isShareable: configuration.isShared)
       control = try RunControl()
+      commands = try CommandQueue()
       input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
-    do {
-      try plan.load(into: memory)
-      try FirmwareTables.write(for: plan, configuration, host, to: memory)
-    } catch { throw .host("\(error)") }
-
     self.configuration = configuration
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    wiring = try Wiring(
-      configuration, control, input, trace, memory, addressBits: host.addressBits)
+    inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
+    tables = FirmwareTables(
+      inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
+    do {
+      try plan.load(into: memory)
+      try tables.write(for: plan, to: memory)
+    } catch { throw .host("\(error)") }
     do throws(KVMError) {
       engine = try Engine(
-        host.vm, host, memory, wiring, control, cpu: configuration.cpu,
-        vcpuCount: configuration.vcpuCount)
-      try engine.runners[0].vcpu.enter(plan.entry)
-      try Self.setUpMemoryTypes(engine, host, for: plan.format)
+        host.vm, host, memory, inventory, control, configuration, .entry(plan.entry, plan.format))
     } catch { throw .kvm(error) }
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
@@ -93,47 +95,38 @@ public final class Machine {
       recorders = []
     }
     self.host = host
+    self.plan = plan
   }
 
-  /// Runs the guest until the run ends, and says how it did. To be called once.
+  // MARK: Running
+
+  /// What asks for something while it runs; `CommandQueue.state` says what it is doing.
+  package let commands: CommandQueue
+
+  /// Runs the guest until the run ends, and says how it did. A machine runs once.
   ///
   /// The calling thread runs the event loop; each VCPU has a thread of its own.
   public func run() -> Outcome {
+    guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
     let start = Clock.monotonicNanoseconds
     let numbers = configuration.endingSignals + (configuration.look.map { [$0.signal] } ?? [])
     let signals = numbers.map(Signal.init)
     do throws(Errno) {
       let signalSource = try Signal.makeDescriptor(for: signals)
       let deadline = configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
-      while control.outcome == nil {
-        try EventLoop(self, deadline: deadline).run(signalSource)
-        if control.phase == .suspended { try sleep(signalSource, deadline: deadline) }
-      }
+      try EventLoop(self, deadline: deadline).run(signalSource)
     } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     Signal.unblock(signals)
-    wiring.ide?.stop()
-    wiring.virtio.stop()
-    wiring.clockWorker.stop()
+    inventory.stop()
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
+    commands.note(.ended)
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
       trace.finish(outcome)
     }
     return outcome
-  }
-
-  /// Replaces the engine by a new one whose processors are as after a reset but for the first, which
-  /// is to start in real mode at `vector`, an address below 1 MiB (ACPI 6.5, 5.2.10).
-  func restart(at vector: UInt32) throws(KVMError) {
-    let new = try Engine(
-      host.system.makeVM(), host, memory, wiring, control, cpu: configuration.cpu,
-      vcpuCount: configuration.vcpuCount)
-    try Self.setUpMemoryTypes(new, host, for: format)
-    try new.runners[0].vcpu.enterRealMode(at: vector)
-    if trace != nil { pastCounters += counters(of: engine) }
-    engine = new
   }
 
   /// Does what a signal asks for.
@@ -145,13 +138,29 @@ public final class Machine {
     }
   }
 
-  private static func setUpMemoryTypes(
-    _ engine: Engine, _ host: KVMHost, for format: ImageFormat
-  ) throws(KVMError) {
-    guard format.isKernel && format != .firmware else { return }
-    for runner in engine.runners {
-      try runner.vcpu.setUpMemoryTypes(addressBits: UInt64(host.addressBits))
-    }
+  // MARK: Starting anew
+
+  /// What the first engine began with, and those after a reset do.
+  var start: Engine.Start { .entry(plan.entry, plan.format) }
+
+  /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
+  func replaceEngine(_ start: Engine.Start) throws(KVMError) {
+    let new = try Engine(
+      host.system.makeVM(), host, memory, inventory, control, configuration, start)
+    if trace != nil { pastCounters += counters(of: engine) }
+    for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
+    engine = new
+  }
+
+  /// Where the guest wants to go on after a suspension, by FACS (ACPI 6.5, 5.2.10): nil if it never
+  /// said.
+  var wakingVector: UInt32? {
+    let facs = GuestAddress(Layout.acpiTables.value + ACPITables.facsOffset)
+    guard let table = try? memory.view(at: facs, count: 16),
+      table.load(0, as: UInt32.self) == 0x5343_4146  // "FACS"
+    else { return nil }
+    let vector = table.load(12, as: UInt32.self)
+    return vector != 0 && vector < Layout.firmwareEnd.value ? vector : nil
   }
 
   /// What was typed and the guest has not read; known once the run is over.
@@ -164,38 +173,8 @@ public final class Machine {
   /// Which features they have.
   public var cpu: CPUModel { configuration.cpu }
 
-  /// One device's place.
-  public struct DevicePlace: Sendable {
-    /// Which bus it is on.
-    public enum Bus: Sendable {
-      /// The port bus.
-      case ports
-      /// The MMIO bus.
-      case memory
-    }
-
-    /// The device's name, as traces show it.
-    public let name: StaticString
-    /// Which bus it is on.
-    public let bus: Bus
-    /// Its first port or address.
-    public let start: UInt64
-    /// Its last.
-    public let last: UInt64
-  }
-
   /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
-  public var balloon: VirtioBalloon? { wiring.virtio.balloon }
-
-  /// All devices with their places, by bus and address.
-  public var devices: [DevicePlace] {
-    func places(_ slots: [Devices.Bus.Slot], _ bus: DevicePlace.Bus) -> [DevicePlace] {
-      slots.map { DevicePlace(name: $0.device.name, bus: bus, start: $0.start, last: $0.last) }
-    }
-    return places(wiring.ports.slots, .ports) + places(wiring.mmio.slots, .memory)
-  }
-
-  var pciBus: PCIBus { wiring.pci }
+  public var balloon: VirtioBalloon? { inventory.balloon }
 
   /// Segments and control registers of VCPU `id`, whose thread must not run; nil where there is no such
   /// VCPU or KVM doesn't give them.
@@ -215,7 +194,7 @@ public final class Machine {
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
     statistics.touchedMemory = memory.touchedBytes()
-    statistics.devices = (wiring.ide?.statistics ?? []) + wiring.virtio.statistics
+    statistics.devices = inventory.nodes.flatMap { $0.statistics() }
     for recorder in recorders { statistics.exits.add(recorder.statistics) }
     statistics.kernel = Self.sum(pastCounters + counters(of: engine))
     return statistics

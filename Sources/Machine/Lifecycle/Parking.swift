@@ -1,26 +1,34 @@
 import Host
 
-/// Where VCPUs' threads wait while somebody looks at a machine that stands still.
+/// Where VCPUs' threads wait while the machine stands still.
 final class Parking: @unchecked Sendable {
   // Sound as Sendable: the counts are only used inside the monitor.
   private let monitor = Monitor()
-  private var running: Int
+  private var running = 0
   private var parked = 0
 
-  /// For `count` threads.
-  init(count: Int) { running = count }
+  /// Called for a VCPU's thread before it starts.
+  func enter() { monitor.locked { running += 1 } }
 
-  /// Called by a VCPU's thread that found the phase `.paused`: waits until it is over.
-  func park(_ control: RunControl) {
-    monitor.locked {
+  /// Called by a VCPU's thread between two entries into the guest: waits as long as `control` has it
+  /// wait, and returns whether it is to go on.
+  func pass(_ control: RunControl) -> Bool {
+    guard !control.orders.isEmpty else { return true }
+    return monitor.locked {
       parked += 1
+      defer { parked -= 1 }
       monitor.wakeAll()
-      while control.phase == .paused { monitor.wait() }
-      parked -= 1
+      control.event.raise()
+      while true {
+        let orders = control.orders
+        if !orders.isDisjoint(with: [.end, .leave]) { return false }
+        if orders.isEmpty { return true }
+        monitor.wait()
+      }
     }
   }
 
-  /// Called by a VCPU's thread as its last act.
+  /// Called by a VCPU's thread as its last act, or for one that could not be started.
   func leave() {
     monitor.locked {
       running -= 1
@@ -28,12 +36,15 @@ final class Parking: @unchecked Sendable {
     }
   }
 
+  /// Whether every thread waits here or has ended.
+  var isStill: Bool { monitor.locked { parked == running } }
+
   /// Waits until every thread has ended; false if that took longer than `nanoseconds`.
   func waitUntilEmpty(_ nanoseconds: UInt64) -> Bool {
     wait(nanoseconds) { running == 0 }
   }
 
-  /// Waits until every thread is parked or has ended; false if that took longer than `nanoseconds`.
+  /// Waits until every thread waits here or has ended; false if that took longer than `nanoseconds`.
   func waitUntilStill(_ nanoseconds: UInt64) -> Bool {
     wait(nanoseconds) { parked == running }
   }
@@ -48,7 +59,7 @@ final class Parking: @unchecked Sendable {
     }
   }
 
-  /// Lets all threads look at the phase again.
+  /// Lets all threads look at their orders again.
   func wake() {
     monitor.locked { monitor.wakeAll() }
   }

@@ -2,23 +2,27 @@ import Devices
 import Host
 import Synchronization
 
-/// Decides when a run ends: the one place that VCPUs, devices, signals and the user all ask.
+/// What VCPUs' threads are told, and how the run ends: the one place that VCPUs, devices, signals and
+/// the user all ask.
 ///
-/// The first request wins. The event loop is woken, and takes everything to its end.
+/// The first who ends the run wins. The event loop is woken, and carries everything out.
 public final class RunControl: MachineControl {
-  /// What the VCPUs' threads are to do.
-  enum Phase: UInt8, AtomicRepresentable {
-    /// Run the guest.
-    case running
+  /// What VCPUs' threads are to do; nothing: run the guest.
+  struct Orders: OptionSet, Sendable {
+    let rawValue: UInt8
     /// Wait outside the guest.
-    case paused
-    /// Leave, to sleep until the machine is woken.
-    case suspended
-    /// End.
-    case stopping
+    static let hold = Orders(rawValue: 1 << 0)
+    /// End; the machine goes on with other threads.
+    static let leave = Orders(rawValue: 1 << 1)
+    /// End; the run is over.
+    static let end = Orders(rawValue: 1 << 2)
+    /// Wait outside the guest: it has asked for a reset.
+    static let reset = Orders(rawValue: 1 << 3)
+    /// Wait outside the guest: it has asked to be suspended.
+    static let suspend = Orders(rawValue: 1 << 4)
   }
 
-  private let phaseValue = Atomic<Phase>(.running)
+  private let orderBits = Atomic<UInt8>(0)
   private let outcomeValue = Mutex<Outcome?>(nil)
   private let isLookWanted = Atomic<Bool>(false)
   /// Raised by every request.
@@ -27,26 +31,23 @@ public final class RunControl: MachineControl {
   init() throws(Errno) { event = try Event() }
 
   /// One load: the run loop asks before each entry.
-  var phase: Phase {
-    @inline(__always) get { phaseValue.load(ordering: .acquiring) }
+  var orders: Orders {
+    @inline(__always) get { Orders(rawValue: orderBits.load(ordering: .acquiring)) }
   }
 
-  /// Changes the phase, but never back from `.stopping`.
-  func enter(_ phase: Phase) {
-    var present = phaseValue.load(ordering: .relaxed)
-    while present != .stopping {
-      let (done, found) = phaseValue.compareExchange(
-        expected: present, desired: phase, ordering: .sequentiallyConsistent)
-      if done { return }
-      present = found
-    }
+  /// Adds `orders` to those that stand.
+  func give(_ orders: Orders) {
+    orderBits.bitwiseOr(orders.rawValue, ordering: .sequentiallyConsistent)
+    event.raise()
   }
 
-  /// Changes the phase from `old` to `new`, and says whether it was `old`.
-  func change(from old: Phase, to new: Phase) -> Bool {
-    phaseValue.compareExchange(expected: old, desired: new, ordering: .sequentiallyConsistent)
-      .exchanged
+  /// Takes `orders` back.
+  func withdraw(_ orders: Orders) {
+    orderBits.bitwiseAnd(~orders.rawValue, ordering: .sequentiallyConsistent)
   }
+
+  /// Whether the run is over: for those who wait on a VCPU's thread.
+  var isEnding: Bool { orders.contains(.end) }
 
   /// How the run is to end, once somebody has said so.
   var outcome: Outcome? { outcomeValue.withLock { $0 } }
@@ -54,8 +55,7 @@ public final class RunControl: MachineControl {
   /// Ends the run with `outcome`, unless it is ending already.
   func finish(_ outcome: Outcome) {
     outcomeValue.withLock { if $0 == nil { $0 = outcome } }
-    enter(.stopping)
-    event.raise()
+    give(.end)
   }
 
   /// Ends the run from outside: a user's wish or a signal. May be called from any thread.
@@ -75,13 +75,10 @@ public final class RunControl: MachineControl {
   public func requestPowerOff() { finish(.poweredOff) }
 
   /// Makes all VCPUs leave, until the machine is woken.
-  public func requestSuspend() {
-    enter(.suspended)
-    event.raise()
-  }
+  public func requestSuspend() { give(.suspend) }
 
-  /// Ends the run: the guest asked for a reset.
-  public func requestReset() { finish(.reset) }
+  /// Resets the machine, or ends the run where that is wished: the guest asked for it.
+  public func requestReset() { give(.reset) }
 
   /// Ends the run: the guest wrote `value` to the exit port.
   public func requestExit(_ value: UInt32) { finish(.exited(value)) }

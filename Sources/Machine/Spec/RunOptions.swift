@@ -4,6 +4,8 @@ public struct RunOptions: Sendable {
   public var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.
   public var observation: Observation?
+  /// Whether a reset that the guest asks for starts the machine anew; else it ends the run.
+  public var restartsAtReset = false
   /// Signals that end the run in order, by number. They are blocked in the calling thread while it
   /// runs; a library leaves them to its program.
   public var endingSignals: [Int32] = []

@@ -34,6 +34,7 @@ final class MemoryStore: BlockStore {
   var flushes: Int { contents.withLock { $0.flushes } }
   var discarded: [Range<UInt64>] { contents.withLock { $0.discarded } }
   func spoil(_ sectors: UInt64...) { contents.withLock { $0.badSectors = Set(sectors) } }
+  func fill(_ bytes: [UInt8]) { contents.withLock { $0.bytes = bytes } }
   func failFlushes() { contents.withLock { $0.flushFails = true } }
   /// Makes transfers wait, or lets them go on.
   func hold(_ isHeld: Bool) { contents.withLock { $0.isHeld = isHeld } }

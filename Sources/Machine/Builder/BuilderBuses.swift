@@ -1,0 +1,173 @@
+import Devices
+import Host
+import Memory
+
+/// Putting devices at their places, and listing them.
+extension Builder {
+  /// The interrupt input `gsi`, for a device to drive.
+  mutating func line(_ gsi: UInt32) -> KVMInterruptLine {
+    let line = KVMInterruptLine(gsi: gsi, trace: trace)
+    lines.append(line)
+    return line
+  }
+
+  /// Adds a device that has nothing but ports.
+  mutating func add(
+    _ id: String, _ device: any Device, at ports: Layout.Ports, interrupt: UInt32? = nil,
+    table: DeviceNode.TableEntry? = nil
+  ) {
+    add(
+      id, device.name, [.ports(ports.range, device)], interrupts: interrupt.map { [$0] } ?? [],
+      table: table, objects: [("", device)])
+  }
+
+  /// Adds the device `id` with its parts. Those of `objects` that have registers or threads are listed
+  /// by their names behind the device's own.
+  mutating func add(
+    _ id: String, _ kind: StaticString, _ parts: [DeviceNode.Part], interrupts: [UInt32] = [],
+    table: DeviceNode.TableEntry? = nil, objects: [(name: String, object: AnyObject)],
+    statistics: @escaping @Sendable () -> [DeviceStatistics] = { [] }
+  ) {
+    precondition(!nodes.contains { $0.id == id }, "two devices called \(id)")
+    for part in parts { put(part) }
+    let stateful = objects.compactMap { name, object in
+      (object as? any Stateful).map { (name: name.isEmpty ? id : "\(id).\(name)", device: $0) }
+    }
+    nodes.append(
+      DeviceNode(
+        id: id, kind: kind, parts: parts, interrupts: interrupts, table: table,
+        statistics: statistics, stateful: stateful,
+        pausable: objects.compactMap { $0.object as? any Pausable }))
+  }
+
+  private mutating func put(_ part: DeviceNode.Part) {
+    // The layout is ours, so an overlap is a mistake of kvmlite's own.
+    do throws(Bus.Overlap) {
+      switch part {
+      case .ports(let range, let device):
+        try ports.add(device, at: range.lowerBound, count: UInt64(range.count))
+      case .memory(let range, let device):
+        try mmio.add(device, at: range.lowerBound, count: UInt64(range.count))
+      case .function(let address, let function):
+        precondition(!functions.contains { $0.address == address }, "two functions at \(address)")
+        functions.append((address, function))
+      }
+    } catch { preconditionFailure("\(error)") }
+  }
+
+  // MARK: PCI
+
+  /// Adds a device that is one function of the PCI bus, at `address` or where there is room.
+  mutating func addFunction(
+    _ id: String, _ function: PCIFunction, at address: PCIAddress? = nil
+  ) throws(MachineError) {
+    let place: PCIAddress
+    if let address { place = address } else { place = try freeFunction(for: id) }
+    add(id, function.name, [.function(place, function)], objects: [("", function)])
+  }
+
+  private func noRoom(for id: String) -> MachineError {
+    .configuration("a PCI bus has room for 30 devices: \(id) is one too many")
+  }
+
+  /// The next device on the PCI bus that is free, from 2 on; device 1 is for the chip set.
+  func freeFunction(for id: String) throws(MachineError) -> PCIAddress {
+    let free = (2..<32 as Range<UInt8>).first { device in
+      !functions.contains { $0.address.device == device }
+    }
+    guard let free else {
+      throw noRoom(for: id)
+    }
+    return PCIAddress(device: free)
+  }
+
+  /// The bus, when all functions are there, with what stands for it on the other two.
+  mutating func addPCIBus() -> PCIBus {
+    let router = PCIInterruptLines(
+      ioapic: Layout.pciInterrupts.map { line($0) },
+      pic: Layout.pciISAInterrupts.map { line(UInt32($0)) })
+    let windows = Layout.pciWindows(
+      ramSize: configuration.memorySize, addressBits: cpuid.addressBits)
+    let bus = PCIBus(functions, windows, router)
+    // Firmware does it itself.
+    if !configuration.image.isFirmware { bus.assign(interrupt: Layout.pciISAInterrupt) }
+    let configurationPorts = PCIConfigurationPorts(bus, reset: ResetControl(machine: control))
+    let ecam = Layout.pciConfigurationMemory.value
+    var parts: [DeviceNode.Part] = [
+      .ports(Layout.pciConfiguration.range, configurationPorts),
+      .ports(windows.ports.range, bus.makePortWindow()),
+      .memory(ecam...ecam + (PCIConfigurationMemory.size - 1), PCIConfigurationMemory(bus)),
+      .memory(windows.memory32.range, bus.makeMemoryWindow()),
+    ]
+    if let window = windows.memory64, let device = bus.makeHighMemoryWindow() {
+      parts.append(.memory(window.range, device))
+    }
+    add(
+      "pci", "pci", parts, interrupts: Array(Layout.pciInterrupts),
+      objects: [("", configurationPorts)])
+    return bus
+  }
+
+  // MARK: Virtio
+
+  /// Adds a virtio device at its place. Its work is done by the thread that it shares with others, or
+  /// one called `worker`, unless it has its own.
+  mutating func addVirtio(
+    _ node: VMConfiguration.Device, _ device: any VirtioDevice, worker name: String? = nil
+  ) throws {
+    let id = node.id
+    var surroundings = VirtioCore.Surroundings(
+      memory: platform.memory, worker: try makeWorker(name), observation: trace?.devices,
+      report: report)
+    switch node.place {
+    case .mmio(let slot):
+      guard slot < Layout.virtioInterrupts.count else {
+        throw MachineError.configuration(
+          "there is room for \(Layout.virtioInterrupts.count) virtio devices on the MMIO bus: \(id) "
+            + "is one too many")
+      }
+      let interrupt = Layout.virtioInterrupts[slot]
+      let start = Layout.virtioMMIO(slot).value
+      surroundings.place = hex(start)
+      let transport = try VirtioMMIO(device, surroundings, line: line(interrupt))
+      transport.connectDoorbells(at: start, doorbells)
+      addVirtio(
+        id, transport.core, .memory(start...start + (VirtioMMIO.size - 1), transport),
+        [("transport", transport)], interrupts: [interrupt], table: .virtio)
+    case .pci(let address):
+      surroundings.place = "\(address)"
+      let transport = try VirtioPCI(device, surroundings, platform)
+      addVirtio(
+        id, transport.core, .function(address, transport.function),
+        [("function", transport.function), ("transport", transport)])
+    // What isn't on IDE had a place, as long as there was one.
+    case .ide, nil: throw noRoom(for: id)
+    }
+  }
+
+  private mutating func addVirtio(
+    _ id: String, _ core: VirtioCore, _ part: DeviceNode.Part,
+    _ transport: [(name: String, object: AnyObject)], interrupts: [UInt32] = [],
+    table: DeviceNode.TableEntry? = nil
+  ) {
+    add(
+      id, core.device.name, [part], interrupts: interrupts, table: table,
+      objects: [("", core)] + transport, statistics: { [core.statistics] })
+    stops.append { core.stop() }
+  }
+
+  private mutating func makeWorker(_ name: String?) throws(Errno) -> Worker {
+    if name == nil, let sharedWorker { return sharedWorker }
+    let worker = try Worker(name: name ?? "virtio")
+    workers.append(worker)
+    if name == nil { sharedWorker = worker }
+    return worker
+  }
+
+  /// Gets a sentence when a driver broke a device.
+  var report: @Sendable (String) -> Void { configuration.deviceTrouble ?? { _ in } }
+}
+
+extension PCIWindow {
+  fileprivate var range: ClosedRange<UInt64> { start...start + (count - 1) }
+}
