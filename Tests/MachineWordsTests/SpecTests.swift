@@ -147,6 +147,19 @@ struct SpecTests {
     #expect(message.hasPrefix("3:") && message.contains(words), "\(message)")
   }
 
+  @Test("is refused in words that leave a terminal alone")
+  func hostileWords() {
+    let key = "\\u001b]0;x\\u009b" + String(repeating: "a", count: 1000)
+    for text in [
+      "{\"version\":1,\"\(key)\":1}", "{\"version\":1,\"cpu\":\"\(key)\"}",
+      "{\"version\":1,\"\(key)\":1,\"\(key)\":1}",
+    ] {
+      let message = refusal(text)
+      #expect(message.count < 400 && message.contains("\\u001b"), "\(message)")
+      #expect(!message.unicodeScalars.contains { $0.value < 0x20 || $0.value == 0x9B })
+    }
+  }
+
   @Test("has paths that can be seen from elsewhere, but for built-in guests")
   func paths() throws {
     var spec = try read(
