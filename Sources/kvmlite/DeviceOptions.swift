@@ -52,9 +52,10 @@ enum DeviceOptions {
     var settings = settings(
       text.split(separator: ",", omittingEmptySubsequences: false).map(String.init))
     let name = settings.removeFirst().name
-    let names = ["rng", "balloon", "virtio-console", "testdev"]
+    let ownOptions = ["disk", "net", "vsock"]
+    let names = VMConfiguration.Device.types.filter { !ownOptions.contains($0) }
     guard names.contains(name) else {
-      let own = ["disk", "net", "vsock"].contains(name) ? ": there is an option --\(name)" : ""
+      let own = ownOptions.contains(name) ? ": there is an option --\(name)" : ""
       throw ValidationError(
         "the devices are \(names.joined(separator: ", "))\(own)" + Spelling.hint(name, among: names)
       )

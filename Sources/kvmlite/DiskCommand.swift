@@ -222,6 +222,6 @@ func byteCount(_ bytes: UInt64) -> String {
   while unit + 1 < units.count, bytes >> UInt64(10 * (unit + 1)) > 0 { unit += 1 }
   let shift = UInt64(10 * unit)
   let whole = bytes >> shift
-  let tenths = unit == 0 ? 0 : (bytes >> (shift - 10) & 1023) * 10 >> 10
+  let tenths = unit == 0 ? 0 : ((bytes >> (shift - 10) & 1023) * 10) >> 10
   return tenths == 0 ? "\(whole) \(units[unit])" : "\(whole).\(tenths) \(units[unit])"
 }

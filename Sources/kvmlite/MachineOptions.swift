@@ -131,7 +131,7 @@ struct MachineOptions: ParsableArguments {
     spec.memorySize = memory?.spec.memorySize ?? spec.memorySize
     spec.vcpuCount = cpus ?? spec.vcpuCount
     spec.cpu = cpu ?? spec.cpu
-    spec.virtioBus = virtioBus ?? spec.virtioBus
+    if let virtioBus { spec.move(to: virtioBus) }
     if let console { spec.consoles = [console] }
     for device in disk + net.compactMap(\.self) + [vsock].compactMap(\.self) { spec.put(device) }
     for name in VMConfiguration.Device.types {
@@ -166,7 +166,17 @@ extension VMConfiguration {
     let old = devices[index]
     devices[index] = device
     devices[index].id = old.id
-    devices[index].place = device.place ?? old.place
+    devices[index].place = device.place
+    // A place stays what it was, as long as the device is on that bus.
+    if device.place == nil, old.place?.bus == bus(of: device) { devices[index].place = old.place }
+  }
+
+  /// Puts the virtio devices on `bus`, where they get other places.
+  fileprivate mutating func move(to bus: VirtioBus) {
+    virtioBus = bus
+    for index in devices.indices where devices[index].place?.bus != self.bus(of: devices[index]) {
+      devices[index].place = nil
+    }
   }
 
   fileprivate mutating func putBalloon(target: UInt64) {

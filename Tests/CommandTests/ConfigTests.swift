@@ -32,7 +32,7 @@ struct ConfigTests {
       ["--balloon", "16M"], ["--balloon", "16M", "--device", "balloon,id=b,place=00:07.0"],
       [
         "--disk", "a,,b.img,format=raw,readonly,serial=S 1", "--disk",
-        "b,snapshot,bus=ide,place=ide3",
+        "b,snapshot,bus=ide,place=ide0",
       ],
       ["--disk", "vhost-user=sock,bus=mmio", "--disk", "c=d,id=root"],
       ["--net", "none"],
@@ -103,6 +103,15 @@ struct ConfigTests {
                          {"type": "disk", "backend": {"path": "/c"}}]}
             """),
         ]))
+  }
+
+  @Test("another bus for all virtio devices gives them other places, and a replaced disk too")
+  func otherBus() throws {
+    let path = try file("vm.json", config(["--disk", "/a", "--device", "rng"]))
+    let moved = try config([
+      "--config", path, "--virtio-bus", "mmio", "--disk", "/b,id=disk0,bus=ide",
+    ])
+    #expect(moved.contains("\"ide0\"") && moved.contains("\"mmio0\"") && !moved.contains("00:0"))
   }
 
   @Test(

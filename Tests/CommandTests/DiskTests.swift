@@ -42,6 +42,13 @@ struct DiskTests {
     #expect(found?["sound"] as? Bool == true && check.end == .exited(0))
   }
 
+  @Test("sizes are read and told with fractions")
+  func sizes() throws {
+    #expect(try disk("create", "--size", "1.5G", path("d.qcow2")).errors.contains("1.5 GiB"))
+    #expect(try disk("create", "--size", "1800MiB", path("e.qcow2")).errors.contains("1.7 GiB"))
+    #expect(try disk("info", path("e.qcow2")).output.contains("1.7 GiB (1887436800 bytes)"))
+  }
+
   @Test("a base that changed is told of, by run and by info")
   func changedBase() throws {
     try Data(count: 4096).write(to: URL(filePath: path("base.raw")))

@@ -47,9 +47,13 @@ struct Setup {
 
   mutating func add(_ kinds: VMConfiguration.Kind...) { spec.devices += kinds.map { .init($0) } }
 
-  mutating func add(_ disk: any BlockStore, bus: VMConfiguration.Disk.Bus = .virtio) {
+  mutating func add(
+    _ disk: any BlockStore, bus: VMConfiguration.Disk.Bus = .virtio, serial: String = ""
+  ) {
     let id = "disk\(resources.disks.count)"
-    spec.devices.append(.init(.disk(.init(bus: bus)), id: id))
+    var settings = VMConfiguration.Disk(bus: bus)
+    settings.serial = serial
+    spec.devices.append(.init(.disk(settings), id: id))
     resources.disks[id] = disk
   }
 

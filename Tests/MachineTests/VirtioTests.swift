@@ -140,6 +140,25 @@ struct VirtioTests {
     #expect(log.withLock { $0 }.first?.contains("the ring at 0xffff00000000 is not all in") == true)
   }
 
+  @Test("devices are where their spec says, and the others where there is room")
+  func places() throws {
+    let result = try run(TestGuest.halt) {
+      $0.spec.devices = [
+        .init(.rng), .init(.balloon(.init()), place: .pci(.init(device: 2))),
+        .init(.virtioConsole, place: .pci(.init(device: 9))),
+        .init(.disk(.init(bus: .mmio)), id: "d", place: .mmio(3)),
+      ]
+      $0.resources.disks["d"] = RAMDisk(sectors: 8)
+    }
+    #expect(
+      result.machine.inventory.pci.functions.map { "\($0.address) \($0.function.name)" } == [
+        "00:00.0 host-bridge", "00:02.0 virtio-balloon", "00:03.0 virtio-rng",
+        "00:09.0 virtio-console",
+      ])
+    let place = result.machine.inventory.places.first { "\($0.name)" == "virtio-block" }
+    #expect(place?.range.lowerBound == Layout.virtioMMIO.value + 3 * GuestMemory.pageSize)
+  }
+
   @Test("more devices on MMIO than there are interrupts are refused", arguments: [5, 6])
   func tooMany(disks: Int) throws {
     #expect(throws: MachineError.self) {

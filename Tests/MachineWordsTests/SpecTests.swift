@@ -44,7 +44,7 @@ struct SpecTests {
     var tap = VMConfiguration.Net()
     (tap.tap, tap.queueCount) = ("tap0", 4)
     spec.devices = [
-      .init(.disk(disk), id: "root", place: .ide(2)), .init(.disk(remote), place: .mmio(1)),
+      .init(.disk(disk), id: "root", place: .ide(0)), .init(.disk(remote), place: .mmio(1)),
       .init(.net(user), place: .pci(.init(device: 5))), .init(.net(tap)),
       .init(.vsock(.init(cid: 3, socket: "v"))), .init(.rng), .init(.balloon(.init(target: 4096))),
       .init(.testDevice),
@@ -119,6 +119,7 @@ struct SpecTests {
       ("{\"type\":\"disk\",\"serial\":\"123456789012345678901\"}", "up to 20"),
       ("{\"type\":\"disk\",\"place\":\"00:01.0\"}", "00:02.0 to 00:1f.0"),
       ("{\"type\":\"disk\",\"place\":\"ide0\"}", "not on its bus"),
+      ("{\"type\":\"disk\",\"bus\":\"ide\",\"place\":\"ide1\"}", "from ide0 to ide0"),
       ("{\"type\":\"disk\",\"place\":\"ide4\",\"bus\":\"ide\"}", "a place such as"),
       ("{\"type\":\"disk\",\"backend\":{\"path\":\"a\\u0000b\"}}", "a path"),
       ("{\"type\":\"net\",\"backend\":{\"user\":true,\"tap\":\"a\"}}", "one end"),
@@ -146,6 +147,19 @@ struct SpecTests {
     #expect(message.hasPrefix("3:") && message.contains(words), "\(message)")
   }
 
+  @Test("is refused in words that leave a terminal alone")
+  func hostileWords() {
+    let key = "\\u001b]0;x\\u009b" + String(repeating: "a", count: 1000)
+    for text in [
+      "{\"version\":1,\"\(key)\":1}", "{\"version\":1,\"cpu\":\"\(key)\"}",
+      "{\"version\":1,\"\(key)\":1,\"\(key)\":1}",
+    ] {
+      let message = refusal(text)
+      #expect(message.count < 400 && message.contains("\\u001b"), "\(message)")
+      #expect(!message.unicodeScalars.contains { $0.value < 0x20 || $0.value == 0x9B })
+    }
+  }
+
   @Test("has paths that can be seen from elsewhere, but for built-in guests")
   func paths() throws {
     var spec = try read(
@@ -164,6 +178,24 @@ struct SpecTests {
     let spec = try read(
       devices: "{\"type\":\"disk\"}", "{\"type\":\"disk\",\"id\":\"disk0\"}", "{\"type\":\"disk\"}")
     #expect(spec.devices.map(\.id) == ["disk1", "disk0", "disk2"])
+  }
+
+  @Test("gives devices without a place the next one on their bus, and no two the same")
+  func places() throws {
+    let devices = [
+      "{\"type\":\"disk\"}", "{\"type\":\"disk\",\"bus\":\"ide\"}",
+      "{\"type\":\"disk\",\"bus\":\"ide\",\"place\":\"ide0\"}",
+      "{\"type\":\"disk\",\"bus\":\"mmio\"}", "{\"type\":\"rng\",\"place\":\"00:02.0\"}",
+      "{\"type\":\"net\"}", "{\"type\":\"testdev\"}",
+    ].joined(separator: ",")
+    let pci = try read("{\"version\":1,\"devices\":[\(devices)]}")
+    #expect(
+      pci.devices.map { $0.place?.description } == [
+        "00:03.0", "ide1", "ide0", "mmio0", "00:02.0", "00:04.0", nil,
+      ])
+    let mmio = try read(
+      "{\"version\":1,\"virtioBus\":\"mmio\",\"devices\":[{\"type\":\"net\"},{\"type\":\"rng\"}]}")
+    #expect(mmio.devices.map { $0.place?.description } == ["mmio0", "mmio1"])
   }
 
   @Test(

@@ -139,6 +139,14 @@ extension JSON {
     text += indent + close
   }
 
+  /// `text`, which may be anybody's, as a message can have it: not longer than a line, and with nothing
+  /// that a terminal obeys.
+  package static func shown(_ text: String) -> String {
+    let start = text.unicodeScalars.prefix(60)
+    let end = start.endIndex == text.unicodeScalars.endIndex ? "'" : "...'"
+    return "'" + quoted(String(start)).dropFirst().dropLast() + end
+  }
+
   /// `text` as a JSON string.
   package static func quoted(_ text: String) -> String {
     var json = "\""
@@ -147,7 +155,8 @@ extension JSON {
       case "\"": json += "\\\""
       case "\\": json += "\\\\"
       case "\n": json += "\\n"
-      case _ where scalar.value < 0x20 || scalar.value == 0x7F:
+      // A terminal would obey these.
+      case _ where scalar.value < 0x20 || (0x7F..<0xA0).contains(scalar.value):
         let digits = String(scalar.value, radix: 16)
         json += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
       default: json.unicodeScalars.append(scalar)

@@ -139,7 +139,7 @@ private struct JSONParser {
       guard next == UInt8(ascii: "\"") else { throw error("a name in double quotes is missing") }
       let name = try string()
       if let first = places.updateValue(place, forKey: name) {
-        throw error("'\(name)' is here twice; the first is at \(first)", at: place)
+        throw error("\(JSON.shown(name)) is here twice; the first is at \(first)", at: place)
       }
       skipSpace()
       guard skip(":") else { throw error("a ':' is missing") }

@@ -166,7 +166,7 @@ extension Resources {
         if disks[id] == nil && disk.socket == nil { disks[id] = try open(disk, id, report) }
       case .net(let net): if networks[id] == nil { networks[id] = try open(net, id) }
       case .vsock(let vsock): if vsocks[id] == nil { vsocks[id] = try open(vsock, id) }
-      case .rng, .balloon, .virtioConsole, .testDevice: break
+      default: break
       }
     }
     // Last, as that empties files.

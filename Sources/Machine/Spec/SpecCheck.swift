@@ -118,25 +118,23 @@ extension VMConfiguration {
           "a balloon of \(ByteCount.text(balloon.target)) is more than the memory of "
             + ByteCount.text(memorySize), "target")
       }
-    case .rng, .virtioConsole, .testDevice: break
+    default: break
     }
   }
 
   private func checkPlace(_ device: Device, _ path: [String]) throws(SpecError) {
     guard let place = device.place else { return }
-    let isRight =
-      switch (device.kind, place) {
-      case (.testDevice, _): false
-      case (.disk(let disk), .ide): disk.bus == .ide
-      case (.disk(let disk), .mmio): disk.bus == .mmio || disk.bus == .virtio && virtioBus == .mmio
-      case (.disk(let disk), .pci): disk.bus == .virtio && virtioBus == .pci
-      case (_, .mmio): virtioBus == .mmio
-      case (_, .pci): virtioBus == .pci
-      case (_, .ide): false
-      }
-    guard isRight else {
+    guard place.bus == bus(of: device) else {
       throw SpecError(
         "\(device.id): its place is not on its bus", path: path + ["place"])
+    }
+    if case .ide(let drive) = place {
+      let drives = devices.count { bus(of: $0) == .ide }
+      guard drive < drives else {
+        throw SpecError(
+          "\(device.id): \(drives) IDE disk(s) have the places from ide0 to ide\(drives - 1)",
+          path: path + ["place"])
+      }
     }
     // Device 0 is the host bridge, 1 the chip set.
     if case .pci(let address) = place, address.device < 2 || address.function != 0 {

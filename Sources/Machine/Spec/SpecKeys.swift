@@ -55,21 +55,30 @@ package enum SpecKeys {
         ], "one of these; nowhere without it"),
     ])
 
+  /// A type of devices: its table, and a device with nothing said.
+  struct DeviceType: Sendable {
+    let table: SpecTable<Device>
+    let start: Device
+  }
+
   /// The types of devices.
-  static let devices: [SpecTable<Device>] = [
+  static let devices: [DeviceType] = [
     disk, net, vsock, rng, balloon, virtioConsole, testDevice,
   ]
 
   private static func device(
     _ kind: VMConfiguration.Kind, _ words: String, _ keys: [SpecKey<Device>] = []
-  ) -> SpecTable<Device> {
+  ) -> DeviceType {
     let common: [SpecKey<Device>] = [
       .init("id", \.id, .id, "its name; the type and a number without it"),
       .init("type", constant: .string(kind.name), "what it is"),
     ]
     let place = SpecKey<Device>(
       "place", \.place, .place, "where the guest finds it; the next free place without it")
-    return SpecTable(kind.name, words, common + (kind == .testDevice ? [] : [place]) + keys)
+    let hasPlace = VMConfiguration().bus(of: Device(kind)) != nil
+    return DeviceType(
+      table: SpecTable(kind.name, words, common + (hasPlace ? [place] : []) + keys),
+      start: Device(kind))
   }
 
   static let disk = device(
@@ -135,7 +144,7 @@ package enum SpecKeys {
 
   /// All keys of all objects, in the order of the docs.
   package static var rows: [SpecRow] {
-    machine.rows + console.rows + devices.flatMap(\.rows)
+    machine.rows + console.rows + devices.flatMap(\.table.rows)
   }
 
   // MARK: Devices
@@ -145,7 +154,7 @@ package enum SpecKeys {
     words: "a device",
     read: { (json) throws(SpecError) in
       guard json.members != nil else { return nil }
-      let names = devices.map(\.name)
+      let names = devices.map(\.table.name)
       guard let type = json["type"] else {
         throw SpecError(
           "the key 'type' is missing: one of " + names.joined(separator: ", "), at: json.position)
@@ -156,24 +165,16 @@ package enum SpecKeys {
         throw SpecError(
           "a device's type is one of " + names.joined(separator: ", ") + hint, at: type.position)
       }
-      var device = kinds[index]
-      try devices[index].read(json, into: &device)
+      var device = devices[index].start
+      try devices[index].table.read(json, into: &device)
       return device
     },
     print: { device in
-      let table = devices.first { $0.name == device.kind.name }
-      return JSON(.object(table?.print(device) ?? []))
+      JSON(.object(type(device.kind.name)?.table.print(device) ?? []))
     })
 
-  private static let kinds: [Device] = [
-    Device(.disk(.init())), Device(.net(.init())), Device(.vsock(.init(cid: 0))), Device(.rng),
-    Device(.balloon(.init())), Device(.virtioConsole), Device(.testDevice),
-  ]
-
-  /// A device of the type called `name` with nothing said, and its table; nil if there is no such type.
-  static func type(_ name: String) -> (device: Device, table: SpecTable<Device>)? {
-    devices.firstIndex { $0.name == name }.map { (kinds[$0], devices[$0]) }
-  }
+  /// The type called `name`; nil if there is none.
+  static func type(_ name: String) -> DeviceType? { devices.first { $0.table.name == name } }
 }
 
 // MARK: Types

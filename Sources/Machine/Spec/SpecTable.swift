@@ -104,7 +104,7 @@ extension SpecType {
   /// The value that `json` spells.
   fileprivate func value(of json: JSON) throws(SpecError) -> Value {
     if let value = try read(json) { return value }
-    let found = if case .string(let text) = json.value { "'\(text)'" } else { json.kind }
+    let found = if case .string(let text) = json.value { JSON.shown(text) } else { json.kind }
     throw SpecError("\(words) is possible here, not \(found)", at: json.position)
   }
 }
@@ -132,7 +132,7 @@ struct SpecTable<Object>: Sendable {
       guard let key = keys.first(where: { $0.name == member.name }) else {
         let names = keys.map(\.name)
         throw SpecError(
-          "unknown key '\(member.name)'"
+          "unknown key \(JSON.shown(member.name))"
             + (Spelling.nearest(to: member.name, among: names).map { ": did you mean '\($0)'?" }
               ?? "; there are: " + names.joined(separator: ", ")),
           at: member.position)
@@ -160,7 +160,7 @@ struct SpecTable<Object>: Sendable {
     guard let key = all.first(where: { $0.name == name }) else {
       let names = all.map(\.name)
       throw SpecError(
-        "there is no setting '\(name)'"
+        "there is no setting \(JSON.shown(name))"
           + (Spelling.nearest(to: name, among: names).map { ": did you mean '\($0)'?" } ?? ""))
     }
     do throws(SpecError) { try key.read(key.setting(text), &object) } catch {

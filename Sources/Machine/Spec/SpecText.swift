@@ -51,10 +51,10 @@ extension VMConfiguration.Device {
   /// A device of the type called `type` from the settings of an option, such as `format=raw`; nil if
   /// there is no such type.
   package init?(type: String, settings: [(name: String, value: String?)]) throws(SpecError) {
-    guard let (device, table) = SpecKeys.type(type) else { return nil }
-    self = device
+    guard let type = SpecKeys.type(type) else { return nil }
+    self = type.start
     for setting in settings {
-      try table.read(setting: setting.name, setting.value, into: &self)
+      try type.table.read(setting: setting.name, setting.value, into: &self)
     }
   }
 
@@ -62,5 +62,5 @@ extension VMConfiguration.Device {
   package var json: JSON { SpecKeys.device.print(self) }
 
   /// The names of all types.
-  package static var types: [String] { SpecKeys.devices.map(\.name) }
+  package static var types: [String] { SpecKeys.devices.map(\.table.name) }
 }

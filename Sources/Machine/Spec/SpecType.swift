@@ -122,7 +122,8 @@ extension SpecType where Value: RawRepresentable & CaseIterable, Value.RawValue 
         if let value = Value(rawValue: text) { return value }
         guard let near = Spelling.nearest(to: text, among: names) else { return nil }
         throw SpecError(
-          "\(words) is possible here, not '\(text)': did you mean '\(near)'?", at: json.position)
+          "\(words) is possible here, not \(JSON.shown(text)): did you mean '\(near)'?",
+          at: json.position)
       },
       print: { JSON(.string($0.rawValue)) })
   }
