@@ -6,7 +6,8 @@ import Memory
 
 /// The part of a machine that KVM runs: the VM, its VCPUs, and what their threads do.
 ///
-/// A machine gets another one when its processors start anew: after a reset, and waking from S3.
+/// A machine gets another one when its processors start anew: after a reset, and waking from S3. A saved
+/// machine's state goes into a new one.
 final class Engine {
   let runners: [VCPURunner]
   let watch: HaltWatch
@@ -20,6 +21,8 @@ final class Engine {
     /// After a suspension: the first one starts in real mode at `vector`, an address below 1 MiB (ACPI
     /// 6.5, 5.2.10), and all else is as after a reset.
     case waking(vector: UInt32, ImageFormat)
+    /// All go on from where they were.
+    case restored(EngineState)
   }
 
   /// Makes an engine in `vm`, which is empty, with `memory` and the devices of `inventory`: at the start of
@@ -44,8 +47,9 @@ final class Engine {
     // Firmware would have done it before a kernel starts.
     if inventory.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
     for line in inventory.lines { line.connect(to: vm) }
-    try inventory.messages.connect(to: vm)
     try Self.begin(start, vm, runners.map(\.vcpu), host)
+    // Local APICs that are to go on from where they were take none before.
+    try inventory.messages.connect(to: vm)
     self.vm = vm
     self.runners = runners
     self.parking = parking
@@ -64,6 +68,7 @@ final class Engine {
     case .waking(let vector, let image):
       try vcpus[0].enterRealMode(at: vector)
       format = image
+    case .restored(let state): return try state.put(into: vm, vcpus)
     }
     // Firmware does all of this itself; for others it would have been done.
     guard format != .firmware else { return }
