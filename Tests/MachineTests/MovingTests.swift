@@ -15,24 +15,28 @@ struct MovingTests {
   /// A guest with what it needs, and what it must come to.
   struct Case: Sendable, CustomTestStringConvertible {
     let name: String
-    var bus: VMConfiguration.Disk.Bus?
+    var buses: [VMConfiguration.Disk.Bus] = []
     /// Where it is not as the guest's source says.
     var output: String?
-    var testDescription: String { name + (bus.map { " (\($0.rawValue))" } ?? "") }
+    var testDescription: String { name }
   }
 
   static let cases: [Case] = [
+    // Everything at once, with two disks.
+    Case(
+      name: "juggle", buses: [.mmio, .ide],
+      output: String(repeating: ".", count: 32) + "\nall right, 2404042880\n"),
     Case(name: "tick"), Case(name: "echo-irq"), Case(name: "rtc-irq"), Case(name: "smp"),
     Case(name: "string-io"),
-    Case(name: "ide-dma", bus: .ide), Case(name: "ide-pio", bus: .ide),
+    Case(name: "ide-dma", buses: [.ide]), Case(name: "ide-pio", buses: [.ide]),
     Case(
-      name: "virtio-block", bus: .mmio, output: "sectors: 128\nwritten\nread back, all right\n"),
+      name: "virtio-block", buses: [.mmio], output: "sectors: 128\nwritten\nread back, all right\n"),
   ]
 
   /// What became of a guest, however often it was moved.
   private struct End {
     var output: [UInt8] = []
-    var disk: [UInt8] = []
+    var disks: [[UInt8]] = []
     var status: Int32 = -1
     var outcome = ""
     var moves = 0
@@ -43,11 +47,11 @@ struct MovingTests {
     _ guest: Guest, _ example: Case, moves: Int, copies: Bool, _ random: inout SplitMix
   ) throws -> End {
     let console = ConsoleBuffer()
-    let disk = RAMDisk(sectors: guest.diskSize.map { $0 / 512 } ?? 128)
+    let disks = example.buses.map { _ in RAMDisk(sectors: 128) }
     var setup = Setup(guest.image, mode: guest.mode, console: console)
     setup.vcpuCount = guest.cpus
     setup.memorySize = 8 << 20
-    if let bus = example.bus { setup.add(disk, bus: bus) }
+    for (disk, bus) in zip(disks, example.buses) { setup.add(disk, bus: bus) }
     var machine = try { [setup] in
       var first = setup
       first.type(guest.input)
@@ -67,7 +71,7 @@ struct MovingTests {
       machine = try Machine(
         restoring: SavedMachine(bytes: saved.bytes), memory, setup.resources, setup.options)
     }
-    (end.output, end.disk) = (console.bytes, disk.bytes)
+    (end.output, end.disks) = (console.bytes, disks.map(\.bytes))
     return end
   }
 
@@ -92,7 +96,7 @@ struct MovingTests {
       try #require(
         moved.output == alone.output, "\(text) after \(moved.moves) moves: \(moved.outcome)")
       try #require(moved.status == alone.status, "\(moved.outcome)")
-      try #require(moved.disk == alone.disk)
+      try #require(moved.disks == alone.disks)
       moves += moved.moves
       rounds += 1
     }

@@ -25,13 +25,13 @@ final class Engine {
     case restored(EngineState)
   }
 
-  /// Makes an engine in `vm`, which is empty, with `memory` and the devices of `inventory`: at the start of
-  /// a machine, after a reset, and when it wakes.
+  /// Makes an engine in `vm`, which is empty, with `memory` where `map` says and the devices of
+  /// `inventory`: at the start of a machine, after a reset, and when it wakes.
   init(
-    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ inventory: Inventory, _ control: RunControl,
-    _ configuration: Configuration, _ start: Start
+    _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ map: MemoryMap, _ inventory: Inventory,
+    _ control: RunControl, _ configuration: Configuration, _ start: Start
   ) throws(KVMError) {
-    try Self.furnish(vm, memory, hole: inventory.memoryHole)
+    try Self.furnish(vm, map)
     let parking = Parking()
     let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
@@ -77,32 +77,14 @@ final class Engine {
     for vcpu in vcpus { try vcpu.setUpMemoryTypes(addressBits: UInt64(host.cpuid.addressBits)) }
   }
 
-  private static func furnish(
-    _ vm: VM, _ memory: GuestMemory, hole: Range<UInt64>
-  ) throws(KVMError) {
+  private static func furnish(_ vm: VM, _ map: MemoryMap) throws(KVMError) {
     // Both matter to kvm_intel alone, which wants them before the first VCPU.
     try vm.setIdentityMapAddress(Layout.identityMap)
     try vm.setTSSAddress(Layout.taskState)
     // Before the controllers: the first change of a slot after them takes 7.5 ms (Linux 6.18).
-    var slot: UInt32 = 0
-    for region in memory.regions {
-      for part in parts(of: region, without: hole) {
-        try vm.setMemory(slot: slot, region, part: part)
-        slot += 1
-      }
-    }
+    try map.connect(to: vm)
     try vm.makeIRQChip()
     try vm.makePIT()
     try vm.setRouting(InterruptRouting.inputs)
-  }
-
-  /// What of `region` the guest gets, by offsets: all but what is in `hole`.
-  private static func parts(
-    of region: GuestMemory.Region, without hole: Range<UInt64>
-  ) -> [Range<UInt64>] {
-    let start = region.start.value
-    let all = start..<start + region.count
-    return [all.clamped(to: 0..<hole.lowerBound), all.clamped(to: hole.upperBound..<UInt64.max)]
-      .filter { !$0.isEmpty }.map { $0.lowerBound - start..<$0.upperBound - start }
   }
 }

@@ -11,6 +11,8 @@ public final class Machine {
   public let control: RunControl
   /// The guest's memory.
   public let memory: GuestMemory
+  /// Where the guest has it.
+  package let memoryMap: MemoryMap
   /// What was found in the image.
   public let format: ImageFormat
   /// Whether that is an operating system's kernel.
@@ -88,9 +90,11 @@ public final class Machine {
     } catch { throw .machine(error) }
     tables = FirmwareTables(
       inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
+    memoryMap = MemoryMap(memory, hole: inventory.memoryHole)
     let start = try Self.begin(plan, tables, restoration, inventory, memory, host)
     do throws(KVMError) {
-      engine = try Engine(host.vm, host, memory, inventory, control, configuration, start)
+      engine = try Engine(
+        host.vm, host, memory, memoryMap, inventory, control, configuration, start)
     } catch { throw .machine(.kvm(error)) }
     isHeld = restoration != nil
     if let trace {
@@ -179,7 +183,7 @@ public final class Machine {
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
     let new = try Engine(
-      host.system.makeVM(), host, memory, inventory, control, configuration, start)
+      host.system.makeVM(), host, memory, memoryMap, inventory, control, configuration, start)
     if trace != nil { pastCounters += counters(of: engine) }
     for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
     engine = new
