@@ -48,7 +48,9 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     .init(name: "nothing") { _ in },
     .init(name: "small") { $0.memorySize = 256 << 10 },
     .init(name: "boot-sector") { $0.resources.image = .init(bootSector, name: "boot") },
-    .init(name: "elf") { $0.resources.image = .init(try #require(Guest.named("hello-elf32")).image) },
+    .init(name: "elf") {
+      $0.resources.image = .init(try #require(Guest.named("hello-elf32")).image)
+    },
     .init(name: "kernel") { $0.resources.image = kernel },
     .init(name: "kernel-4-cpus") {
       $0.resources.image = kernel
