@@ -155,7 +155,11 @@ public final class Machine {
 
   /// Does what a signal asks for.
   func take(_ signal: Signal) {
-    if signal == .user1 { control.requestLook() } else { control.stop(.signal(signal.number)) }
+    switch signal {
+    case .user1: control.requestLook()
+    case .continued: configuration.run.didContinue?()
+    default: control.stop(.signal(signal.number))
+    }
   }
 
   // MARK: Starting anew

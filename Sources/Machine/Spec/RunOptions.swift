@@ -15,6 +15,8 @@ public struct RunOptions: Sendable {
   /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or SIGUSR1
   /// comes. Then the guest goes on.
   package var look: (@Sendable (Machine) -> Void)?
+  /// Called when the process was stopped and goes on, or comes to the foreground (SIGCONT).
+  package var didContinue: (@Sendable () -> Void)?
   /// Gets a sentence, on the event loop's thread, when a device can't go on or what stands behind it is
   /// lost: each kind once for each device, and at the end how many more there were.
   package var report: (@Sendable (String) -> Void)?
