@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/memfd.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -32,6 +33,7 @@ int posix_openpt(int flags);
 int grantpt(int fd);
 int unlockpt(int fd);
 char *ptsname(int fd);
+int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions, int first);
 const char *strerrordesc_np(int number);
 const char *strerrorname_np(int number);
 const char *sigabbrev_np(int number);
@@ -45,6 +47,9 @@ static inline struct clinux_cpuid clinux_cpuid(uint32_t leaf) {
   __cpuid_count(leaf, 0, result.eax, result.ebx, result.ecx, result.edx);
   return result;
 }
+
+// Close-on-exec, as all of them are.
+static inline int clinux_pidfd_open(int process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
 static inline int clinux_set_thread_name(const char *name) {
   return prctl(PR_SET_NAME, name, 0, 0, 0);

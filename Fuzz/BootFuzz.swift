@@ -18,18 +18,20 @@ public func bootFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     mode: choices & 8 == 0 ? nil : CPUMode.allCases[Int(choices >> 4) % 3],
     initrds: choices & 1 == 0 ? [] : [BootFile(initrd, name: "initrd")],
     commandLine: choices & 2 == 0 ? nil : text)
-  let rsdp: GuestAddress? = choices & 4 == 0 ? nil : 0xE_0000
+  let tables =
+    choices & 4 == 0
+    ? nil : FirmwareRoom(acpi: 0xE_0000..<0xE_3000, mp: 0xF_C000..<0xF_E000)
   do throws(BootError) {
     let plan = try BootPlan(
-      image: image, name: "image", options: options, layout: layout, ramSize: ram, rsdp: rsdp)
-    check(plan, ram: ram, hasTables: rsdp != nil)
+      image: image, name: "image", options: options, layout: layout, ramSize: ram, tables: tables)
+    check(plan, ram: ram)
   } catch {
     // Whatever is wrong, it is said about something, and with what to do.
     let isAboutAFile = error.message.hasPrefix("image") || error.message.hasPrefix("initrd")
     precondition(isAboutAFile && error.message.utf8.count > 30, error.message)
   }
   if let plan = try? BootPlan(firmware: BootFile(image, name: "image"), ramSize: ram) {
-    check(plan, ram: ram, hasTables: false)
+    check(plan, ram: ram)
   }
   return 0
 }
@@ -43,7 +45,7 @@ private let layout = BootLayout(
   stackTop: 0x10000, information: 0x3000..<0x9F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
 
 /// Traps unless all pieces are in RAM, none overlap, and the guest starts in one of them or in ROM.
-private func check(_ plan: BootPlan, ram: UInt64, hasTables: Bool) {
+private func check(_ plan: BootPlan, ram: UInt64) {
   let hole = GuestMemory.holeStart..<GuestMemory.holeEnd
   let lowEnd = min(ram, hole.lowerBound)
   let highEnd = hole.upperBound + (ram - lowEnd)
@@ -55,8 +57,14 @@ private func check(_ plan: BootPlan, ram: UInt64, hasTables: Bool) {
         || range.lowerBound >= hole.upperBound && range.upperBound <= highEnd, piece.what)
     precondition(UInt64(piece.contents.count) <= piece.size, piece.what)
     precondition(range.lowerBound >= ranges.last?.upperBound ?? 0, piece.what)
-    precondition(!hasTables || !range.overlaps(MemoryMap.firmware), piece.what)
     ranges.append(range)
+  }
+  if let tables = plan.tables {
+    for range in [tables.acpi, tables.mp] {
+      precondition(MemoryMap.firmware.contains(range) && range.upperBound <= lowEnd, "tables")
+      precondition(!ranges.contains { $0.overlaps(range) }, "tables")
+    }
+    precondition(!tables.acpi.overlaps(tables.mp), "tables")
   }
   ranges += plan.roms.map { $0.start.value..<$0.start.value + UInt64($0.contents.count) }
   let entry = plan.entry

@@ -19,6 +19,46 @@ enum BIOSDataArea {
     0x55, 0x89, 0xE5, 0x80, 0x4E, 0x06, 0x01, 0x5D, 0xCF,
   ]
 
+  /// The code of hardware's interrupts, in a part of the data area that nobody has (0x4AC to 0x4EF).
+  private enum Handler {
+    static let start: UInt64 = 0x4B0
+    /// For the second 8259's: push ax; mov al, 0x20; out 0xA0, al; jmp to the last `out` of the next.
+    static let second: [UInt8] = [0x50, 0xB0, 0x20, 0xE6, 0xA0, 0xEB, 0x03]
+    /// For the first one's: push ax; mov al, 0x20; out 0x20, al; pop ax; iret.
+    static let first: [UInt8] = [0x50, 0xB0, 0x20, 0xE6, 0x20, 0x58, 0xCF]
+    /// For the timer's: push ax; push ds; xor ax, ax; mov ds, ax; inc dword [0x46C]; pushf; call far
+    /// [0x70], which is INT 1Ch; pop ds; jmp to the first `mov` of the one before.
+    static let timer: [UInt8] = [
+      0x50, 0x1E, 0x31, 0xC0, 0x8E, 0xD8, 0x66, 0xFF, 0x06, 0x6C, 0x04, 0x9C, 0xFF, 0x1E, 0x70,
+      0x00, 0x1F, 0xEB, 0xE7,
+    ]
+
+    /// Where the code for `vector` starts; all others but services come back at once, by IRET.
+    static func address(_ vector: Int) -> UInt64 {
+      let first = start + UInt64(second.count)
+      let timer = first + UInt64(Self.first.count)
+      return switch vector {
+      case 0x08: timer
+      case 0x09...0x0F: first
+      case 0x70...0x77: start
+      default: timer - 1
+      }
+    }
+  }
+
+  /// All of the first 0x500 bytes of a guest with `ram` that starts in real mode: each vector leads to
+  /// something that comes back.
+  static func withAllVectors(_ ram: RAM) -> [UInt8] {
+    var record = Record(count: Int(range.upperBound))
+    record.copy(bytes(ram)[...], to: Int(range.lowerBound))
+    for vector in 0..<256 where !services.contains(vector) {
+      record.store(UInt32(Handler.address(vector)), at: vector * 4)
+    }
+    let code = Handler.second + Handler.first + Handler.timer
+    record.copy(code[...], to: Int(Handler.start))
+    return record.bytes
+  }
+
   /// The bytes for a guest with `ram`.
   static func bytes(_ ram: RAM) -> [UInt8] {
     func offset(_ address: UInt64) -> Int { Int(address - range.lowerBound) }
@@ -36,6 +76,14 @@ enum BIOSDataArea {
 }
 
 extension Placement {
+  /// Places what firmware leaves for real mode, unless the image wants something of its own there.
+  mutating func placeVectors() throws(BootError) {
+    let bytes = BIOSDataArea.withAllVectors(ram)
+    let size = UInt64(bytes.count)
+    guard lowestRoom(for: size, alignment: 1, in: 0..<size) == 0 else { return }
+    try place("the BIOS's vectors and data", bytes[...], at: 0)
+  }
+
   /// Places the BIOS data area, unless the kernel wants something of its own there.
   mutating func placeBIOSDataArea() throws(BootError) {
     let range = BIOSDataArea.range

@@ -24,12 +24,16 @@ public struct BootPlan: Sendable {
   public let roms: [(start: GuestAddress, contents: [UInt8])]
   /// Where and how the guest starts.
   public let entry: EntryState
+  /// Where the machine is to put firmware's tables; nil for an image that has no use for them or leaves
+  /// no room.
+  public let tables: FirmwareRoom?
 
   init(
     format: ImageFormat, pieces: [Piece], roms: [(start: GuestAddress, contents: [UInt8])] = [],
-    entry: EntryState
+    entry: EntryState, tables: FirmwareRoom? = nil
   ) {
     self.format = format
+    self.tables = tables
     self.roms = roms
     self.pieces = pieces.sorted { $0.start < $1.start }
     self.entry = entry
@@ -37,17 +41,17 @@ public struct BootPlan: Sendable {
 
   /// Plans the start of `image`, which messages call `name`, in a guest with `ramSize` bytes of RAM.
   ///
-  /// `rsdp` is where the machine itself puts the root of its ACPI tables, in
-  /// `MemoryMap.firmware`; nil for a machine without. Kernels are told, and nothing else goes there.
+  /// `tables` is where the machine would have firmware's tables; nil for one without. They move out of
+  /// the image's way, kernels are told where ACPI's are, and nothing else goes there.
   public init(
     image: [UInt8], name: String, options: BootOptions = BootOptions(), layout: BootLayout,
-    ramSize: UInt64, rsdp: GuestAddress? = nil
+    ramSize: UInt64, tables: FirmwareRoom? = nil
   ) throws(BootError) {
     let image = Image(bytes: image, name: name)
     let format = try ImageFormat(of: image)
     let request = BootRequest(
       image: image, format: format, options: options, layout: layout, ram: RAM(size: ramSize),
-      rsdp: rsdp)
+      tables: tables)
     switch format {
     case .flat: self = try .flat(request)
     case .bootSector: self = try .bootSector(request)
@@ -74,7 +78,7 @@ struct BootRequest {
   let options: BootOptions
   let layout: BootLayout
   let ram: RAM
-  let rsdp: GuestAddress?
+  let tables: FirmwareRoom?
 
   /// What a kernel is told of its memory.
   var memoryMap: MemoryMap { MemoryMap(ramSize: ram.size, reserved: layout.reserved) }

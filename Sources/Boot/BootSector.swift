@@ -4,9 +4,10 @@ extension BootPlan {
     try request.requireOwn(mode: .real)
     try request.requireNothingToTell()
     let address = request.layout.bootSector.value
-    // Nothing else is placed, so nothing can overlap.
+    // What else is placed is elsewhere, so nothing can overlap.
     var placement = Placement(request, overlap: .malformed, remedy: "make it smaller")
     try placement.place("the boot sector", request.image.bytes[...], at: address)
+    try placement.placeVectors()
     // The BIOS promises no stack, so sectors make their own; should one not, its stack grows away
     // from it into memory that nobody uses.
     var entry = EntryState.real(

@@ -13,9 +13,10 @@ extension BootPlan {
       request, overlap: .malformed, remedy: "link it elsewhere, as with -Ttext=0x100000")
     try placement.placeStartTables(for: mode)
     try placement.place(segments)
+    let tables = try placement.placeTables(request)
     return BootPlan(
       format: request.format, pieces: placement.pieces,
-      entry: .flat(mode, at: entry, request.layout))
+      entry: .flat(mode, at: entry, request.layout), tables: tables)
   }
 }
 

@@ -30,6 +30,7 @@ extension BootPlan {
     }
     var placement = Placement(request)
     try placement.place("the image with its stack", image.bytes[...], size: 0x10000, at: address)
+    try placement.placeVectors()
     let entry = EntryState.real(
       selector: UInt16(address >> 4), instructionPointer: 0, stackPointer: stackPointer)
     return BootPlan(format: request.format, pieces: placement.pieces, entry: entry)

@@ -16,6 +16,7 @@ struct LinuxEntry {
   ) throws(BootError) -> BootPlan {
     var placement = placement
     var parameters = parameters
+    let tables = try placement.placeTables(request)
     try placement.placeStartTables(for: mode, gdt: FlatSegments.linuxTable(for: mode))
     try placement.placeBIOSDataArea()
     let text = try request.commandLine(atMost: longestCommandLine)
@@ -23,13 +24,13 @@ struct LinuxEntry {
     if let initrd = try placement.placeInitrd(request, below: initrdAddressMax) {
       parameters.setInitrd(at: initrd.lowerBound, size: initrd.upperBound - initrd.lowerBound)
     }
-    if let rsdp = request.rsdp { parameters.setRSDP(at: rsdp) }
+    if let tables { parameters.setRSDP(at: GuestAddress(tables.acpi.lowerBound)) }
     parameters.setMemoryMap(request.memoryMap)
     let page = try placement.placeInformation(
       "boot_params", parameters.bytes, alignment: UInt64(BootParameters.size))
     return BootPlan(
       format: request.format, pieces: placement.pieces,
-      entry: .linux(mode, at: address, parameters: page, request.layout))
+      entry: .linux(mode, at: address, parameters: page, request.layout), tables: tables)
   }
 }
 

@@ -11,6 +11,7 @@ extension BootPlan {
     var placement = Placement(
       request, overlap: .malformed, remedy: "link it elsewhere, as with -Ttext=0x100000")
     let entry = try placement.placeMultibootImage(image)
+    let tables = try placement.placeTables(request)
     try placement.placeBIOSDataArea()
     let stack = try placement.reserveStack()
     var modules: [Range<UInt64>] = []
@@ -21,7 +22,7 @@ extension BootPlan {
     }
     return BootPlan(
       format: request.format, pieces: placement.pieces,
-      entry: .kernel(at: entry, rax: 0x2BAD_B002, rbx: address, stackTop: stack))
+      entry: .kernel(at: entry, rax: 0x2BAD_B002, rbx: address, stackTop: stack), tables: tables)
   }
 }
 

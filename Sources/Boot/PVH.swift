@@ -1,3 +1,5 @@
+import Memory
+
 extension BootPlan {
   /// A kernel that starts as a PVH guest of Xen's does (Xen, docs/misc/pvh.pandoc): in protected
   /// mode at the address in its note, with EBX leading to hvm_start_info.
@@ -9,6 +11,7 @@ extension BootPlan {
     let segments = try elf.loadableSegments(of: request.image)
     let entry = try elf.pvhEntry(in: segments, request.image)
     try placement.place(segments)
+    let tables = try placement.placeTables(request)
     try placement.placeBIOSDataArea()
     let stack = try placement.reserveStack()
     let text = try request.commandLine(atMost: UInt64.max)
@@ -19,13 +22,14 @@ extension BootPlan {
       modules.append(try placement.place(file, below: UInt64(UInt32.max)))
     }
     let info = PVHStartInfo(
-      commandLine: line, modules: modules, rsdp: request.rsdp, memoryMap: request.memoryMap)
+      commandLine: line, modules: modules, rsdp: tables.map { GuestAddress($0.acpi.lowerBound) },
+      memoryMap: request.memoryMap)
     let address = try placement.placeInformation("the start info", size: PVHStartInfo.size(info)) {
       info.bytes(at: $0)
     }
     return BootPlan(
       format: request.format, pieces: placement.pieces,
-      entry: .kernel(at: entry, rax: 0, rbx: address, stackTop: stack))
+      entry: .kernel(at: entry, rax: 0, rbx: address, stackTop: stack), tables: tables)
   }
 }
 

@@ -15,8 +15,6 @@ struct Placement {
     ram = request.ram
     layout = request.layout
     overlap = (cause, remedy)
-    // The machine writes them; nothing else may.
-    if request.rsdp != nil { taken.append((MemoryMap.firmware, "the firmware's tables")) }
   }
 
   /// Places `contents` at `start`, and zeros behind them up to `size` bytes.

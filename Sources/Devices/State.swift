@@ -1,3 +1,5 @@
+import Host
+
 /// A part of a machine that has registers: what a reset makes new, and what a save takes along.
 ///
 /// All three are called while the machine stands still: no VCPU runs, no worker works, nothing is in
@@ -24,6 +26,8 @@ package protocol Pausable: AnyObject, Sendable {
   /// Goes on with what waits. Called once for each pause, after it or instead of its end.
   func resume()
 }
+
+extension Worker: Pausable {}
 
 /// Why a state can't be taken back.
 package enum StateError: Error, Equatable, Sendable {

@@ -8,26 +8,31 @@ public final class ChildProgram: Sendable {
   public let identifier: Int32
   private let hasEnded = Atomic<Bool>(false)
 
-  /// Starts `program`, found by PATH, with `arguments`. Of this process's open files it has standard
-  /// error and `file`, by the same number. Corresponds to `posix_spawnp(3)`.
-  public convenience init(
-    _ program: String, _ arguments: [String], inheriting file: borrowing FileDescriptor
+  /// The number by which a program has the file that it inherits.
+  package static let inheritedNumber: Int32 = 3
+
+  /// Starts `program`, found by PATH, with `arguments`. Of this process's open files it has `words` for
+  /// its standard error, `file` as `inheritedNumber`, and no other: some may have come from whoever
+  /// started us. Corresponds to `posix_spawnp(3)`.
+  package convenience init(
+    _ program: String, _ arguments: [String], inheriting file: borrowing FileDescriptor,
+    standardError words: borrowing FileDescriptor
   ) throws(Errno) {
-    try self.init(program, arguments, file.number, as: file.number)
+    try self.init(program, arguments, error: words.number, inherited: file.number)
   }
 
   /// The same with no other open file than `file` for its standard error.
   public convenience init(
     _ program: String, _ arguments: [String], standardError file: borrowing FileDescriptor
   ) throws(Errno) {
-    try self.init(program, arguments, file.number, as: 2)
+    try self.init(program, arguments, error: file.number, inherited: nil)
   }
 
   private init(
-    _ program: String, _ arguments: [String], _ inherited: Int32, as number: Int32
+    _ program: String, _ arguments: [String], error: Int32, inherited: Int32?
   ) throws(Errno) {
     var identifier: pid_t = 0
-    let error = unsafe Self.withStrings([program] + arguments) { words in
+    let failure = unsafe Self.withStrings([program] + arguments) { words in
       var actions = unsafe posix_spawn_file_actions_t()
       unsafe posix_spawn_file_actions_init(&actions)
       defer { unsafe posix_spawn_file_actions_destroy(&actions) }
@@ -35,7 +40,13 @@ public final class ChildProgram: Sendable {
         unsafe posix_spawn_file_actions_addopen(&actions, standard, "/dev/null", O_RDWR, 0)
       }
       // Duplicating a number onto itself takes its close-on-exec flag away.
-      unsafe posix_spawn_file_actions_adddup2(&actions, inherited, number)
+      unsafe posix_spawn_file_actions_adddup2(&actions, error, 2)
+      var end = Self.inheritedNumber
+      if let inherited {
+        unsafe posix_spawn_file_actions_adddup2(&actions, inherited, end)
+        end += 1
+      }
+      unsafe posix_spawn_file_actions_addclosefrom_np(&actions, end)
       var attributes = posix_spawnattr_t()
       unsafe posix_spawnattr_init(&attributes)
       defer { unsafe posix_spawnattr_destroy(&attributes) }
@@ -50,11 +61,18 @@ public final class ChildProgram: Sendable {
         Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP))
       return unsafe posix_spawnp(&identifier, program, &actions, &attributes, words, environ)
     }
-    guard error == 0 else { throw Errno(error) }
+    guard failure == 0 else { throw Errno(failure) }
     self.identifier = identifier
   }
 
   deinit { stop() }
+
+  /// A file that becomes readable when it has ended; nil on a Linux before 5.3. Corresponds to
+  /// `pidfd_open(2)`.
+  package func makeEndDescriptor() -> SharedDescriptor? {
+    let number = clinux_pidfd_open(identifier)
+    return number < 0 ? nil : SharedDescriptor(FileDescriptor(owning: number))
+  }
 
   /// How it ended: its exit status, or 128 and the signal; nil while it runs.
   public func endStatus() -> Int32? {

@@ -218,6 +218,11 @@ extension FileDescriptor {
 }
 
 extension FileDescriptor {
+  /// Makes calls that would wait fail with `EAGAIN`. Corresponds to `O_NONBLOCK`.
+  package borrowing func neverWait() {
+    _ = fcntl(number, F_SETFL, fcntl(number, F_GETFL) | O_NONBLOCK)
+  }
+
   /// Puts something at the numbers 0 to 2 that were closed when the program started, so that no file
   /// it opens gets them: reading and writing fail there as they would have.
   public static func reserveStandardStreams() {

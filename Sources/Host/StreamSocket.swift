@@ -25,18 +25,6 @@ public enum StreamSocket {
     return numbers
   }
 
-  /// Makes a socket at `path` to which others connect; who may is the path's permissions' matter.
-  ///
-  /// Corresponds to `bind(2)` and `listen(2)`.
-  public static func listen(at path: String) throws(Errno) -> FileDescriptor {
-    let descriptor = try make()
-    unsafe try withAddress(path) { (address, count) throws(Errno) in
-      guard unsafe bind(descriptor.number, address, count) == 0 else { throw Errno.current }
-    }
-    guard Glibc.listen(descriptor.number, 64) == 0 else { throw Errno.current }
-    return descriptor
-  }
-
   /// Connects to the socket at `path`. Corresponds to `connect(2)`.
   public static func connect(to path: String) throws(Errno) -> FileDescriptor {
     let descriptor = try make()
@@ -47,9 +35,6 @@ public enum StreamSocket {
     }
     return descriptor
   }
-
-  /// Removes the socket at `path` from the file system. Corresponds to `unlink(2)`.
-  public static func remove(_ path: String) { unsafe unlink(path) }
 
   /// Whether the file at `path` is a socket. Corresponds to `lstat(2)`.
   public static func exists(_ path: String) -> Bool {

@@ -99,23 +99,40 @@ public struct UnixListener: ~Copyable, Sendable {
   public let descriptor: FileDescriptor
   /// The name.
   public let path: String
+  /// Which file the name was given to: somebody may have put another one in its place.
+  private let file: FileIdentity?
 
   /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
-  /// somebody listens at isn't, nor any other file: `EADDRINUSE`.
-  public init(at path: String) throws(Errno) {
+  /// somebody listens at isn't, nor any other file: `EADDRINUSE`. Unless `waits`, nothing that is done
+  /// with the descriptor waits.
+  public init(at path: String, waits: Bool = true) throws(Errno) {
     let descriptor = try UnixSocket.make()
+    if !waits { descriptor.neverWait() }
     if unsafe clinux_unix_name(descriptor.number, path, 1) != 0 {
       let error = Errno.current
       guard error == Errno(EADDRINUSE), Self.isDeserted(path) else { throw error }
       guard unsafe unlink(path) == 0, unsafe clinux_unix_name(descriptor.number, path, 1) == 0
       else { throw Errno.current }
     }
-    guard listen(descriptor.number, 8) == 0 else { throw Errno.current }
+    guard listen(descriptor.number, 64) == 0 else { throw Errno.current }
     self.descriptor = descriptor
     self.path = path
+    file = Self.identity(of: path)
   }
 
-  deinit { unsafe unlink(path) }
+  deinit { removeName() }
+
+  /// Lets nobody connect any more by this name; others' sockets stay.
+  package borrowing func removeName() {
+    guard let file, Self.identity(of: path) == file else { return }
+    unsafe unlink(path)
+  }
+
+  private static func identity(of path: String) -> FileIdentity? {
+    var status = stat()
+    guard unsafe lstat(path, &status) == 0 else { return nil }
+    return FileIdentity(device: UInt64(status.st_dev), number: UInt64(status.st_ino))
+  }
 
   /// Other files refuse a connection in the same way.
   private static func isDeserted(_ path: String) -> Bool {

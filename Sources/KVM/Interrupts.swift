@@ -71,6 +71,23 @@ extension VM {
     try setIRQChip(state)
   }
 
+  /// Makes the 8259s, the first and the second, as ICW1 to ICW4 leave them on a PC (8259A datasheet):
+  /// with vectors from `bases` on, and with the interrupts off whose bits in `masks` are set.
+  package func initializePICs(
+    bases: (UInt8, UInt8), masks: (UInt8, UInt8)
+  ) throws(KVMError) {
+    for (chip, base, mask) in [
+      (KVM_IRQCHIP_PIC_MASTER, bases.0, masks.0), (KVM_IRQCHIP_PIC_SLAVE, bases.1, masks.1),
+    ] {
+      var state = try irqChip(UInt32(chip))
+      // The member of these chips'; any bits will do.
+      unsafe state.chip.pic.irq_base = base
+      unsafe state.chip.pic.imr = mask
+      unsafe state.chip.pic.init4 = 1
+      try setIRQChip(state)
+    }
+  }
+
   /// The state of the interval timer. Corresponds to `KVM_GET_PIT2`.
   public func pit() throws(KVMError) -> kvm_pit_state2 {
     var state = kvm_pit_state2()

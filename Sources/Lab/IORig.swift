@@ -100,7 +100,8 @@ final class IORig {
     let (memory, interrupt) = (io.bench.memory, io.interrupt)
     let (worker, transport) = try host { () throws(Errno) in
       let worker = try Worker(name: "virtio")
-      let surroundings = VirtioCore.Surroundings(memory: memory, worker: worker) { _ in }
+      let surroundings = VirtioCore.Surroundings(
+        memory: memory, worker: worker, reports: try DeviceReports())
       return (worker, try VirtioMMIO(device, surroundings, line: interrupt))
     }
     (self.worker, self.transport) = (worker, transport)

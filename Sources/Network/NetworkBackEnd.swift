@@ -62,6 +62,16 @@ extension NetworkBackEnd {
   public func close() {}
 }
 
+/// A back end that is a program of its own: it can have something to say, and it can end.
+package protocol NetworkProgram: NetworkBackEnd {
+  /// Calls `say` with each line that it says, under its name, and `ended` once it has ended, both on
+  /// `worker`'s thread.
+  func follow(
+    on worker: Worker, say: @escaping @Sendable (String) -> Void,
+    ended: @escaping @Sendable (NetworkError) -> Void
+  ) throws(Errno)
+}
+
 /// What came of an attempt to receive.
 public enum NetworkInput: Equatable, Sendable {
   /// A frame: so many bytes, its header included.

@@ -1,5 +1,6 @@
 import Host
 import Memory
+import Synchronization
 
 /// A network that needs no rights: Debian's passt makes the guest's connections its own.
 public final class UserNetwork: NetworkBackEnd {
@@ -16,6 +17,15 @@ public final class UserNetwork: NetworkBackEnd {
 
   private let stream: StreamBackEnd
   private let program: ChildProgram
+  /// Its standard error.
+  private let words: FileDescriptor
+  /// Becomes readable when it has ended; nil where Linux doesn't tell.
+  private let end: SharedDescriptor?
+  private let status = Mutex<Int32?>(nil)
+  /// What it has said since the last line's end.
+  private let line = Mutex<[UInt8]>([])
+  /// No more of a line is told.
+  private static let longestLine = 1000
 
   /// Starts passt, which ends with this object or with the process.
   public init() throws(NetworkError) {
@@ -25,9 +35,13 @@ public final class UserNetwork: NetworkBackEnd {
       let ourEnd = FileDescriptor(owning: ours)
       // Closed here once the program has it.
       let theirEnd = FileDescriptor(owning: theirs)
+      let pipe = try Pipe()
+      pipe.reading.neverWait()
       program = try ChildProgram(
-        "passt", ["--quiet", "--foreground", "--fd", "\(theirEnd.number)"],
-        inheriting: theirEnd)
+        "passt", ["--quiet", "--foreground", "--fd", "\(ChildProgram.inheritedNumber)"],
+        inheriting: theirEnd, standardError: pipe.writing)
+      words = pipe.closeWriting()
+      end = program.makeEndDescriptor()
       stream = try StreamBackEnd(ourEnd, name: "passt")
     } catch {
       if error == .noSuchFile {
@@ -56,12 +70,51 @@ public final class UserNetwork: NetworkBackEnd {
   /// Takes a frame from passt; when that has ended, its status tells why.
   public func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
     do throws(NetworkError) { return try stream.receive(into: buffer, queue: queue) } catch {
-      guard let status = program.endStatus() else { throw error }
-      throw NetworkError(
-        .host, "passt ended with status \(status): the guest's network cable is out")
+      throw endError() ?? error
+    }
+  }
+
+  /// How it ended, if it has.
+  private func endError() -> NetworkError? {
+    let status = status.withLock { status in
+      status = status ?? program.endStatus()
+      return status
+    }
+    return status.map {
+      NetworkError(.host, "passt ended with status \($0): the guest's network cable is out")
     }
   }
 
   /// Ends passt.
   public func close() { program.stop() }
+}
+
+extension UserNetwork: NetworkProgram {
+  package func follow(
+    on worker: Worker, say: @escaping @Sendable (String) -> Void,
+    ended: @escaping @Sendable (NetworkError) -> Void
+  ) throws(Errno) {
+    try worker.watch(words) { [weak self] in self?.hear(say) }
+    guard let end else { return }
+    try worker.watch(end.file) { [weak self] in
+      if let error = self?.endError() { ended(error) }
+    }
+  }
+
+  /// Reads what it has said, line by line.
+  private func hear(_ say: (String) -> Void) {
+    while let bytes = try? words.read(atMost: 4096), !bytes.isEmpty {
+      for byte in bytes {
+        let whole = line.withLock { line -> [UInt8]? in
+          if byte == 0x0A {
+            defer { line = [] }
+            return line
+          }
+          if line.count < Self.longestLine { line.append(byte) }
+          return nil
+        }
+        if let whole { say("passt: " + String(decoding: whole, as: UTF8.self)) }
+      }
+    }
+  }
 }

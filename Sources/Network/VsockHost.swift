@@ -20,20 +20,20 @@ public protocol VsockHost: AnyObject, Sendable {
 public final class VsockSockets: VsockHost {
   /// Where programs connect.
   public let path: String
-  private let listener: FileDescriptor
+  private let listener: UnixListener
   private let isOpen = Atomic(true)
 
   /// The number of the listening socket.
-  public var listenerDescriptor: Int32 { listener.number }
+  public var listenerDescriptor: Int32 { listener.descriptor.number }
 
   /// Listens at `path`, where nobody may listen yet. The socket of a program that is gone is removed.
   public init(path: String) throws(NetworkError) {
     self.path = path
     do throws(Errno) {
-      listener = try Self.listen(path)
+      listener = try UnixListener(at: path, waits: false)
     } catch {
       switch error.name {
-      case "EEXIST":
+      case "EADDRINUSE":
         throw NetworkError(
           .unusable, "\(path): in use, or no socket; give another path after socket=")
       case "ENAMETOOLONG":
@@ -46,31 +46,14 @@ public final class VsockSockets: VsockHost {
     }
   }
 
-  private static func listen(_ path: String) throws(Errno) -> FileDescriptor {
-    do throws(Errno) { return try StreamSocket.listen(at: path) } catch {
-      guard error.name == "EADDRINUSE" else { throw error }
-    }
-    do throws(Errno) {
-      _ = try StreamSocket.connect(to: path)
-      throw Errno.exists
-    } catch {
-      // Only a socket at which nobody listens any more is removed; other files refuse in the same way.
-      guard error.name == "ECONNREFUSED", StreamSocket.exists(path) else { throw Errno.exists }
-    }
-    StreamSocket.remove(path)
-    return try StreamSocket.listen(at: path)
-  }
-
-  deinit { close() }
-
   /// Removes the socket, once: there may be another program's after that.
   public func close() {
-    if isOpen.exchange(false, ordering: .acquiringAndReleasing) { StreamSocket.remove(path) }
+    if isOpen.exchange(false, ordering: .acquiringAndReleasing) { listener.removeName() }
   }
 
   /// The next program that has connected.
   public func accept() -> FileDescriptor? {
-    guard let accepted = try? listener.accept() else { return nil }
+    guard let accepted = try? listener.descriptor.accept() else { return nil }
     return accepted
   }
 

@@ -39,7 +39,7 @@ struct BackEndRing {
     do throws(RingFault) {
       ring = try VirtQueue(
         index: index, size: size, addresses: addresses, features: features, memory: table.memory,
-        start: base)
+        start: .init(base))
     } catch { throw .malformed("\(error)") }
     signals.kick.withLock { $0 = kick }
     let queue = ActiveQueue(ring, features: features, signals: signals)
@@ -69,7 +69,7 @@ struct BackEndRing {
     guard let work else { return }
     work.queue.stop()
     work.worker.stop()
-    base = work.queue.position
+    base = work.queue.position.available
     statistics.add(work.queue.statistics)
     self.work = nil
   }

@@ -29,9 +29,14 @@ struct FrontEndLink: ~Copyable {
   ) throws(VhostUserError) {
     let deadline = Clock.monotonicNanoseconds &+ UInt64(seconds * 1e9)
     var channel = MessageChannel(socket)
-    let all = VirtioFeatures(
-      rawValue: try Self.number(
-        Self.ask(.init(.getFeatures), &channel, shouldStop, until: deadline)))
+    let first: VhostUserMessage
+    do throws(VhostUserError) {
+      first = try Self.ask(.init(.getFeatures), &channel, shouldStop, until: deadline)
+    } catch {
+      guard error == .closed else { throw error }
+      throw .unsupported("the other side sent us away: does it serve another machine?")
+    }
+    let all = VirtioFeatures(rawValue: try Self.number(first))
     guard all.contains(.version1) else {
       throw .unsupported("the back end knows only virtio 0.9")
     }

@@ -8,7 +8,7 @@ import Synchronization
 /// Doorbells and interrupts go between the guest and that process without this one. A thread of the
 /// device's talks to it; a process that dies or breaks the protocol takes the device down until the
 /// driver resets it, when a new connection is tried.
-public final class VhostUserBlock: VirtioDevice {
+package final class VhostUserBlock: VirtioDevice {
   /// What is offered to drivers if the other side has it: everything of chapter 5.2.3 that takes no
   /// writes to the configuration space, and indirect descriptors, event index and version 1.
   private static let known: VirtioFeatures =
@@ -29,6 +29,9 @@ public final class VhostUserBlock: VirtioDevice {
   private struct Wish {
     var queues: [Wanted?]
     var mayUseMemory = true
+    var isPaused = false
+    /// Hears of the pause, once no queue is served.
+    var still: (@Sendable () -> Void)?
     weak var owner: (any VirtioRemoteOwner)?
   }
 
@@ -45,21 +48,22 @@ public final class VhostUserBlock: VirtioDevice {
 
     struct Queue {
       var isServed = false
-      var base: UInt16 = 0
+      /// Where it goes on, if it has been served.
+      var base: UInt16?
       var interrupt: SharedEvent?
     }
   }
 
   /// Another's, so that tables tell the two apart.
-  public var name: StaticString { "vhost-user-block" }
+  package var name: StaticString { "vhost-user-block" }
   /// A block device (5.2).
-  public var type: UInt16 { 2 }
+  package var type: UInt16 { 2 }
   /// What the other side has, of what is known here.
-  public let features: VirtioFeatures
+  package let features: VirtioFeatures
   /// As many queues as were asked for and the other side has.
-  public let queueSizes: [UInt16]
+  package let queueSizes: [UInt16]
   /// The device itself.
-  public var remote: (any VirtioRemote)? { self }
+  package var remote: (any VirtioRemote)? { self }
 
   private let path: String
   private let memory: GuestMemory
@@ -73,7 +77,7 @@ public final class VhostUserBlock: VirtioDevice {
 
   /// Connects to the back end that listens at `path`, and waits until it has told what it is. The
   /// device has at most `mostQueues` queues; `memory` is shareable.
-  public init(socket path: String, memory: GuestMemory, mostQueues: Int)
+  package init(socket path: String, memory: GuestMemory, mostQueues: Int)
     throws(VhostUserError)
   {
     self.path = path
@@ -112,17 +116,17 @@ public final class VhostUserBlock: VirtioDevice {
   }
 
   /// Answers with what the other side told at the start.
-  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
+  package func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     configuration.read(offset, width)
   }
 
   /// Requests of all kinds, which go past this process.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     VirtioQueueRole("requestq", isRead: true, isWritten: true)
   }
 
   /// What is known of the other side. Requests, doorbells and interrupts are not.
-  public var counters: [DeviceStatistics.Counter] {
+  package var counters: [DeviceStatistics.Counter] {
     present.withLock { present in
       [
         .init("connections", present.connections), .init("losses", present.losses),
@@ -132,12 +136,12 @@ public final class VhostUserBlock: VirtioDevice {
   }
 
   /// Never called: the other side serves them.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {}
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {}
 }
 
 extension VhostUserBlock: VirtioRemote {
   /// Starts the thread.
-  public func connect(to owner: any VirtioRemoteOwner) {
+  package func connect(to owner: any VirtioRemoteOwner) {
     wish.withLock { $0.owner = owner }
     do throws(VhostUserError) {
       do throws(Errno) {
@@ -155,23 +159,60 @@ extension VhostUserBlock: VirtioRemote {
   private var owner: (any VirtioRemoteOwner)? { wish.withLock { $0.owner } }
 
   /// Notes the wish, for the thread.
-  public func start(queue index: Int, _ setup: RemoteQueueSetup) {
+  package func start(queue index: Int, _ setup: RemoteQueueSetup) {
     change { $0.queues[index] = Wanted(setup: setup, interrupt: setup.interrupt) }
   }
 
   /// The same.
-  public func stop(queue index: Int) { change { $0.queues[index]?.isToStop = true } }
+  package func stop(queue index: Int) { change { $0.queues[index]?.isToStop = true } }
 
   /// The same.
-  public func setInterrupt(_ event: SharedEvent?, queue index: Int) {
+  package func setInterrupt(_ event: SharedEvent?, queue index: Int) {
     change { $0.queues[index]?.interrupt = event }
   }
 
   /// The same.
-  public func setMayUseMemory(_ mayUse: Bool) { change { $0.mayUseMemory = mayUse } }
+  package func setMayUseMemory(_ mayUse: Bool) { change { $0.mayUseMemory = mayUse } }
+
+  /// Takes each queue back from the other side, and keeps where it goes on.
+  package func pause(_ still: @escaping @Sendable () -> Void) {
+    wish.withLock { wish in
+      wish.isPaused = true
+      wish.still = still
+    }
+    do throws(Errno) { try worker.post { [weak self] in self?.follow() } } catch {
+      // Without a thread nothing was ever served.
+      wish.withLock { $0.still.take() }?()
+    }
+  }
+
+  /// Gives them back to it.
+  package func resume() {
+    change { wish in
+      wish.isPaused = false
+      wish.still = nil
+    }
+  }
+
+  /// Where queue `index` goes on.
+  package func position(ofQueue index: Int) -> UInt16 {
+    let start = wish.withLock { $0.queues[index]?.setup.start }
+    return present.withLock { $0.queues[index].base } ?? start ?? 0
+  }
+
+  /// Forgets the queues. The next driver may agree to something else.
+  package func reset() {
+    present.withLock { present in
+      for index in present.queues.indices { present.queues[index] = .init() }
+      present.hasBegun = false
+    }
+    wish.withLock { wish in
+      for index in wish.queues.indices { wish.queues[index] = nil }
+    }
+  }
 
   /// Ends the thread and the connection. The guest doesn't run any more.
-  public func end() {
+  package func end() {
     worker.stop()
     present.withLock { $0.link = nil }
   }
@@ -206,17 +247,20 @@ extension VhostUserBlock {
       for index in queueSizes.indices { try follow(queue: index) }
     } catch { fail(error) }
     for index in queueSizes.indices { finish(queue: index) }
+    wish.withLock { $0.isPaused ? $0.still.take() : nil }?()
   }
 
   private func follow(queue index: Int) throws(VhostUserError) {
-    let (wanted, mayUse) = wish.withLock { ($0.queues[index], $0.mayUseMemory) }
+    let (wanted, mayUse) = wish.withLock { wish in
+      (wish.queues[index], wish.mayUseMemory && !wish.isPaused)
+    }
     let isServed = wanted.map { !$0.isToStop && !$0.hasFailed && mayUse } ?? false
     try present.withLock { (present) throws(VhostUserError) in
       guard let wanted, isServed else { return try stop(queue: index, &present) }
       let interrupt = wanted.interrupt ?? completions[index]
       if !present.queues[index].isServed {
         try begin(&present, wanted.setup.features)
-        let base = present.queues[index].base
+        let base = present.queues[index].base ?? wanted.setup.start
         try present.link?.start(
           queue: index, wanted.setup, memory, base: base, interrupt: interrupt)
         present.queues[index].isServed = true

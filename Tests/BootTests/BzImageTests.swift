@@ -75,7 +75,7 @@ struct BzImageTests {
   @Test func bootParametersHoldTheHeaderAndWhatTheLoaderSays() throws {
     let header = BzImageBuilder()
     let plan = try plan(
-      header.bytes, initrd: [1, 2, 3], commandLine: "console=ttyS0", rsdp: 0xE_0000)
+      header.bytes, initrd: [1, 2, 3], commandLine: "console=ttyS0", tables: .pc)
     let page = try Array(plan.piece("boot_params").contents)
     #expect(page.count == 4096)
     #expect(page.load(0x206, 2) == 0x20F && page.load(0x1FE, 2) == 0xAA55)
@@ -108,13 +108,19 @@ struct BzImageTests {
     }
   }
 
-  @Test func nothingGoesWhereTheFirmwaresTablesAre() throws {
-    var header = BzImageBuilder(relocatable: 0, prefAddress: 0xF_0000)
-    _ = try plan(header.bytes)
-    expect(
-      try refusal(header.bytes, rsdp: 0xE_0000), .malformed, says: "the firmware's tables")
+  @Test func tablesMoveOutOfTheKernelsWay() throws {
+    var header = BzImageBuilder(relocatable: 0, prefAddress: 0xE_8000)
+    // The MP tables' place is taken, and there is no other for them.
+    #expect(try plan(header.bytes, tables: .pc).tables == nil)
     header.prefAddress = 0x10_0000
-    _ = try plan(header.bytes, rsdp: 0xE_0000)
+    #expect(try plan(header.bytes, tables: .pc).tables == .pc)
+    // What it needs between its place and where it was loaded, too.
+    header.prefAddress = 0xF_F000
+    #expect(try plan(header.bytes, tables: .pc).tables == .pc)
+    header.prefAddress = 0xF_D000
+    let moved = try plan(header.bytes, tables: .pc)
+    #expect(moved.tables == FirmwareRoom(acpi: FirmwareRoom.pc.acpi, mp: 0xF_0000..<0xF_2000))
+    #expect(try Array(moved.piece("boot_params").contents).load(0x70, 8) == 0xE_0000)
   }
 
   // MARK: The initrd

@@ -10,8 +10,8 @@ struct FlatImageTests {
   @Test func realModeIsTheDefault() throws {
     let plan = try plan(halt)
     #expect(plan.format == .flat)
-    #expect(plan.pieces.map(\.start) == [0x10000])
-    #expect(plan.pieces.map { Array($0.contents) } == [halt])
+    #expect(plan.pieces.map(\.start) == [0, 0x10000])
+    #expect(plan.pieces.last?.contents == halt[...])
     let entry = plan.entry
     #expect(entry.mode == .real && entry.flags == 2)
     #expect(entry.instructionPointer == 0 && entry.stackPointer == 0xFFF0)
@@ -111,11 +111,32 @@ struct FlatImageTests {
       try refusal(halt, mode: .protected, at: GuestAddress(UInt64.max)), .options, says: "4 GiB")
   }
 
+  @Test func everyVectorOfRealModeReturns() throws {
+    for image in [halt, sector] {
+      let bytes = try Array(plan(image).piece("the BIOS's vectors and data").contents)
+      #expect(bytes.count == 0x500)
+      // IRET; services return with an error; the timer, both 8259s.
+      for (vector, code): (Int, [UInt8]) in [
+        (0x00, [0xCF]), (0x06, [0xCF]), (0x1C, [0xCF]), (0x80, [0xCF]), (0xFF, [0xCF]),
+        (0x10, [0x55, 0x89, 0xE5]), (0x13, [0x55, 0x89, 0xE5]), (0x08, [0x50, 0x1E, 0x31, 0xC0]),
+        (0x09, [0x50, 0xB0, 0x20, 0xE6, 0x20]), (0x0F, [0x50, 0xB0, 0x20, 0xE6, 0x20]),
+        (0x70, [0x50, 0xB0, 0x20, 0xE6, 0xA0]), (0x77, [0x50, 0xB0, 0x20, 0xE6, 0xA0]),
+      ] {
+        let start = Int(bytes.load(vector * 4, 4))
+        #expect(Array(bytes[start..<start + code.count]) == code, "vector \(vector)")
+      }
+      #expect(bytes.load(0x413, 2) == 639)
+    }
+    // Other modes have no vectors, and an image keeps what it has there.
+    #expect(try plan(halt, mode: .long).pieces.allSatisfy { $0.start.value >= 0x500 })
+    #expect(try plan(halt, mode: .real, at: 0x100).pieces.map(\.start) == [0x100])
+  }
+
   @Test func bootSectorStartsAsABIOSStartsIt() throws {
     let plan = try plan(sector)
     #expect(plan.format == .bootSector)
-    #expect(plan.pieces.map(\.start) == [0x7C00])
-    #expect(plan.pieces.map { Array($0.contents) } == [sector])
+    #expect(plan.pieces.map(\.start) == [0, 0x7C00])
+    #expect(plan.pieces.last?.contents == sector[...])
     #expect(plan.entry.mode == .real)
     #expect(plan.entry.code.selector == 0 && plan.entry.code.base == 0)
     #expect(plan.entry.data.selector == 0)

@@ -101,6 +101,28 @@ struct MultibootTests {
     #expect(try !plan(low.bytes).pieces.contains { $0.what == "the BIOS data area" })
   }
 
+  /// `ld -m elf_i386 -Ttext=0x100000` makes a segment of the headers alone, a page before the text.
+  @Test(arguments: [
+    // p_align 0x1000: nothing else is there.
+    (0xF_F000, 0xE_0000, 0xF_C000),
+    // Others, and a kernel that has something of its own at each table's place.
+    (0xF_0000, 0xE_0000, 0xF_C000), (0xE_0000, 0xE_00C0, 0xF_C000), (0xF_DFFF, 0xE_0000, 0xF_0000),
+  ])
+  func tablesMoveOutOfTheWay(headers: UInt64, acpi: UInt64, mp: UInt64) throws {
+    var elf = ELFBuilder.multiboot()
+    elf.segments.append(.init(physical: headers, contents: [UInt8](repeating: 1, count: 0x94)))
+    let plan = try plan(elf.bytes, tables: .pc)
+    #expect(plan.pieces.contains { $0.start.value == headers && $0.size == 0x94 })
+    let tables = try #require(plan.tables)
+    #expect(tables.acpi == acpi..<acpi + UInt64(FirmwareRoom.pc.acpi.count))
+    #expect(tables.mp == mp..<mp + UInt64(FirmwareRoom.pc.mp.count))
+    // Without room there are none, and the kernel starts all the same.
+    elf.segments.append(.init(physical: 0xE_0100, contents: [], memorySize: 0xE000))
+    elf.segments.append(.init(physical: 0xF_0100, contents: [], memorySize: 0xDEFF))
+    elf.segments.append(.init(physical: 0xF_F100, contents: [], memorySize: 0xF00))
+    #expect(try BootTests.plan(elf.bytes, tables: .pc).tables == nil)
+  }
+
   @Test func moduleGoesBehindTheKernel() throws {
     var elf = ELFBuilder.multiboot()
     elf.segments.append(.init(physical: 0x40_0000, contents: [], memorySize: 0x1801))

@@ -50,6 +50,12 @@ struct MutationTests {
       }
       end = last
     }
+    for range in plan.tables.map({ [$0.acpi, $0.mp] }) ?? [] {
+      let isFree = !plan.pieces.contains { $0.range.overlaps(range) }
+      if !MemoryMap.firmware.contains(range) || range.upperBound > ram || !isFree {
+        Issue.record("tables at \(range), RAM \(ram)")
+      }
+    }
     let entry = plan.entry.code.base + plan.entry.instructionPointer
     if !plan.pieces.contains(where: { $0.range.contains(entry) }) {
       Issue.record("entry \(entry) is in no piece")
@@ -109,7 +115,7 @@ struct MutationTests {
       let text = round % 2 == 0 ? String(repeating: "x", count: round) : nil
       let plan = try? plan(
         Array(image), ram: ram, initrd: initrd, commandLine: text,
-        rsdp: round % 5 == 0 ? 0xE_0000 : nil)
+        tables: round % 5 == 0 ? .pc : nil)
       guard let plan else { continue }
       planned += 1
       check(plan, ram: ram)

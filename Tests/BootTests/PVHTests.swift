@@ -20,7 +20,7 @@ struct PVHTests {
 
   @Test func startInfoLeadsToAllThereIs() throws {
     let plan = try plan(
-      ELFBuilder.pvh().bytes, ram: 4 << 30, initrd: [1, 2, 3], commandLine: "a=b", rsdp: 0xE_0000)
+      ELFBuilder.pvh().bytes, ram: 4 << 30, initrd: [1, 2, 3], commandLine: "a=b", tables: .pc)
     let piece = try plan.piece("the start info")
     let info = Array(piece.contents)
     #expect(info.load(0, 4) == 0x336E_C578 && info.load(4, 4) == 1 && info.load(8, 4) == 0)

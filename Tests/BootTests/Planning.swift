@@ -11,31 +11,35 @@ extension BootLayout {
 
 let mebibyte: UInt64 = 1 << 20
 
+extension FirmwareRoom {
+  /// That of kvmlite's own machine.
+  static let pc = FirmwareRoom(acpi: 0xE_0000..<0xE_3000, mp: 0xF_C000..<0xF_E000)
+}
+
 /// Plans `image`, called `guest`, for a guest with 128 MiB unless `ram` says otherwise.
 func plan(
   _ image: [UInt8], mode: CPUMode? = nil, at loadAddress: GuestAddress? = nil,
   ram: UInt64 = 128 * mebibyte, initrd: [UInt8]? = nil, others: [[UInt8]] = [],
-  commandLine: String? = nil, rsdp: GuestAddress? = nil
+  commandLine: String? = nil, tables: FirmwareRoom? = nil
 ) throws(BootError) -> BootPlan {
   let initrds = (initrd.map { [$0] } ?? []) + others
   let options = BootOptions(
     mode: mode, loadAddress: loadAddress,
     initrds: initrds.map { BootFile($0, name: "initrd") }, commandLine: commandLine)
   return try BootPlan(
-    image: image, name: "guest", options: options, layout: .pc, ramSize: ram, rsdp: rsdp)
+    image: image, name: "guest", options: options, layout: .pc, ramSize: ram, tables: tables)
 }
 
 /// The error that planning `image` ends with.
 func refusal(
   _ image: [UInt8], mode: CPUMode? = nil, at loadAddress: GuestAddress? = nil,
   ram: UInt64 = 128 * mebibyte, initrd: [UInt8]? = nil, commandLine: String? = nil,
-  rsdp: GuestAddress? = nil, _ location: SourceLocation = #_sourceLocation
+  _ location: SourceLocation = #_sourceLocation
 ) throws -> BootError {
   try #require(throws: BootError.self, sourceLocation: location) {
     // Not the value of the closure: a failed expectation would print all of the plan.
     _ = try plan(
-      image, mode: mode, at: loadAddress, ram: ram, initrd: initrd, commandLine: commandLine,
-      rsdp: rsdp)
+      image, mode: mode, at: loadAddress, ram: ram, initrd: initrd, commandLine: commandLine)
   }
 }
 

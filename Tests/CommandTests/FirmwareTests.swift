@@ -29,6 +29,8 @@ struct FirmwareTests {
     let run = try Kvmlite.run("--firmware", seaBIOS, "--disk", "\(disk),bus=\(bus)")
 
     #expect(run.end == .exited(7), "\(run.errors)")
-    #expect(run.output.hasSuffix("Booting from Hard Disk...\r\nB"), "\(run.output)")
+    // SeaBIOS keeps the end of its own line until a tick, which may come after the sector's letter.
+    let after = run.output.components(separatedBy: "Booting from Hard Disk..").last
+    #expect(after?.contains("B") == true, "\(run.output)")
   }
 }

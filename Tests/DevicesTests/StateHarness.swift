@@ -50,12 +50,12 @@ extension StateSubject {
 enum StateHarness {
   /// All of it, for one seed: each number of `count` operations is tried once or more.
   static func check<Subject: StateSubject>(
-    seed: UInt64, count: Int = 300, _ make: () throws -> Subject
+    seed: UInt64, count: Int = 300, rounds: Int = 60, _ make: () throws -> Subject
   ) throws {
     try resetEqualsNew(seed: seed, count: count, make)
     try restoredAnswersAlike(seed: seed, count: count, make)
     try lacksNothing(seed: seed, count: count, make)
-    try bearsDamage(seed: seed, count: count, make)
+    try bearsDamage(seed: seed, count: count, rounds: rounds, make)
   }
 
   /// A device that was used and reset has the state of a new one, and answers like it.
@@ -102,11 +102,11 @@ enum StateHarness {
 
   /// Whatever bytes come, there is an error, or a device that answers.
   static func bearsDamage<Subject: StateSubject>(
-    seed: UInt64, count: Int, _ make: () throws -> Subject
+    seed: UInt64, count: Int, rounds: Int = 60, _ make: () throws -> Subject
   ) throws {
     var random = SplitMix(seed)
     let (used, victim) = (try make(), try make())
-    for _ in 0..<Trials.rounds(60) {
+    for _ in 0..<Trials.rounds(rounds) {
       used.use(&random, count / 10)
       let bytes = used.saved
       for field in StateField.all(in: bytes) {

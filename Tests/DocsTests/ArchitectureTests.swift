@@ -118,12 +118,13 @@ struct ArchitectureTests {
     let windows = Layout.pciWindows(ramSize: page, addressBits: 39)
     let real: [(start: UInt64, count: UInt64?)] = [
       (0, GuestMemory.holeStart),
+      (0, BIOSDataArea.range.upperBound),
       (boot.descriptorTable.value, UInt64(FlatSegments.tableSize)),
       (boot.pageTables.value, PageTables.count * PageTables.tableSize),
       (boot.bootSector.value, 512),
       (boot.flatImage.value, nil),
       (Layout.acpiTables.value, Layout.mpTables.value - Layout.acpiTables.value),
-      (Layout.mpTables.value, Layout.firmwareEnd.value - Layout.mpTables.value),
+      (Layout.mpTables.value, Layout.mpTablesSize),
       (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
       (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
@@ -161,7 +162,7 @@ struct ArchitectureTests {
       $0.trimmingCharacters(in: .whitespaces)
     }
     #expect(lines.count == 3)
-    let files = ["Builder/Builder", "Spec/VMConfiguration", "Spec/SpecKeys"].map {
+    let files = ["Builder/Builder", "Spec/VMConfiguration"].map {
       "Sources/Machine/\($0).swift"
     }
     let code = try files.flatMap { try Documents.text($0).split(separator: "\n") }.map {

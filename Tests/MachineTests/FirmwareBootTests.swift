@@ -14,7 +14,7 @@ struct FirmwareBootTests {
   @Test("leaves kvmlite's ACPI tables where kernels look, and starts the disk")
   func tables() throws {
     let run = try run(Array(try Data(contentsOf: URL(filePath: seaBIOS))), mode: nil) {
-      $0.spec.firmware = seaBIOS
+      $0.firmware = seaBIOS
       $0.vcpuCount = 2
       // Writes 3 to the exit port.
       var disk: [UInt8] =

@@ -37,6 +37,22 @@ struct GoldenTests {
   }
 }
 
+@Suite("Firmware's tables")
+struct FirmwareTablesTests {
+  @Test(
+    "have room, however many processors and devices there are", arguments: [1, 255, 1024, 4096])
+  func room(vcpus: Int) throws {
+    let machine = GoldenMachine(name: "full") {
+      $0.resources.image = GoldenMachine.kernel
+      $0.vcpuCount = vcpus
+      GoldenMachine.addAllMMIO(to: &$0)
+    }
+    // Without room writing them would trap.
+    let dump = try machine.dump()
+    #expect(dump.contains("# FACP at") && dump.contains("# MP table at"))
+  }
+}
+
 /// One of the machines.
 struct GoldenMachine: CustomTestStringConvertible, Sendable {
   let name: String
@@ -66,47 +82,55 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     },
     .init(name: "kernel-ide") {
       $0.resources.image = kernel
-      $0.add(NoDisk(), bus: .ide, serial: "one")
       $0.add(NoDisk(), bus: .ide)
+      $0.add(NoDisk(), bus: .ide)
+      $0.spec.devices[0].disk.serial = "one"
     },
     .init(name: "kernel-virtio-pci") {
       $0.resources.image = kernel
       $0.vcpuCount = 2
-      $0.add(NoDisk(), serial: "one")
       $0.add(NoDisk())
+      $0.add(NoDisk())
+      $0.spec.devices[0].disk.serial = "one"
     },
     .init(name: "kernel-virtio-mmio") {
       $0.resources.image = kernel
-      $0.virtioBus = .mmio
-      for _ in 0..<2 { $0.add(NoDisk()) }
-      $0.add(.rng, .balloon(.init()), .virtioConsole)
+      addAllMMIO(to: &$0)
     },
     .init(name: "kernel-everything") {
       $0.resources.image = kernel
       try addEverything(to: &$0)
     },
-    .init(name: "firmware") { setFirmware(of: &$0) },
+    .init(name: "firmware") { setFirmware(&$0) },
     .init(name: "firmware-everything") {
-      setFirmware(of: &$0)
+      setFirmware(&$0)
       $0.vcpuCount = 2
       try addEverything(to: &$0)
     },
   ]
 
+  /// As many as there is room for.
+  static func addAllMMIO(to setup: inout Setup) {
+    setup.virtioBus = .mmio
+    setup.add(NoDisk())
+    setup.add(NoDisk())
+    setup.add(.rng, .balloon(.init()), .virtioConsole)
+  }
+
   private static func addEverything(to setup: inout Setup) throws {
-    for bus: VMConfiguration.Disk.Bus in [.virtio, .ide, .mmio, .virtio] {
-      setup.add(NoDisk(), bus: bus)
-    }
-    for (id, mtu) in [("net0", nil), ("net1", 1400)] as [(String, UInt16?)] {
+    setup.add(NoDisk())
+    setup.add(NoDisk(), bus: .ide)
+    setup.add(NoDisk(), bus: .mmio)
+    setup.add(NoDisk())
+    for (index, mtu) in [nil, 1400 as UInt16?].enumerated() {
       var net = VMConfiguration.Net()
-      net.mac = MACAddress(id == "net0" ? "52:54:00:12:34:56" : "52:54:00:12:34:57")
+      net.mac = MACAddress("52:54:00:12:34:5\(6 + index)")
       net.mtu = mtu
-      setup.spec.devices.append(.init(.net(net), id: id))
-      setup.resources.networks[id] = NoNetwork()
+      setup.add(.net(net))
+      setup.resources.networks["net\(index)"] = NoNetwork()
     }
-    setup.add(.vsock(.init(cid: 3)))
+    setup.add(.vsock(.init(cid: 3)), .rng, .balloon(.init()), .virtioConsole, .testDevice)
     setup.resources.vsocks["vsock0"] = try NoPrograms()
-    setup.add(.testDevice, .rng, .balloon(.init()), .virtioConsole)
     setup.resources.pciDevices.append(Maker().make)
   }
 
@@ -119,7 +143,7 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
   private static let bootSector = [UInt8](repeating: 0xF4, count: 510) + [0x55, 0xAA]
 
   /// A Multiboot header with addresses (Multiboot 0.6.96, 3.1), and HLT.
-  private static var kernel: Resources.Image {
+  static var kernel: Resources.Image {
     let (magic, flags): (UInt32, UInt32) = (0x1BAD_B002, 1 << 16)
     let words = [
       magic, flags, 0 &- magic &- flags, 0x10_0000, 0x10_0000, 0, 0, 0x10_0020,
@@ -129,8 +153,8 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     return .init(bytes + [0xF4], name: "kernel")
   }
 
-  private static func setFirmware(of setup: inout Setup) {
-    setup.spec.firmware = "rom"
+  private static func setFirmware(_ setup: inout Setup) {
+    setup.firmware = "rom"
     setup.resources.image = .init(
       [UInt8](repeating: 0, count: 0xFFF0) + [0xF4] + [UInt8](repeating: 0x90, count: 15))
   }
@@ -152,9 +176,7 @@ extension GoldenMachine {
       : try BootPlan(
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize,
-        rsdp: FirmwareTables.rsdp(
-          for: try ImageFormat(of: image.bytes, name: image.name),
-          ramSize: configuration.memorySize))
+        tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
     let memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
     try plan.load(into: memory)
     let control = try RunControl()

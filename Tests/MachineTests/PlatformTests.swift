@@ -95,6 +95,56 @@ struct PlatformTests {
     #expect(try run.machine.memory.read(4, at: 0x10102) == Array("QEMU".utf8))
   }
 
+  @Test("ticks in real mode as firmware leaves it: counts, and calls INT 1Ch")
+  func ticks() throws {
+    let code: [UInt8] = [
+      0x31, 0xC0,  //                                00: xor ax,ax
+      0x8E, 0xD8,  //                                02: mov ds,ax
+      0xC7, 0x06, 0x70, 0x00, 0x21, 0x00,  //        04: mov WORD PTR ds:0x70,0x21
+      0x8C, 0x0E, 0x72, 0x00,  //                    0a: mov WORD PTR ds:0x72,cs
+      0xFB,  //                                      0e: sti
+      0xF4,  //                                      0f: hlt
+      0x83, 0x3E, 0x6C, 0x04, 0x02,  //              10: cmp WORD PTR ds:0x46c,0x2
+      0x72, 0xF8,  //                                15: jb 0xf
+      0xA0, 0x6C, 0x04,  //                          17: mov al,ds:0x46c
+      0x2A, 0x06, 0x00, 0x08,  //                    1a: sub al,BYTE PTR ds:0x800
+      0xE6, 0xF4,  //                                1e: out 0xf4,al
+      0xF4,  //                                      20: hlt
+      0xFE, 0x06, 0x00, 0x08,  //                    21: inc BYTE PTR ds:0x800
+      0xCF,  //                                      25: iret
+    ]
+    for image in [code, code + [UInt8](repeating: 0, count: 510 - code.count) + [0x55, 0xAA]] {
+      // A boot sector has its code in segment 0.
+      var image = image
+      if image.count == 512 { image.replaceSubrange(8..<10, with: [0x21, 0x7C]) }
+      let run = try run(image, mode: image.count == 512 ? nil : .real)
+      #expect(run.outcome.kind == "exited")
+      // As many as were counted.
+      #expect(try run.word(0x800, UInt8.self) >= 2)
+      #expect(try run.word(0x46C, UInt32.self) == UInt32(run.word(0x800, UInt8.self)))
+    }
+  }
+
+  @Test("finds the 8259s and the timer as firmware leaves them", arguments: [1, 2])
+  func controllers(vcpus: Int) throws {
+    let run = try run([
+      0xE4, 0x21,  //              00: in al,0x21
+      0xA2, 0x00, 0x01,  //        02: mov ds:0x100,al
+      0xE4, 0xA1,  //              05: in al,0xa1
+      0xA2, 0x01, 0x01,  //        07: mov ds:0x101,al
+      0xB0, 0xE2,  //              0a: mov al,0xe2
+      0xE6, 0x43,  //              0c: out 0x43,al
+      0xE4, 0x40,  //              0e: in al,0x40
+      0xA2, 0x02, 0x01,  //        10: mov ds:0x102,al
+      0xF4,  //                    13: hlt
+    ]) { $0.vcpuCount = vcpus }
+    #expect(run.outcome.kind == "halted")
+    #expect(try run.word(0x10100, UInt8.self) == 0xFA)
+    #expect(try run.word(0x10101, UInt8.self) == 0xFF)
+    // Read back: both bytes, mode 3, binary; the output is high or low.
+    #expect(try run.word(0x10102, UInt8.self) & 0x3F == 0x36)
+  }
+
   @Test("takes interrupts from the test device to the guest's handler")
   func testInterrupt() throws {
     let run = try run(Self.raisesInterrupt) { $0.add(.testDevice) }

@@ -30,8 +30,11 @@ import Testing
   private let path = "/tmp/kvmlite-sockets-\(Clock.monotonicNanoseconds)"
 
   @Test func `a socket that a dead program left is replaced, one in use is not`() throws {
-    // A listener that is closed leaves its file.
-    do { _ = try StreamSocket.listen(at: path) }
+    // Under another name the socket stays when its listener goes.
+    do {
+      let dead = try UnixListener(at: path + "-dead")
+      try FileName.move(dead.path, to: path, replaces: true)
+    }
     let sockets = try VsockSockets(path: path)
     let error = #expect(throws: NetworkError.self) { try VsockSockets(path: path) }
     #expect(error?.description.contains("in use") == true)
@@ -41,13 +44,19 @@ import Testing
     let next = try VsockSockets(path: path)
     sockets.close()
     #expect(FileDescriptor.exists(path), "another's by now")
+    // Somebody takes the name away, and a third one has it.
+    FileName.remove(path)
+    let third = try VsockSockets(path: path)
     next.close()
+    #expect(FileDescriptor.exists(path), "the third's")
+    third.close()
+    #expect(!FileDescriptor.exists(path))
   }
 
   @Test func `a file that is no socket stays`() throws {
     let file = try FileDescriptor(opening: path, [.writeOnly, .create, .exclusive])
     try file.writeAll("mine")
-    defer { StreamSocket.remove(path) }
+    defer { FileName.remove(path) }
     #expect(throws: NetworkError.self) { try VsockSockets(path: path) }
     #expect(try FileDescriptor(opening: path, [.readOnly]).read(atMost: 10) == Array("mine".utf8))
   }

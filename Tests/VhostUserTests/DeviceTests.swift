@@ -13,6 +13,7 @@ private final class Owner: VirtioRemoteOwner {
   private let monitor = Monitor()
   private let stopped = Mutex<[Int]>([])
   private let failures = Mutex<[String]>([])
+  private let stills = Mutex(0)
 
   func remoteDidComplete(queue index: Int) {}
 
@@ -34,6 +35,17 @@ private final class Owner: VirtioRemoteOwner {
     try wait { failures.withLock { $0.count } >= count }
     return failures.withLock { $0 }
   }
+
+  /// Notes that the device stands still.
+  func isStill() {
+    monitor.locked {
+      stills.withLock { $0 += 1 }
+      monitor.wakeAll()
+    }
+  }
+
+  func waitForStills(_ count: Int) throws { try wait { stills.withLock { $0 } >= count } }
+  var stillCount: Int { stills.withLock { $0 } }
 
   func waitForStop() throws { try wait { !stopped.withLock { $0.isEmpty } } }
 
@@ -93,6 +105,17 @@ private final class Script: Sendable {
     }
   }
 
+  /// The next message of `request`, over others.
+  func next(_ request: VhostUserMessage.Request) throws -> VhostUserMessage {
+    let deadline = Deadline(seconds: 30)
+    while true {
+      let message = try peer.withLock { try $0?.channel.next() }
+      if let message, message.request == request { return message }
+      if deadline.isOver { throw Overdue("no \(request) came") }
+      HostThread.yield()
+    }
+  }
+
   func answer(_ request: VhostUserMessage.Request, _ payload: [UInt8]) throws {
     try peer.withLock { try $0?.answer(request, payload) }
   }
@@ -119,10 +142,10 @@ struct DeviceTests {
     return device
   }
 
-  private func start(_ device: VhostUserBlock) throws {
+  private func start(_ device: VhostUserBlock, at position: UInt16 = 0) throws {
     let setup = RemoteQueueSetup(
       size: 8, addresses: .init(descriptors: 0, available: 0x1000, used: 0x2000),
-      features: .version1, doorbell: try Doorbell(width: 2), interrupt: nil)
+      features: .version1, doorbell: try Doorbell(width: 2), interrupt: nil, start: position)
     device.start(queue: 0, setup)
   }
 
@@ -213,6 +236,101 @@ struct DeviceTests {
     try script.waitFor(.getRingBase)
     try script.answer(.getRingBase, .numbers(UInt32(0), UInt32(5)))
     try owner.waitForStop()
+  }
+
+  /// Which ring position the other side was told.
+  private func positionTold() throws -> UInt32 {
+    try script.next(.setRingBase).number(at: 4)
+  }
+
+  /// Lets the other side take a queue back at `position`.
+  private func giveBack(_ position: UInt32) throws {
+    try script.waitFor(.getRingBase)
+    try script.answer(.getRingBase, .numbers(UInt32(0), position))
+  }
+
+  @Test("stands still once that one has given its queues back, and goes on where they were")
+  func pauses() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    try start(device)
+    #expect(try positionTold() == 0)
+    try script.waitFor(.setRingEnable)
+
+    device.pause { [owner] in owner.isStill() }
+    try script.waitFor(.getRingBase)
+    #expect(owner.stillCount == 0, "it is still at work there")
+    try script.answer(.getRingBase, .numbers(UInt32(0), UInt32(9)))
+    try owner.waitForStills(1)
+    #expect(device.position(ofQueue: 0) == 9)
+
+    device.resume()
+    #expect(try positionTold() == 9)
+    try script.waitFor(.setRingEnable)
+  }
+
+  @Test("begins nothing in a pause: a queue that starts waits for its end")
+  func startsPaused() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    device.pause { [owner] in owner.isStill() }
+    try owner.waitForStills(1)
+    try start(device, at: 7)
+    #expect(device.position(ofQueue: 0) == 7)
+    // A second pause is told of after whatever the start would have done.
+    device.pause { [owner] in owner.isStill() }
+    try owner.waitForStills(2)
+    device.resume()
+    #expect(try positionTold() == 7)
+  }
+
+  @Test("forgets its queues when the machine is reset, and serves the next driver from 0 on")
+  func resets() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    try start(device)
+    try script.waitFor(.setRingEnable)
+    device.pause { [owner] in owner.isStill() }
+    try giveBack(4)
+    try owner.waitForStills(1)
+    device.reset()
+    #expect(device.position(ofQueue: 0) == 0)
+    device.resume()
+    try start(device)
+    // That driver may have agreed to something else.
+    try script.waitFor(.setFeatures)
+    #expect(try positionTold() == 0)
+  }
+
+  @Test("ends a pause although that one is gone, and fails as it does else")
+  func diesPaused() throws {
+    let device = try makeDevice()
+    defer { device.end() }
+    try start(device)
+    try script.waitFor(.setRingEnable)
+    device.pause { [owner] in owner.isStill() }
+    try script.waitFor(.getRingBase)
+    script.die()
+    try owner.waitForStills(1)
+    #expect(try owner.waitForFailures(1).count == 1)
+    device.resume()
+    device.stop(queue: 0)
+    try owner.waitForStop()
+  }
+
+  @Test("says that another machine may have it when it is sent away at once")
+  func sentAway() throws {
+    let listener = try UnixListener(at: script.path + "-2")
+    let path = listener.path
+    let result = Mutex<String?>(nil)
+    let thread = try HostThread(name: "front end") { [memory] in
+      do throws(VhostUserError) {
+        _ = try VhostUserBlock(socket: path, memory: memory, mostQueues: 1)
+      } catch { result.withLock { $0 = error.description } }
+    }
+    _ = try listener.accept()
+    thread.join()
+    #expect(result.withLock { $0 }?.contains("does it serve another machine?") == true)
   }
 
   @Test("is not served while it may not use memory")

@@ -2,7 +2,7 @@ import Memory
 import Synchronization
 
 /// A virtio balloon (virtio 1.2, 5.5): memory that the guest doesn't need goes back to the host.
-public final class VirtioBalloon: VirtioDevice {
+package final class VirtioBalloon: VirtioDevice {
   private enum Feature {
     static let statistics = VirtioFeatures.bit(1)
     static let deflateOnOOM = VirtioFeatures.bit(2)
@@ -19,7 +19,7 @@ public final class VirtioBalloon: VirtioDevice {
   }
 
   /// What the balloon counts in, whatever the guest's pages (5.5.1).
-  public static let pageSize: UInt64 = 4096
+  package static let pageSize: UInt64 = 4096
   /// A statistic is two bytes for what it is and eight for how much (5.5.6.4).
   private static let statisticLength = 10
   /// The kinds of statistics that there may be.
@@ -29,15 +29,15 @@ public final class VirtioBalloon: VirtioDevice {
   ]
 
   /// The name that traces and tables show.
-  public var name: StaticString { "virtio-balloon" }
+  package var name: StaticString { "virtio-balloon" }
   /// A memory balloon.
-  public var type: UInt16 { 5 }
+  package var type: UInt16 { 5 }
   /// Statistics, reporting of free pages, and a guest that may help itself when it runs short.
-  public let features: VirtioFeatures = [
+  package let features: VirtioFeatures = [
     Feature.statistics, Feature.deflateOnOOM, Feature.pageReporting,
   ]
   /// For pages that come, pages that go, statistics, free pages.
-  public let queueSizes: [UInt16] = [128, 128, 64, 128]
+  package let queueSizes: [UInt16] = [128, 128, 64, 128]
 
   private struct State {
     var target: UInt32 = 0
@@ -57,7 +57,7 @@ public final class VirtioBalloon: VirtioDevice {
   private let state: Mutex<State>
 
   /// A balloon in `memory` that shall take `target` bytes of it, whole pages.
-  public init(memory: GuestMemory, target: UInt64 = 0) {
+  package init(memory: GuestMemory, target: UInt64 = 0) {
     self.memory = memory
     state = Mutex(State(target: UInt32(clamping: target / Self.pageSize)))
   }
@@ -65,14 +65,14 @@ public final class VirtioBalloon: VirtioDevice {
   // MARK: The host's side
 
   /// How many bytes the guest has put into the balloon, as it says.
-  public var size: UInt64 { state.withLock { UInt64($0.actual) * Self.pageSize } }
+  package var size: UInt64 { state.withLock { UInt64($0.actual) * Self.pageSize } }
 
   /// How many bytes went back to the host so far, through the balloon and free page reports. What
   /// the guest used again since counts too.
-  public var givenBack: UInt64 { state.withLock { $0.inflated &+ $0.reported } }
+  package var givenBack: UInt64 { state.withLock { $0.inflated &+ $0.reported } }
 
   /// Sizes in bytes, and the guest's last statistics.
-  public var counters: [DeviceStatistics.Counter] {
+  package var counters: [DeviceStatistics.Counter] {
     let own: [DeviceStatistics.Counter] = state.withLock { state in
       [
         .init("target_bytes", UInt64(state.target) * Self.pageSize),
@@ -84,13 +84,13 @@ public final class VirtioBalloon: VirtioDevice {
   }
 
   /// The guest's last statistics, by name: counts and bytes.
-  public var statistics: [(name: StaticString, value: UInt64)] {
+  package var statistics: [(name: StaticString, value: UInt64)] {
     let values = state.withLock { $0.statistics }
     return zip(Self.statisticNames, values).compactMap { name, value in value.map { (name, $0) } }
   }
 
   /// Asks the guest for a balloon of `bytes`, whole pages.
-  public func setTarget(_ bytes: UInt64) {
+  package func setTarget(_ bytes: UInt64) {
     let signals = state.withLock { state in
       state.target = UInt32(clamping: bytes / Self.pageSize)
       return state.signals
@@ -99,7 +99,7 @@ public final class VirtioBalloon: VirtioDevice {
   }
 
   /// Asks the guest for new statistics.
-  public func requestStatistics() {
+  package func requestStatistics() {
     let (signals, queue) = state.withLock { state in
       state.wantsStatistics = true
       return (state.signals, state.statisticsQueue)
@@ -110,17 +110,17 @@ public final class VirtioBalloon: VirtioDevice {
   // MARK: Registers
 
   /// Keeps what tells the driver of a new target.
-  public func connect(to signals: VirtioSignals) { state.withLock { $0.signals = signals } }
+  package func connect(to signals: VirtioSignals) { state.withLock { $0.signals = signals } }
 
   /// num_pages, and actual as the driver wrote it (5.5.4).
-  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
+  package func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     guard offset < 8 else { return 0 }
     let both = state.withLock { UInt64($0.target) | UInt64($0.actual) << 32 }
     return both >> (8 * offset) & UInt64.max >> UInt64(64 - 8 * width)
   }
 
   /// Takes actual; with the balloon as large as it is to be, asks what memory the guest is left with.
-  public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {
+  package func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {
     guard offset == 4, width == 4 else { return }
     let isDone = state.withLock { state in
       state.actual = UInt32(truncatingIfNeeded: value)
@@ -131,7 +131,7 @@ public final class VirtioBalloon: VirtioDevice {
   }
 
   /// Forgets the statistics queue's buffer with its queue.
-  public func stopped(queue index: Int) {
+  package func stopped(queue index: Int) {
     state.withLock { state in
       guard state.statisticsQueue == index else { return }
       (state.heldStatistics, state.statisticsQueue) = (nil, nil)
@@ -139,12 +139,39 @@ public final class VirtioBalloon: VirtioDevice {
   }
 
   /// The driver takes all pages back without a word.
-  public func reset() { state.withLock { $0.actual = 0 } }
+  package func reset() {
+    state.withLock { state in
+      state.actual = 0
+      state.wantsStatistics = false
+    }
+  }
+
+  /// Writes both sizes. The statistics queue's buffer is in its ring.
+  package func save(to state: inout StateWriter) {
+    let (target, actual, wants) = self.state.withLock {
+      ($0.target, $0.actual, $0.wantsStatistics)
+    }
+    state.write("target", target)
+    state.write("actual", actual)
+    state.write("wantsStatistics", wants)
+  }
+
+  /// Takes them.
+  package func restore(
+    from state: StateReader, _ features: VirtioFeatures
+  ) throws(StateError) {
+    let (target, actual): (UInt32, UInt32) = (try state.read("target"), try state.read("actual"))
+    let wants = try state.readFlag("wantsStatistics")
+    self.state.withLock { own in
+      (own.target, own.actual, own.wantsStatistics) = (target, actual, wants)
+      own.largest = max(own.largest, actual)
+    }
+  }
 
   // MARK: Queues
 
   /// Does what the driver asks for, by the queue's role.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {
     switch Self.role(queue.index, queue.features) {
     case .inflate:
       try queue.drain { chain in
@@ -177,7 +204,7 @@ public final class VirtioBalloon: VirtioDevice {
   }
 
   /// What each queue is for; none carries data.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     switch Self.role(index, features) {
     case .inflate: VirtioQueueRole("inflateq")
     case .deflate: VirtioQueueRole("deflateq")

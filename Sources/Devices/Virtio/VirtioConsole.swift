@@ -4,7 +4,7 @@ import Synchronization
 /// A virtio console with one port (virtio 1.2, 5.3).
 ///
 /// Input is offered like a serial port's: what the guest has no buffers for waits at the sender's.
-public final class VirtioConsole: VirtioDevice, ByteReceiver {
+package final class VirtioConsole: VirtioDevice, ByteReceiver {
   private enum Feature {
     static let emergencyWrite = VirtioFeatures.bit(2)
   }
@@ -15,17 +15,17 @@ public final class VirtioConsole: VirtioDevice, ByteReceiver {
   }
 
   /// As many bytes of input wait here for the guest's buffers, and as many go out in one piece.
-  public static let chunk = 4096
+  package static let chunk = 4096
   private static let emergencyOffset: UInt64 = 8
 
   /// The name that traces and tables show.
-  public var name: StaticString { "virtio-console" }
+  package var name: StaticString { "virtio-console" }
   /// A console.
-  public var type: UInt16 { 3 }
+  package var type: UInt16 { 3 }
   /// Bytes can be written before there are queues.
-  public var features: VirtioFeatures { Feature.emergencyWrite }
+  package var features: VirtioFeatures { Feature.emergencyWrite }
   /// To the guest, and from it.
-  public let queueSizes: [UInt16] = [64, 64]
+  package let queueSizes: [UInt16] = [64, 64]
 
   private struct Input {
     var waiting: [UInt8] = []
@@ -38,23 +38,23 @@ public final class VirtioConsole: VirtioDevice, ByteReceiver {
   private let input = Mutex(Input())
 
   /// A console that prints to `sink`; `demand` is called when it has room for input again.
-  public init(sink: any ByteSink, demand: (any ReceiveDemand)? = nil) {
+  package init(sink: any ByteSink, demand: (any ReceiveDemand)? = nil) {
     self.sink = sink
     self.demand = demand
   }
 
   /// Keeps what wakes the queue when input comes.
-  public func connect(to signals: VirtioSignals) { input.withLock { $0.signals = signals } }
+  package func connect(to signals: VirtioSignals) { input.withLock { $0.signals = signals } }
 
   /// A byte written to emerg_wr is printed at once (5.3.4).
-  public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {
+  package func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {
     guard offset == Self.emergencyOffset else { return }
     sink.write(CollectionOfOne(UInt8(truncatingIfNeeded: value)).span)
   }
 
   /// Takes as many of `bytes` as fit, and returns how many those are. Where it is fewer than all,
   /// `receiverHasRoom` follows when there is room.
-  public func receive(_ bytes: Span<UInt8>) -> Int {
+  package func receive(_ bytes: Span<UInt8>) -> Int {
     let (taken, signals) = input.withLock { input in
       let taken = min(bytes.count, Self.chunk - input.waiting.count)
       for index in 0..<taken { input.waiting.append(bytes[index]) }
@@ -66,16 +66,33 @@ public final class VirtioConsole: VirtioDevice, ByteReceiver {
   }
 
   /// What it has received and the guest has not taken.
-  public var unread: [UInt8] { input.withLock { $0.waiting } }
+  package var unread: [UInt8] { input.withLock { $0.waiting } }
+
+  /// Writes the input that the guest has not taken. A reset leaves it: its sender will not send it again.
+  package func save(to state: inout StateWriter) { state.write("input", unread) }
+
+  /// Takes it in place of what is here.
+  package func restore(
+    from state: StateReader, _ features: VirtioFeatures
+  ) throws(StateError) {
+    let bytes = try state.readBytes("input", limit: Self.chunk)
+    let hasRoom = input.withLock { input in
+      input.waiting = bytes
+      let hasRoom = input.isRoomAwaited && bytes.count < Self.chunk
+      if hasRoom { input.isRoomAwaited = false }
+      return hasRoom
+    }
+    if hasRoom { demand?.receiverHasRoom() }
+  }
 
   /// To the guest and from it.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     index == Queue.receive
       ? VirtioQueueRole("receiveq", isRead: true) : VirtioQueueRole("transmitq", isWritten: true)
   }
 
   /// Carries bytes one way or the other.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {
     switch queue.index {
     case Queue.receive: try deliver(queue)
     default:

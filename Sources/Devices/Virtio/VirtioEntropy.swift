@@ -3,32 +3,32 @@ import Memory
 import Synchronization
 
 /// A virtio entropy device (virtio 1.2, 5.4): random bytes from the host's kernel.
-public final class VirtioEntropy: VirtioDevice {
+package final class VirtioEntropy: VirtioDevice {
   /// A request gets at most so many bytes, however many it asks for (5.4.6.1 allows fewer).
-  public static let mostBytes = 64 << 10
+  package static let mostBytes = 64 << 10
 
   /// The name that traces and tables show.
-  public var name: StaticString { "virtio-rng" }
+  package var name: StaticString { "virtio-rng" }
   /// An entropy source.
-  public var type: UInt16 { 4 }
+  package var type: UInt16 { 4 }
   /// It has no features.
-  public var features: VirtioFeatures { [] }
+  package var features: VirtioFeatures { [] }
   /// One queue.
-  public let queueSizes: [UInt16] = [64]
+  package let queueSizes: [UInt16] = [64]
 
   // Used by the queue's thread alone.
   private let buffer = Mutex([UInt8](repeating: 0, count: 4096))
 
   /// Makes one.
-  public init() {}
+  package init() {}
 
   /// Requests for bytes.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     VirtioQueueRole("requestq", isRead: true)
   }
 
   /// Fills all buffers that wait.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {
     try queue.drain { chain throws(RingFault) in
       guard chain.writableCount > 0 else {
         throw RingFault(queue: queue.index, .request("has no room for random bytes"))

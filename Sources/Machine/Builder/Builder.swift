@@ -11,6 +11,8 @@ import Synchronization
 /// below. BuilderBuses.swift puts them at their places.
 struct Builder {
   let configuration: Configuration
+  /// What it shall be, with each device's place.
+  let spec: VMConfiguration
   let control: RunControl
   let input: InputPump
   let trace: TraceSinks?
@@ -18,6 +20,7 @@ struct Builder {
   let platform: PCIPlatform
   let messages = KVMMessageRouter()
   let doorbells = KVMDoorbells()
+  let reports: DeviceReports
 
   var nodes: [DeviceNode] = []
   var ports = Bus()
@@ -33,7 +36,13 @@ struct Builder {
   private init(
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
     _ trace: TraceSinks?, _ memory: GuestMemory, _ cpuid: CPUID
-  ) {
+  ) throws(MachineError) {
+    do throws(Errno) { reports = try DeviceReports() } catch {
+      throw .host("can't listen to the devices: \(error)")
+    }
+    do throws(SpecError) { spec = try configuration.spec.placed() } catch {
+      throw .configuration(error.message)
+    }
     self.configuration = configuration
     self.control = control
     self.input = input
@@ -47,7 +56,7 @@ struct Builder {
     _ configuration: Configuration, _ control: RunControl, _ input: InputPump,
     _ trace: TraceSinks?, _ memory: GuestMemory, _ cpuid: CPUID
   ) throws(MachineError) -> Inventory {
-    var builder = Builder(configuration, control, input, trace, memory, cpuid)
+    var builder = try Builder(configuration, control, input, trace, memory, cpuid)
     let clock = try builder.addClock()
     let powerManagement = builder.addPowerManagement()
     do { try builder.addDevices() } catch let error as MachineError { throw error } catch {
@@ -57,10 +66,11 @@ struct Builder {
     // It tells of all the others.
     builder.addFirmwareConfiguration(pci)
     return Inventory(
-      nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
+      spec: builder.spec, nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
       lines: builder.lines, messages: builder.messages, doorbells: builder.doorbells,
       memoryHole: builder.memoryHole, balloon: builder.balloon, powerManagement: powerManagement,
-      realTimeClock: clock, workers: builder.workers, stops: builder.stops)
+      realTimeClock: clock, reports: builder.reports, workers: builder.workers, stops: builder.stops
+    )
   }
 
   // MARK: The devices
@@ -73,40 +83,27 @@ struct Builder {
     add("exit", ExitPort(machine: control), at: Layout.exit)
     add("post", PostPort(), at: Layout.post)
     add("port92", SystemControlPortA(machine: control), at: Layout.systemControl)
-    if let device = configuration.testDevice {
-      addTestDevice(device)
-    } else {
+    if !spec.devices.contains(where: { $0.kind == .testDevice }) {
       add("debugcon", DebugConsole(sink: console), at: Layout.debugConsole)
     }
     try addFunction("host-bridge", .hostBridge(platform), at: PCIAddress(device: 0))
     try addIDE()
-    for device in configuration.spec.devices { try add(device, console) }
-    for (index, make) in configuration.pciDevices.enumerated() {
+    for device in spec.devices { try add(device, console) }
+    for (index, make) in configuration.resources.pciDevices.enumerated() {
       try addFunction("pci\(index)", make(platform))
     }
   }
 
-  /// Makes a device that the spec asks for.
+  /// Makes what the spec asks for.
   private mutating func add(_ device: VMConfiguration.Device, _ console: any ByteSink) throws {
-    let resources = configuration.resources
     switch device.kind {
-    case .disk(let disk): try add(disk, device)
-    case .net(let net):
-      guard let backEnd = resources.networks[device.id] else { return }
-      try addVirtio(
-        device,
-        VirtioNet(
-          backEnd, mac: configuration.mac(of: net, device.id),
-          mtu: net.mtu ?? (net.isUser ? UserNetwork.mtu : nil), report: report))
-    case .vsock(let vsock):
-      guard let host = resources.vsocks[device.id] else { return }
-      // Its data must not wait for what other devices do.
-      try addVirtio(device, VirtioVsock(cid: vsock.cid, host: host), worker: "vsock")
+    case .disk(let disk): try addVirtioDisk(device, disk)
+    case .net(let net): try addNetwork(device, net)
+    case .vsock(let vsock): try addVsock(device, vsock)
     case .rng: try addVirtio(device, VirtioEntropy())
     case .balloon(let settings): try addBalloon(device, settings)
     case .virtioConsole: try addVirtioConsole(device, console)
-    // It is there already, in the debug console's place.
-    case .testDevice: break
+    case .testDevice: addTestDevice(device)
     }
   }
 
@@ -183,7 +180,7 @@ struct Builder {
     return device
   }
 
-  private mutating func addTestDevice(_ node: VMConfiguration.Device) {
+  private mutating func addTestDevice(_ device: VMConfiguration.Device) {
     let memory = platform.memory
     let interrupts = (0..<UInt32(Layout.testInterrupts.count)).map { $0 }
     let latch = TestDevice(flush: { memory.invalidateTranslations(ofPageAt: GuestAddress($0)) })
@@ -191,7 +188,7 @@ struct Builder {
     let scratch = TestMemory()
     let start = Layout.testMemory.value
     add(
-      node.id, latch.name,
+      device.id, latch.name,
       [
         .ports(Layout.testDevice.range, latch), .ports(Layout.testInterrupts.range, ports),
         .memory(start...start + (TestMemory.size - 1), scratch),
@@ -200,20 +197,41 @@ struct Builder {
     memoryHole = Layout.videoMemory
   }
 
-  private mutating func addBalloon(
-    _ node: VMConfiguration.Device, _ settings: VMConfiguration.Balloon
+  private mutating func addNetwork(
+    _ device: VMConfiguration.Device, _ net: VMConfiguration.Net
   ) throws {
-    let device = VirtioBalloon(memory: platform.memory, target: settings.target)
-    try addVirtio(node, device)
-    balloon = device
+    guard let backEnd = configuration.resources.networks[device.id] else { return }
+    // An address that is the same each time, and no other card's of this machine.
+    let index = spec.devices.filter { $0.kind.name == "net" }.firstIndex { $0.id == device.id } ?? 0
+    let name = net.tap.map { "tap \($0)" } ?? "user \(index)"
+    let card = try VirtioNet(
+      backEnd, mac: net.mac ?? MACAddress(stableFor: name),
+      mtu: net.mtu ?? (net.isUser ? UserNetwork.mtu : nil))
+    try addVirtio(device, card)
+  }
+
+  private mutating func addVsock(
+    _ device: VMConfiguration.Device, _ vsock: VMConfiguration.Vsock
+  ) throws {
+    guard let host = configuration.resources.vsocks[device.id] else { return }
+    // Its data must not wait for what other devices do.
+    try addVirtio(device, VirtioVsock(cid: vsock.cid, host: host), worker: "vsock")
+  }
+
+  private mutating func addBalloon(
+    _ device: VMConfiguration.Device, _ settings: VMConfiguration.Balloon
+  ) throws {
+    let balloon = VirtioBalloon(memory: platform.memory, target: settings.target)
+    try addVirtio(device, balloon)
+    self.balloon = balloon
   }
 
   private mutating func addVirtioConsole(
-    _ node: VMConfiguration.Device, _ console: any ByteSink
+    _ device: VMConfiguration.Device, _ sink: any ByteSink
   ) throws {
-    let device = VirtioConsole(sink: console, demand: input)
-    if configuration.consoleInputDevice == .virtio { input.receiver = device }
-    try addVirtio(node, device)
+    let console = VirtioConsole(sink: sink, demand: input)
+    if configuration.consoleInputDevice == .virtio { input.receiver = console }
+    try addVirtio(device, console)
   }
 
   private mutating func addFirmwareConfiguration(_ pci: PCIBus) {

@@ -66,17 +66,13 @@ extension Builder {
     add(id, function.name, [.function(place, function)], objects: [("", function)])
   }
 
-  private func noRoom(for id: String) -> MachineError {
-    .configuration("a PCI bus has room for 30 devices: \(id) is one too many")
-  }
-
   /// The next device on the PCI bus that is free, from 2 on; device 1 is for the chip set.
   func freeFunction(for id: String) throws(MachineError) -> PCIAddress {
     let free = (2..<32 as Range<UInt8>).first { device in
       !functions.contains { $0.address.device == device }
     }
     guard let free else {
-      throw noRoom(for: id)
+      throw .configuration("a PCI bus has room for 30 devices: \(id) is one too many")
     }
     return PCIAddress(device: free)
   }
@@ -110,38 +106,31 @@ extension Builder {
 
   // MARK: Virtio
 
-  /// Adds a virtio device at its place. Its work is done by the thread that it shares with others, or
-  /// one called `worker`, unless it has its own.
+  /// Adds `device`, which `node` describes, at its place on virtio's buses. Its work is done by the thread
+  /// that it shares with others, or one called `worker`, unless it has its own.
   mutating func addVirtio(
     _ node: VMConfiguration.Device, _ device: any VirtioDevice, worker name: String? = nil
   ) throws {
-    let id = node.id
     var surroundings = VirtioCore.Surroundings(
-      memory: platform.memory, worker: try makeWorker(name), observation: trace?.devices,
-      report: report)
+      memory: platform.memory, worker: try makeWorker(name), reports: reports,
+      observation: trace?.devices)
     switch node.place {
+    case .pci(let address):
+      surroundings.place = "\(address)"
+      let transport = try VirtioPCI(device, surroundings, platform)
+      addVirtio(
+        node.id, transport.core, .function(address, transport.function),
+        [("function", transport.function), ("transport", transport)])
     case .mmio(let slot):
-      guard slot < Layout.virtioInterrupts.count else {
-        throw MachineError.configuration(
-          "there is room for \(Layout.virtioInterrupts.count) virtio devices on the MMIO bus: \(id) "
-            + "is one too many")
-      }
       let interrupt = Layout.virtioInterrupts[slot]
       let start = Layout.virtioMMIO(slot).value
       surroundings.place = hex(start)
       let transport = try VirtioMMIO(device, surroundings, line: line(interrupt))
       transport.connectDoorbells(at: start, doorbells)
       addVirtio(
-        id, transport.core, .memory(start...start + (VirtioMMIO.size - 1), transport),
+        node.id, transport.core, .memory(start...start + (VirtioMMIO.size - 1), transport),
         [("transport", transport)], interrupts: [interrupt], table: .virtio)
-    case .pci(let address):
-      surroundings.place = "\(address)"
-      let transport = try VirtioPCI(device, surroundings, platform)
-      addVirtio(
-        id, transport.core, .function(address, transport.function),
-        [("function", transport.function), ("transport", transport)])
-    // What isn't on IDE had a place, as long as there was one.
-    case .ide, nil: throw noRoom(for: id)
+    case .ide, nil: preconditionFailure("\(node.id) has no place on virtio's buses")
     }
   }
 
@@ -163,9 +152,6 @@ extension Builder {
     if name == nil { sharedWorker = worker }
     return worker
   }
-
-  /// Gets a sentence when a driver broke a device.
-  var report: @Sendable (String) -> Void { configuration.deviceTrouble ?? { _ in } }
 }
 
 extension PCIWindow {

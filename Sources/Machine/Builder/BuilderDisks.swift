@@ -9,33 +9,37 @@ extension Builder {
   private static let mostQueues = 8
 
   /// Adds a disk on virtio; those on IDE come with their controller.
-  mutating func add(_ disk: VMConfiguration.Disk, _ node: VMConfiguration.Device) throws {
-    if disk.bus == .ide { return }
-    let isOnMMIO = node.place?.bus == .mmio
+  mutating func addVirtioDisk(
+    _ device: VMConfiguration.Device, _ disk: VMConfiguration.Disk
+  ) throws {
+    guard disk.bus != .ide else { return }
     // A thread for each processor is the most that is of use; small guests want one queue.
-    let queues = isOnMMIO ? 1 : min(configuration.vcpuCount, Self.mostQueues)
-    if let path = disk.socket {
-      let device: VhostUserBlock
+    var queues = 1
+    if case .pci = device.place { queues = min(spec.vcpuCount, Self.mostQueues) }
+    if let store = configuration.resources.disks[device.id], disk.socket == nil {
+      try addVirtio(device, VirtioBlock(store, serial: disk.serial, queueCount: queues))
+    } else if let path = disk.socket {
+      let remote: VhostUserBlock
       do throws(VhostUserError) {
-        device = try VhostUserBlock(socket: path, memory: platform.memory, mostQueues: queues)
+        remote = try VhostUserBlock(socket: path, memory: platform.memory, mostQueues: queues)
       } catch {
         throw MachineError.disk("\(path): no disk is served there by vhost-user: \(error)")
       }
-      try addVirtio(node, device)
-    } else if let store = configuration.resources.disks[node.id] {
-      try addVirtio(node, VirtioBlock(store, serial: disk.serial, queueCount: queues))
+      try addVirtio(device, remote)
     }
   }
 
   /// Adds the IDE controller with all disks that are on it, beside an ISA bridge; nothing without such
   /// disks.
   mutating func addIDE() throws {
-    let disks = (0..<IDEController.mostDisks).compactMap { drive -> IDEController.Disk? in
-      guard let node = configuration.spec.devices.first(where: { $0.place == .ide(drive) }),
-        let store = configuration.resources.disks[node.id]
-      else { return nil }
-      return IDEController.Disk(store, serial: node.disk.serial)
+    var drives: [Int: IDEController.Disk] = [:]
+    for device in spec.devices {
+      guard case .ide(let drive) = device.place,
+        let store = configuration.resources.disks[device.id]
+      else { continue }
+      drives[drive] = IDEController.Disk(store, serial: device.disk.serial)
     }
+    let disks = (0..<drives.count).compactMap { drives[$0] }
     guard !disks.isEmpty else { return }
     try addFunction("isa-bridge", .isaBridge(platform), at: Layout.isaBridge)
     let interrupts = Layout.ideInterrupts

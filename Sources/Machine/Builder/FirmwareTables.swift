@@ -63,40 +63,23 @@ struct FirmwareTables {
 
   // MARK: For kernels
 
-  /// Where the RSDP will be of a machine with so much RAM that starts an image of `format`; nil for
-  /// one without tables.
-  ///
-  /// A plain ELF image gets them only where it leaves room, and so isn't promised any.
-  static func rsdp(for format: ImageFormat, ramSize: UInt64) -> GuestAddress? {
-    let isPromised =
-      switch format {
-      case .bzImage, .vmlinux, .pvh, .multiboot: true
-      case .elf32, .elf64, .flat, .bootSector, .firmware: false
-      }
-    return isPromised && ramSize >= Layout.firmwareEnd.value ? Layout.acpiTables : nil
+  /// Where the tables of a machine with so many processors are, unless an image is there. It has room
+  /// for more than any machine's devices need.
+  static func room(vcpuCount: Int) -> FirmwareRoom {
+    let page = GuestMemory.pageSize
+    let acpi = (0x2000 + 64 * UInt64(vcpuCount) + page - 1) & ~(page - 1)
+    let (start, mp) = (Layout.acpiTables.value, Layout.mpTables.value)
+    return FirmwareRoom(acpi: start..<min(start + acpi, mp), mp: mp..<mp + Layout.mpTablesSize)
   }
 
-  /// Writes the tables unless `plan` has no use for them or needs their place.
+  /// Writes the tables to where `plan` has them, if it has any.
   func write(for plan: BootPlan, to memory: GuestMemory) throws(GuestMemory.OutOfBounds) {
-    guard memory.ramSize >= Layout.firmwareEnd.value, Self.wantsTables(plan) else { return }
-    let acpi = ACPITables(platform, at: Layout.acpiTables)
-    let mp = MPTable(platform, at: Layout.mpTables)
-    // KVM has no more than 4096 VCPUs, whose tables fit; ACPITests see to it.
-    guard acpi.bytes.count <= Layout.mpTables.value - Layout.acpiTables.value else { return }
+    guard let room = plan.tables else { return }
+    let acpi = ACPITables(platform, at: GuestAddress(room.acpi.lowerBound))
+    let mp = MPTable(platform, at: GuestAddress(room.mp.lowerBound))
+    precondition(acpi.bytes.count <= room.acpi.count && mp.bytes.count <= room.mp.count)
     try memory.write(acpi.bytes.span, at: acpi.start)
     try memory.write(mp.bytes.span, at: mp.start)
-  }
-
-  private static func wantsTables(_ plan: BootPlan) -> Bool {
-    switch plan.format {
-    case .bzImage, .vmlinux, .pvh, .multiboot: true
-    case .elf32, .elf64:
-      !plan.pieces.contains {
-        $0.start < Layout.firmwareEnd && $0.start.value + $0.size > Layout.acpiTables.value
-      }
-    // Firmware has them by fw_cfg; the others may be anywhere, and their start is measured in microseconds.
-    case .flat, .bootSector, .firmware: false
-    }
   }
 }
 

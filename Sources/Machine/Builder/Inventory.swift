@@ -43,6 +43,8 @@ package struct DeviceNode: Sendable {
 /// What a machine is made of: its devices, each once, and what carries their words to the processors.
 /// The builder makes it, everybody else reads it.
 package struct Inventory: Sendable {
+  /// What the machine was to be, with each device's place.
+  package let spec: VMConfiguration
   /// The devices, in the order that they were made.
   package let nodes: [DeviceNode]
   /// What answers at ports.
@@ -66,6 +68,9 @@ package struct Inventory: Sendable {
   package let powerManagement: PowerManagement
   /// The clock, whose alarm wakes a suspended machine.
   package let realTimeClock: RealTimeClock
+
+  /// What devices have to tell whoever runs the machine.
+  package let reports: DeviceReports
 
   /// The threads that devices share, and the clock's.
   let workers: [Worker]

@@ -16,10 +16,13 @@ public enum Layout {
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
     stackTop: 0x1_0000, information: 0x3000..<0x9_F000,
     reserved: [0xC000_0000..<0xC010_0000, 0xFEC0_0000..<0x1_0000_0000])
-  /// Where the ACPI tables start, with the RSDP: in what is ROM on a PC (ACPI 6.5, 5.2.5.1).
+  /// Where the ACPI tables start, with the RSDP: in what is ROM on a PC (ACPI 6.5, 5.2.5.1). An image
+  /// that is there sends them elsewhere, as it does the MP tables.
   public static let acpiTables: GuestAddress = 0xE_0000
   /// Where the MP tables start, with the floating pointer (MultiProcessor Specification 1.4, 4).
   public static let mpTables: GuestAddress = 0xF_C000
+  /// What they take at most: there are 255 processors in them.
+  static let mpTablesSize: UInt64 = 0x2000
   /// Where what is ROM on a PC ends: no kernel takes what is before it for free memory.
   public static let firmwareEnd: GuestAddress = 0x10_0000
   /// 64 KiB of the test device's.

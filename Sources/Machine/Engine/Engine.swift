@@ -45,7 +45,7 @@ final class Engine {
     if inventory.pci.hasPins { try vm.setLevelTriggered(Layout.pciISAInterrupts) }
     for line in inventory.lines { line.connect(to: vm) }
     try inventory.messages.connect(to: vm)
-    try Self.begin(start, runners.map(\.vcpu), host)
+    try Self.begin(start, vm, runners.map(\.vcpu), host)
     self.vm = vm
     self.runners = runners
     self.parking = parking
@@ -54,7 +54,7 @@ final class Engine {
   }
 
   private static func begin(
-    _ start: Start, _ vcpus: [VCPU], _ host: KVMHost
+    _ start: Start, _ vm: VM, _ vcpus: [VCPU], _ host: KVMHost
   ) throws(KVMError) {
     let format: ImageFormat
     switch start {
@@ -65,8 +65,10 @@ final class Engine {
       try vcpus[0].enterRealMode(at: vector)
       format = image
     }
-    // Firmware sets up its own; for a kernel it would have been done.
-    guard format.isKernel && format != .firmware else { return }
+    // Firmware does all of this itself; for others it would have been done.
+    guard format != .firmware else { return }
+    try vm.setFirmwareState()
+    guard format.isKernel else { return }
     for vcpu in vcpus { try vcpu.setUpMemoryTypes(addressBits: UInt64(host.cpuid.addressBits)) }
   }
 

@@ -33,6 +33,7 @@ final class EventLoop {
     static let demand: UInt64 = 2
     static let signal: UInt64 = 3
     static let command: UInt64 = 4
+    static let reports: UInt64 = 5
   }
 
   /// How often a suspended machine's clock is looked at; its alarm is at a full second.
@@ -53,6 +54,7 @@ final class EventLoop {
     _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
     _ = try poller.add(machine.commands.descriptor, tag: Tag.command)
     _ = try poller.add(signals, tag: Tag.signal)
+    _ = try poller.add(machine.inventory.reports.event.descriptor, tag: Tag.reports)
     // A machine that is to be paused from the start runs no instruction.
     for request in machine.commands.take() { begin(request) }
     if isPauseWanted { standstill.begin(threads) }
@@ -94,6 +96,7 @@ final class EventLoop {
       machine.input.demand.consume()
       machine.input.feed()
     case Tag.command: for request in machine.commands.take() { begin(request) }
+    case Tag.reports: machine.tellReports()
     case Tag.signal:
       if let signal = Signal.next(from: signals) { machine.take(signal) }
     default: if isReady { machine.input.readMore() }

@@ -60,14 +60,14 @@ public final class Machine {
           try BootPlan(
             image: image.bytes, name: image.name, options: options, layout: Layout.boot,
             ramSize: configuration.memorySize,
-            rsdp: FirmwareTables.rsdp(for: format, ramSize: configuration.memorySize))
+            tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
         }
     } catch { throw .boot(error) }
     let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     do throws(Errno) {
       memory = try GuestMemory(
         ramSize: configuration.memorySize, roms: plan.roms,
-        isShareable: configuration.isShared)
+        isShareable: configuration.sharesMemory)
       control = try RunControl()
       commands = try CommandQueue()
       input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
@@ -120,6 +120,8 @@ public final class Machine {
     }
     Signal.unblock(signals)
     inventory.stop()
+    tellReports()
+    for text in inventory.reports.summary() { configuration.deviceTrouble?(text) }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     commands.note(.ended)
     if let trace {
@@ -127,6 +129,11 @@ public final class Machine {
       trace.finish(outcome)
     }
     return outcome
+  }
+
+  /// Passes on what devices have to tell.
+  func tellReports() {
+    for text in inventory.reports.drain() { configuration.deviceTrouble?(text) }
   }
 
   /// Does what a signal asks for.
@@ -155,8 +162,8 @@ public final class Machine {
   /// Where the guest wants to go on after a suspension, by FACS (ACPI 6.5, 5.2.10): nil if it never
   /// said.
   var wakingVector: UInt32? {
-    let facs = GuestAddress(Layout.acpiTables.value + ACPITables.facsOffset)
-    guard let table = try? memory.view(at: facs, count: 16),
+    guard let start = plan.tables?.acpi.lowerBound,
+      let table = try? memory.view(at: GuestAddress(start + ACPITables.facsOffset), count: 16),
       table.load(0, as: UInt32.self) == 0x5343_4146  // "FACS"
     else { return nil }
     let vector = table.load(12, as: UInt32.self)
@@ -174,7 +181,7 @@ public final class Machine {
   public var cpu: CPUModel { configuration.cpu }
 
   /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
-  public var balloon: VirtioBalloon? { inventory.balloon }
+  package var balloon: VirtioBalloon? { inventory.balloon }
 
   /// Segments and control registers of VCPU `id`, whose thread must not run; nil where there is no such
   /// VCPU or KVM doesn't give them.

@@ -21,7 +21,6 @@ package struct Configuration: Sendable {
   var memorySize: UInt64 { spec.memorySize }
   var vcpuCount: Int { spec.vcpuCount }
   var cpu: CPUModel { spec.cpu }
-  var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] { resources.pciDevices }
   var timeLimit: Double? { run.timeLimit }
   var observation: Observation? { run.observation }
   var restartsAtReset: Bool { run.restartsAtReset }
@@ -55,17 +54,8 @@ package struct Configuration: Sendable {
   var consoleInput: ConsoleInput { console?.input ?? .none }
   var consoleInputDevice: ConsoleInputDevice { spec.consoles.first?.input ?? .serial }
 
-  var testDevice: VMConfiguration.Device? { spec.devices.first { $0.kind == .testDevice } }
-
-  /// Whether another process works in its memory.
-  var isShared: Bool { spec.devices.contains { $0.disk.socket != nil } }
-
-  /// The address of the network card `id`, unless it has been given one: the same each time.
-  func mac(of net: VMConfiguration.Net, _ id: String) -> MACAddress {
-    let nets = spec.devices.filter { if case .net = $0.kind { true } else { false } }
-    let number = nets.firstIndex { $0.id == id } ?? 0
-    return net.mac ?? MACAddress(stableFor: net.tap.map { "tap \($0)" } ?? "user \(number)")
-  }
+  /// Whether another process is to have its memory.
+  var sharesMemory: Bool { spec.devices.contains { $0.disk.socket != nil } }
 
   /// Refuses what no machine can be, and devices with nothing behind them.
   func check() throws(MachineError) {

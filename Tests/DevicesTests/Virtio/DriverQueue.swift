@@ -38,6 +38,13 @@ final class DriverQueue: @unchecked Sendable {
     put(start, addresses.used + 2)
   }
 
+  /// Goes on where `other` is, which has the same place in another memory.
+  init(resuming other: DriverQueue, in memory: GuestMemory) {
+    self.memory = memory
+    (size, addresses) = (other.size, other.addresses)
+    (nextAvailable, nextUsed, nextFree) = (other.nextAvailable, other.nextUsed, other.nextFree)
+  }
+
   // MARK: Memory
 
   func put<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, _ address: UInt64) {

@@ -41,15 +41,30 @@ final class MMIODriver {
   let worker: Worker
   let device: VirtioMMIO
   let line = WaitingLine()
-  let reports = Reports()
+  let reports: Reports
   private(set) var queues: [DriverQueue] = []
   /// Free memory for buffers.
   static let buffers: UInt64 = 0x20_0000
 
+  /// What was reported, and kept after it was looked at.
   final class Reports: Sendable {
+    let reports: DeviceReports
     private let log = Mutex<[String]>([])
-    var all: [String] { log.withLock { $0 } }
-    func add(_ text: String) { log.withLock { $0.append(text) } }
+
+    init() throws { reports = try DeviceReports() }
+
+    var all: [String] {
+      log.withLock { log in
+        log += reports.drain()
+        return log
+      }
+    }
+
+    /// The same, once there are so many.
+    func wait(for count: Int) -> [String] {
+      _ = waitUntil { all.count >= count }
+      return all
+    }
   }
 
   init(
@@ -57,10 +72,11 @@ final class MMIODriver {
   ) throws {
     self.memory = try memory ?? GuestMemory(ramSize: 4 << 20)
     worker = try Worker(name: "test")
-    let reports = reports
+    reports = try Reports()
     device = try VirtioMMIO(
       virtio,
-      .init(memory: self.memory, worker: worker, observation: observation) { reports.add($0) },
+      .init(
+        memory: self.memory, worker: worker, reports: reports.reports, observation: observation),
       line: line)
   }
 
@@ -91,6 +107,11 @@ final class MMIODriver {
     queues = []
     for index in device.core.device.queueSizes.indices { addQueue(index, size) }
     self[0x70] = 15
+  }
+
+  /// Goes on with the queues of `other`, whose memory was copied.
+  func takeOver(_ other: MMIODriver) {
+    queues = other.queues.map { DriverQueue(resuming: $0, in: memory) }
   }
 
   @discardableResult

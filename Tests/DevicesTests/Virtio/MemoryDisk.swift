@@ -33,7 +33,10 @@ final class MemoryDisk: BlockStore {
     state = Mutex(State(bytes: bytes))
   }
 
-  var bytes: [UInt8] { state.withLock { $0.bytes } }
+  var bytes: [UInt8] {
+    get { state.withLock { $0.bytes } }
+    set { state.withLock { $0.bytes = newValue } }
+  }
   var calls: [Call] { state.withLock { $0.calls } }
   /// How many requests have come, done or held.
   var arrived: Int { state.withLock { $0.arrived } }

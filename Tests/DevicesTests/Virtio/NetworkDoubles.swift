@@ -45,6 +45,12 @@ final class TestNetwork: NetworkBackEnd {
   /// How many frames wait for the guest.
   var waiting: Int { state.withLock { $0.incoming.reduce(0) { $0 + $1.count } } }
 
+  /// Has what `other` has.
+  func take(_ other: TestNetwork) {
+    let theirs = other.state.withLock { $0 }
+    state.withLock { $0 = theirs }
+  }
+
   /// Lets `frame` come to `queue`, behind `header`.
   func deliver(
     _ frame: [UInt8], header: [UInt8] = [UInt8](repeating: 0, count: 12), queue: Int = 0

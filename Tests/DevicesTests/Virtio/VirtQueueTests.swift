@@ -14,7 +14,7 @@ import TestSupport
     let driver = DriverQueue(memory, size: size, at: base, start: start)
     let queue = try VirtQueue(
       index: 3, size: size, addresses: driver.addresses, features: features, memory: memory,
-      start: start)
+      start: .init(start))
     return (queue, driver)
   }
 

@@ -10,10 +10,9 @@ import Testing
   private let data = MMIODriver.buffers
 
   private func driver(
-    _ network: TestNetwork, mtu: UInt16? = nil, reports: MMIODriver.Reports = .init()
+    _ network: TestNetwork, mtu: UInt16? = nil
   ) throws -> MMIODriver {
-    try MMIODriver(
-      try VirtioNet(network, mac: Self.mac, mtu: mtu, report: { reports.add($0) }))
+    try MMIODriver(try VirtioNet(network, mac: Self.mac, mtu: mtu))
   }
 
   private func header(
@@ -284,15 +283,14 @@ import Testing
 
   @Test func `when the back end ends, the cable is out and the user is told`() throws {
     let network = try TestNetwork()
-    let reports = MMIODriver.Reports()
-    let driver = try driver(network, reports: reports)
+    let driver = try driver(network)
     defer { driver.stop() }
     driver.start()
     post(driver, [1526])
     network.end()
     #expect(waitUntil { driver.device.read(offset: 0x106, width: 2) == 0 })
     #expect(waitUntil { driver[0x60] & 2 != 0 })
-    #expect(reports.all == ["virtio-net: the test's network has ended"])
+    #expect(driver.reports.wait(for: 1) == ["virtio-net: the test's network has ended"])
     try send(driver, header() + frame(60))
     #expect(driver.status & 64 == 0)
   }

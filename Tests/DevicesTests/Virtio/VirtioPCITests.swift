@@ -17,7 +17,7 @@ private final class PCIGuest {
     let platform = PCIPlatform(
       memory: memory, doorbells: RecordingDoorbells(), messages: router)
     device = try VirtioPCI(
-      VirtioEntropy(), .init(memory: memory, worker: worker) { _ in }, platform)
+      VirtioEntropy(), .init(memory: memory, worker: worker, reports: DeviceReports()), platform)
     queue = DriverQueue(memory, size: 16, at: 0x1_0000)
   }
 
@@ -80,6 +80,44 @@ private final class PCIGuest {
     set(0x14, 1, 15)
   }
 
+  /// Makes a request in the ring of `other`, whose memory was copied, and waits for vector 1.
+  func expectMessage(after other: PCIGuest) throws {
+    let ring = DriverQueue(resuming: other.queue, in: memory)
+    ring.add([.init(address: MMIODriver.buffers, count: 8, isWritten: true)])
+    set(0x3000, 2, 0)
+    let isDone = waitUntil { ring.usedIndex == 2 }
+    #expect(isDone)
+    var sent: [InterruptMessage] = []
+    _ = waitUntil {
+      sent += router.deliver()
+      return !sent.isEmpty
+    }
+    #expect(sent == [InterruptMessage(address: 0xFEE0_0000, data: 0x41)])
+  }
+
+  /// The function's state, or that of the device behind it.
+  func save(_ part: any Stateful) -> [UInt8] {
+    device.core.standStill()
+    var writer = StateWriter()
+    part.save(to: &writer)
+    device.core.resume()
+    return writer.bytes
+  }
+
+  func restore(_ bytes: [UInt8], _ part: any Stateful) throws {
+    device.core.standStill()
+    let reader = try StateReader(bytes)
+    try part.restore(from: reader)
+    device.core.resume()
+  }
+
+  func reset() {
+    device.core.standStill()
+    device.function.reset()
+    device.reset()
+    device.core.resume()
+  }
+
   func request() {
     queue.add([.init(address: MMIODriver.buffers, count: 8, isWritten: true)])
     set(0x3000, 2, 0)
@@ -127,6 +165,36 @@ private final class PCIGuest {
     #expect(sent == [InterruptMessage(address: 0xFEE0_0000, data: 0x41)])
     guest.set(0x1A, 2, 2)
     #expect(guest.get(0x1A, 2) == 0xFFFF, "there is no such vector")
+  }
+
+  @Test func `a function that was moved goes on with its vectors, its ring and its selectors`()
+    throws
+  {
+    let old = try PCIGuest()
+    let new = try PCIGuest()
+    old.setConfig(4, 2, 6)
+    let msix = try #require(old.device.function.slot.msix)
+    old.setConfig(0x42, 2, 0x8000)
+    msix.write(offset: 16, width: 8, value: 0xFEE0_0000)
+    msix.write(offset: 24, width: 8, value: 0x41)
+    old.start(vector: 1)
+    old.request()
+    #expect(waitUntil { old.queue.usedIndex == 1 })
+    old.set(0x08, 4, 5)
+    let function = old.save(old.device.function)
+    let device = old.save(old.device)
+
+    let contents = try old.memory.read(4 << 20, at: 0)
+    try new.memory.write(contents.span, at: 0)
+    try new.restore(function, new.device.function)
+    try new.restore(device, new.device)
+
+    #expect(new.get(0x08, 4) == 5)
+    try new.expectMessage(after: old)
+    new.reset()
+    #expect(new.get(0x14, 1) == 0)
+    #expect(new.get(0x1A, 2) == 0xFFFF)
+    #expect(new.get(0x08, 4) == 0)
   }
 
   @Test func `without MSI-X the pin is raised until the status is read`() throws {

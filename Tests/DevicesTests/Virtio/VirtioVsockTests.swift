@@ -45,13 +45,12 @@ import Testing
     #expect(refusal.guestPort == 9 && refusal.hostPort == 5000)
 
     let path = vsock.host.path + "_5000"
-    let listener = try StreamSocket.listen(at: path)
-    defer { StreamSocket.remove(path) }
+    let listener = try UnixListener(at: path, waits: false)
     try vsock.send(.init(operation: VsockDriver.request, guestPort: 9, hostPort: 5000))
     let answer = try vsock.next()
     #expect(answer.operation == VsockDriver.response)
     #expect(answer.bufferSize > 0)
-    guard let accepted = try listener.accept() else {
+    guard let accepted = try listener.descriptor.accept() else {
       Issue.record("nobody has connected")
       return
     }

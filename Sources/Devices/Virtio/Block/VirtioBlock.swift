@@ -6,7 +6,7 @@ import Synchronization
 ///
 /// Each queue has its own thread, which waits for the host while it does one request after the
 /// other; data goes between the disk and the guest's buffers without a copy here.
-public final class VirtioBlock: VirtioDevice {
+package final class VirtioBlock: VirtioDevice {
   /// Feature bits (5.2.3).
   enum Feature {
     static let segmentMax = VirtioFeatures.bit(2)
@@ -20,7 +20,7 @@ public final class VirtioBlock: VirtioDevice {
   }
 
   /// The size of each queue.
-  public static let queueSize: UInt16 = 256
+  package static let queueSize: UInt16 = 256
   /// What the specification counts in, whatever the block size.
   static let sectorSize: UInt64 = 512
   /// At most so many sectors in one segment of a discard or write-zeroes request: 512 MiB.
@@ -33,21 +33,21 @@ public final class VirtioBlock: VirtioDevice {
   private static let physicalBlockExponent: UInt8 = 3
 
   /// The name that traces and tables show.
-  public var name: StaticString { "virtio-block" }
+  package var name: StaticString { "virtio-block" }
   /// A block device.
-  public var type: UInt16 { 2 }
+  package var type: UInt16 { 2 }
   /// What it offers.
-  public let features: VirtioFeatures
+  package let features: VirtioFeatures
   /// One queue or several, of one size.
-  public let queueSizes: [UInt16]
+  package let queueSizes: [UInt16]
   /// The host's disk may take its time.
-  public var hasOwnThreads: Bool { true }
+  package var hasOwnThreads: Bool { true }
 
   private let requests: VirtioBlockRequests
   private let configuration: VirtioConfigurationBytes
 
   /// A disk with `queueCount` queues; of `serial` the first 20 bytes count.
-  public init(_ store: any BlockStore, serial: String = "", queueCount: Int = 1) {
+  package init(_ store: any BlockStore, serial: String = "", queueCount: Int = 1) {
     var features: VirtioFeatures = [
       Feature.segmentMax, Feature.blockSize, Feature.flush, Feature.topology,
     ]
@@ -84,17 +84,17 @@ public final class VirtioBlock: VirtioDevice {
   }
 
   /// Answers a read of the configuration space.
-  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
+  package func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     configuration.read(offset, width)
   }
 
   /// Requests of all kinds.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     VirtioQueueRole("requestq", isRead: true, isWritten: true)
   }
 
   /// Does all requests of a queue.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {
     // Without flushes a driver takes what is written for safe (5.2.6.2).
     let writesThrough = !queue.features.contains(Feature.flush)
     try queue.drain { chain throws(RingFault) in

@@ -6,28 +6,29 @@ import Synchronization
 /// A virtio network card (virtio 1.2, 5.1) in front of a back end.
 ///
 /// Each queue has its own thread. Frames that the guest has no buffers for wait in the back end.
-public final class VirtioNet: VirtioDevice {
+package final class VirtioNet: VirtioDevice {
   /// The size of each queue.
-  public static let queueSize: UInt16 = 256
+  package static let queueSize: UInt16 = 256
   /// The control queue's.
   static let controlQueueSize: UInt16 = 64
   /// The smallest and the largest MTU that may be advised (5.1.4.1).
-  public static let possibleMTUs: ClosedRange<UInt16> = 68...65535
+  package static let possibleMTUs: ClosedRange<UInt16> = 68...65535
 
   /// The name that traces and tables show.
-  public var name: StaticString { "virtio-net" }
+  package var name: StaticString { "virtio-net" }
   /// A network card.
-  public var type: UInt16 { 1 }
+  package var type: UInt16 { 1 }
   /// What it offers: of the offloads those that the back end has.
-  public let features: VirtioFeatures
+  package let features: VirtioFeatures
   /// Two for each pair, and the control queue.
-  public let queueSizes: [UInt16]
+  package let queueSizes: [UInt16]
   /// The host's network may take its time.
-  public var hasOwnThreads: Bool { true }
+  package var hasOwnThreads: Bool { true }
 
   private struct State {
     var mac: MACAddress
     var isLinkUp = true
+    var activePairs = 1
     /// For which features the back end was told of offloads.
     var applied: VirtioFeatures?
     /// Which of them the guest takes now.
@@ -44,20 +45,17 @@ public final class VirtioNet: VirtioDevice {
   private let backEnd: any NetworkBackEnd
   private let factoryMAC: MACAddress
   private let mtu: UInt16?
-  private let report: @Sendable (String) -> Void
   private let receivers: [VirtioNetReceiver]
   private let transmitters: [VirtioNetTransmitter]
   private let state: Mutex<State>
 
   /// A card with the address `mac`, as many pairs of queues as `backEnd` has, and the advice to use
-  /// `mtu` if there is one. `report` gets a sentence when the back end is no more.
-  public init(
-    _ backEnd: any NetworkBackEnd, mac: MACAddress, mtu: UInt16? = nil,
-    report: @escaping @Sendable (String) -> Void = { _ in }
+  /// `mtu` if there is one.
+  package init(
+    _ backEnd: any NetworkBackEnd, mac: MACAddress, mtu: UInt16? = nil
   ) throws(Errno) {
     self.backEnd = backEnd
     self.mtu = mtu
-    self.report = report
     factoryMAC = mac
     let pairs = backEnd.queueCount
     features = NetFeature.offered(backEnd.offloads, hasMTU: mtu != nil, pairs: pairs)
@@ -78,29 +76,40 @@ public final class VirtioNet: VirtioDevice {
   }
 
   /// The card's address as the guest has it now.
-  public var mac: MACAddress { state.withLock { $0.mac } }
+  package var mac: MACAddress { state.withLock { $0.mac } }
   /// Whether the cable is in.
-  public var isLinkUp: Bool { state.withLock { $0.isLinkUp } }
+  package var isLinkUp: Bool { state.withLock { $0.isLinkUp } }
   /// How many of the guest's frames were not sent.
-  public var droppedFrames: UInt64 { transmitters.reduce(0) { $0 &+ $1.dropped } }
+  package var droppedFrames: UInt64 { transmitters.reduce(0) { $0 &+ $1.dropped } }
 
   // MARK: Registers
 
   /// Whether each feature has those that it needs (5.1.3.1).
-  public func accepts(_ features: VirtioFeatures) -> Bool { NetFeature.isConsistent(features) }
+  package func accepts(_ features: VirtioFeatures) -> Bool { NetFeature.isConsistent(features) }
 
-  /// Keeps what tells the driver of the link.
-  public func connect(to signals: VirtioSignals) { state.withLock { $0.signals = signals } }
+  /// Keeps what tells the driver of the link. A program behind it is heard from now on, whether or not
+  /// there is a driver.
+  package func connect(to signals: VirtioSignals) {
+    state.withLock { $0.signals = signals }
+    guard let program = backEnd as? any NetworkProgram else { return }
+    do throws(Errno) {
+      try program.follow(on: signals.worker) { [weak signals] line in
+        signals?.report(.words, line)
+      } ended: { [weak self] error in
+        self?.cableIsOut(error)
+      }
+    } catch { signals.report(.host, "\(name): nobody listens to \(program.name): \(error)") }
+  }
 
   /// The back end's file, for receive queues.
-  public func inputDescriptor(queue: Int) -> Int32? {
+  package func inputDescriptor(queue: Int) -> Int32? {
     // The control queue is the last one.
     guard queue & 1 == 0, queue / 2 < receivers.count else { return nil }
     return backEnd.inputDescriptor(queue: queue / 2)
   }
 
   /// struct virtio_net_config (5.1.4).
-  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
+  package func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     var bytes = VirtioConfigurationBytes(count: 12)
     let (mac, isLinkUp) = state.withLock { ($0.mac, $0.isLinkUp) }
     for (index, byte) in mac.bytes.enumerated() { bytes.set(byte, at: index) }
@@ -111,23 +120,59 @@ public final class VirtioNet: VirtioDevice {
   }
 
   /// Forgets a receive queue's buffers with it.
-  public func stopped(queue index: Int) {
+  package func stopped(queue index: Int) {
     if index & 1 == 0, index / 2 < receivers.count { receivers[index / 2].forget() }
   }
 
   /// Takes offloads and queues back.
-  public func reset() {
+  package func reset() {
     state.withLock { state in
       state.mac = factoryMAC
       state.applied = nil
       state.guestOffloads = []
+      state.activePairs = 1
     }
     backEnd.allow([])
     backEnd.setActiveQueues(1)
   }
 
+  /// Writes what the driver has set, and whether it was told that the cable is out.
+  package func save(to state: inout StateWriter) {
+    let own = self.state.withLock { $0 }
+    state.write("mac", own.mac.bytes)
+    state.write("linkUp", own.isLinkUp)
+    state.write("activePairs", UInt16(own.activePairs))
+    state.write("offloadsApplied", own.applied != nil)
+    state.write("offloads", own.guestOffloads.rawValue)
+  }
+
+  /// Takes that, and tells the driver if the cable is not as it was. Frames that waited are lost.
+  package func restore(
+    from state: StateReader, _ features: VirtioFeatures
+  ) throws(StateError) {
+    guard let mac = MACAddress(try state.readBytes("mac", count: 6)) else {
+      throw .impossible("mac")
+    }
+    let wasUp = try state.readFlag("linkUp")
+    let pairs = Int(try state.read("activePairs", in: 1...UInt16(clamping: receivers.count)))
+    let isApplied = try state.readFlag("offloadsApplied")
+    let offloads = NetworkOffloads(rawValue: try state.read("offloads"))
+    guard offloads.isSubset(of: isApplied ? NetFeature.guestOffloads(features) : []) else {
+      throw .impossible("offloads")
+    }
+    let signals = self.state.withLock { own in
+      (own.mac, own.activePairs) = (mac, pairs)
+      own.applied = isApplied ? features : nil
+      own.guestOffloads = offloads
+      return own.isLinkUp == wasUp ? nil : own.signals
+    }
+    backEnd.allow(offloads)
+    backEnd.setActiveQueues(pairs)
+    signals?.configurationChanged()
+  }
+
   /// Frames each way, and those that went nowhere.
-  public var counters: [DeviceStatistics.Counter] {
+  package var counters: [DeviceStatistics.Counter] {
     let received = receivers.map(\.frames)
     return [
       .init("frames_to_guest", received.reduce(0) { $0 &+ $1.moved }),
@@ -150,7 +195,7 @@ public final class VirtioNet: VirtioDevice {
   }
 
   /// Frames one way or the other, or commands.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     switch role(index, features) {
     case .receive: VirtioQueueRole("receiveq", isRead: true)
     case .transmit: VirtioQueueRole("transmitq", isWritten: true)
@@ -160,7 +205,7 @@ public final class VirtioNet: VirtioDevice {
   }
 
   /// Moves frames one way or the other, or does as the driver commands.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {
     switch role(queue.index, queue.features) {
     case .receive(let pair):
       guard let offloads = prepare(queue.features) else { return }
@@ -196,7 +241,7 @@ public final class VirtioNet: VirtioDevice {
       return state.signals
     }
     guard let signals else { return }
-    report("\(name): \(error)")
+    signals.report(.backEnd, "\(name): \(error)")
     signals.configurationChanged()
   }
 }
@@ -208,6 +253,7 @@ extension VirtioNet {
   /// False unless there are so many pairs.
   func set(activePairs count: Int) -> Bool {
     guard (1...receivers.count).contains(count) else { return false }
+    state.withLock { $0.activePairs = count }
     backEnd.setActiveQueues(count)
     return true
   }

@@ -33,7 +33,7 @@ final class VirtioNetTransmitter: Sendable {
       }
       var frame = DeviceRequest(
         "frame", .fromGuest, bytes: UInt64(chain.readableCount - VirtioNetHeader.count))
-      if send(&chain, allowed, mayWait: { !queue.isStopping }) {
+      if send(&chain, allowed, mayWait: { !queue.isAwaited }) {
         sentCount.add(1, ordering: .relaxed)
       } else {
         droppedCount.add(1, ordering: .relaxed)

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// A queue at work, from the driver's start to a reset: what a device serves.
-public final class ActiveQueue: @unchecked Sendable {
+package final class ActiveQueue: @unchecked Sendable {
   // Sound as Sendable: only who has changed `state` to `serving` touches the rest.
 
   private enum State: UInt8, AtomicRepresentable {
@@ -23,22 +23,23 @@ public final class ActiveQueue: @unchecked Sendable {
   private static let mostInTurn = 1024
 
   /// What the request that is handed back next was, for those who watch.
-  public var request: DeviceRequest?
+  package var request: DeviceRequest?
 
   /// The queue's number.
-  public let index: Int
+  package let index: Int
   /// What the driver and the device agreed on.
-  public let features: VirtioFeatures
+  package let features: VirtioFeatures
 
   private let ring: VirtQueue
   private let signals: any QueueSignals
   private let counters: QueueCounters
   private let state = Atomic<State>(.idle)
+  private let isHeld = Atomic<Bool>(false)
   private var chain = DescriptorChain()
   private var takenInTurn = 0
 
   /// Puts `ring` to work for a driver that is told by `signals`.
-  public convenience init(
+  package convenience init(
     _ ring: VirtQueue, features: VirtioFeatures, signals: any QueueSignals
   ) {
     self.init(ring, features: features, signals: signals, counters: QueueCounters())
@@ -57,7 +58,7 @@ public final class ActiveQueue: @unchecked Sendable {
   // MARK: Turns
 
   /// Runs `body` unless the queue is over, and returns whether it has to stop now.
-  public func takeTurn(_ body: () -> Void) -> Bool {
+  package func takeTurn(_ body: () -> Void) -> Bool {
     guard state.compareExchange(expected: .idle, desired: .serving, ordering: .acquiring).exchanged
     else { return false }
     takenInTurn = 0
@@ -73,7 +74,7 @@ public final class ActiveQueue: @unchecked Sendable {
   /// Ends the queue, and returns whether it is over at once. Otherwise the turn that goes on comes
   /// back with true, after the request that it is at. Only one of all who ask is told that it is over.
   @discardableResult
-  public func stop() -> Bool {
+  package func stop() -> Bool {
     while true {
       let idle = state.compareExchange(
         expected: .idle, desired: .stopped, ordering: .acquiringAndReleasing)
@@ -84,33 +85,38 @@ public final class ActiveQueue: @unchecked Sendable {
     }
   }
 
-  /// Whether the turn is to end: a reset waits for it, or it had its share.
-  public var shouldStop: Bool {
-    takenInTurn >= Self.mostInTurn || state.load(ordering: .relaxed) == .stopping
+  /// Whether the turn is to end: somebody waits for it, or it had its share.
+  package var shouldStop: Bool { takenInTurn >= Self.mostInTurn || isAwaited }
+
+  /// Whether a reset, a pause or the end of the run waits for the turn.
+  package var isAwaited: Bool {
+    state.load(ordering: .relaxed) == .stopping || isHeld.load(ordering: .relaxed)
   }
 
-  /// Where the ring goes on after the requests that were taken; known once the queue is over.
-  public var position: UInt16 { ring.position }
-  /// Whether a reset or the end of the run waits for the turn.
-  public var isStopping: Bool { state.load(ordering: .relaxed) == .stopping }
+  /// Ends the turn that goes on, if one does, after the request that it is at; or takes that back.
+  package func hold(_ isHeld: Bool) { self.isHeld.store(isHeld, ordering: .relaxed) }
+
+  /// Where the ring goes on; known while no turn goes on.
+  package var position: VirtQueue.Position { ring.position }
 
   /// Gives the queue another turn after this one.
-  public func askForTurn() { signals.wake(queue: index) }
+  package func askForTurn() { signals.wake(queue: index) }
 
   /// How many descriptors the queue has.
-  public var size: Int { Int(ring.size) }
+  package var size: Int { Int(ring.size) }
 
   /// What was done; known once the queue is over.
-  public var statistics: RequestStatistics { counters.recorder.statistics }
+  package var statistics: RequestStatistics { counters.recorder.statistics }
 
   /// Notes that a doorbell woke the device; to be called in a turn.
-  public func countDoorbell() { counters.recorder.countDoorbell() }
+  package func countDoorbell() { counters.recorder.countDoorbell() }
 
   // MARK: Requests
 
   /// Does all requests that are there, and those that come meanwhile: `body` gets each one's buffers
   /// and returns how many bytes it wrote into them. The driver hears of a batch at a time.
-  public func drain(_ body: (inout DescriptorChain) throws(RingFault) -> UInt32) throws(RingFault) {
+  package func drain(_ body: (inout DescriptorChain) throws(RingFault) -> UInt32) throws(RingFault)
+  {
     ring.silenceDoorbell()
     while true {
       var count = 0
@@ -130,7 +136,7 @@ public final class ActiveQueue: @unchecked Sendable {
   }
 
   /// Takes the next request; false if there is none or the turn is to end.
-  public func take(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
+  package func take(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
     guard !shouldStop, try ring.next(&chain) else { return false }
     takenInTurn += 1
     counters.recorder.statistics.deepest = max(
@@ -140,26 +146,26 @@ public final class ActiveQueue: @unchecked Sendable {
   }
 
   /// Notes that a request begins now for which buffers were taken before.
-  public func begin() { counters.recorder.begin() }
+  package func begin() { counters.recorder.begin() }
 
   /// Hands the request back that starts with descriptor `head`: `written` of its bytes were written.
-  public func complete(_ head: UInt16, written: UInt32) {
+  package func complete(_ head: UInt16, written: UInt32) {
     stage(head, written: written)
     ring.publish()
   }
 
   /// The same, but the driver sees it with the next `publish()`: requests that belong together.
-  public func stage(_ head: UInt16, written: UInt32) {
+  package func stage(_ head: UInt16, written: UInt32) {
     ring.stage(head, written: written)
     counters.recorder.finish(request)
     request = nil
   }
 
   /// Shows the driver all that was staged, at once.
-  public func publish() { ring.publish() }
+  package func publish() { ring.publish() }
 
   /// Tells the driver of what was handed back, if it wants to hear.
-  public func flush() {
+  package func flush() {
     counters.recorder.endBatch()
     guard ring.takeInterruptDecision() else { return }
     counters.recorder.statistics.interrupts? &+= 1
@@ -168,10 +174,10 @@ public final class ActiveQueue: @unchecked Sendable {
   }
 
   /// Tells the driver that new requests need no doorbell for now.
-  public func silenceDoorbell() { ring.silenceDoorbell() }
+  package func silenceDoorbell() { ring.silenceDoorbell() }
 
   /// Asks for a doorbell with the next request; true if one has come meanwhile.
-  public func awaitDoorbell() -> Bool { ring.awaitDoorbell() }
+  package func awaitDoorbell() -> Bool { ring.awaitDoorbell() }
 }
 
 /// A queue's numbers over all its lives. Written by who has the queue, read when all threads ended.

@@ -3,20 +3,20 @@ import Memory
 /// The buffers of one request: first those that the device reads, then those that it writes.
 ///
 /// One is used again for the next request, so that requests cost no allocation.
-public struct DescriptorChain {
+package struct DescriptorChain {
   /// The number of the first descriptor, by which the driver knows the request.
-  public internal(set) var head: UInt16 = 0
+  package internal(set) var head: UInt16 = 0
   /// What the driver has for the device, without what was taken from it.
-  public private(set) var readable: [MemoryView] = []
+  package private(set) var readable: [MemoryView] = []
   /// What the device has to fill, without what was taken from it.
-  public private(set) var writable: [MemoryView] = []
+  package private(set) var writable: [MemoryView] = []
   /// How many bytes `readable` has.
-  public private(set) var readableCount = 0
+  package private(set) var readableCount = 0
   /// How many bytes `writable` has.
-  public private(set) var writableCount = 0
+  package private(set) var writableCount = 0
 
   /// A chain without buffers.
-  public init() {}
+  package init() {}
 
   mutating func restart(at head: UInt16) {
     self.head = head
@@ -39,7 +39,7 @@ public struct DescriptorChain {
 // Drivers cut requests into buffers as they like (2.7.4), so fields may be in pieces.
 extension DescriptorChain {
   /// Takes the first `count` bytes of `readable` away; there are as many.
-  public mutating func dropReadable(_ count: Int) {
+  package mutating func dropReadable(_ count: Int) {
     precondition(count >= 0 && count <= readableCount)
     readableCount -= count
     var left = count
@@ -54,7 +54,7 @@ extension DescriptorChain {
   }
 
   /// Takes the last byte of `writable` away and returns it; nil if there is none.
-  public mutating func takeLastWritable() -> MemoryView? {
+  package mutating func takeLastWritable() -> MemoryView? {
     guard let last = writable.last else { return nil }
     writableCount -= 1
     if last.count == 1 {
@@ -66,7 +66,7 @@ extension DescriptorChain {
   }
 
   /// The little-endian number at byte `position` of `readable`, which has it all.
-  public func load<T: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>(
+  package func load<T: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>(
     _ position: Int, as type: T.Type
   ) -> T {
     precondition(position >= 0 && position <= readableCount - MemoryLayout<T>.size)
@@ -92,7 +92,7 @@ extension DescriptorChain {
   /// Fills `writable` from its first byte on with as many of `bytes` as it takes, and returns how
   /// many those are.
   @discardableResult
-  public func fill(from bytes: Span<UInt8>) -> Int {
+  package func fill(from bytes: Span<UInt8>) -> Int {
     var done = 0
     for view in writable where done < bytes.count {
       let count = min(view.count, bytes.count - done)

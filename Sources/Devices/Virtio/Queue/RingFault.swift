@@ -1,9 +1,9 @@
 /// Why a device can't go on with a queue: the driver broke a rule of the ring or of the device.
 ///
 /// The device answers with DEVICE_NEEDS_RESET (virtio 1.2, 2.1.2).
-public struct RingFault: Error, Equatable, Sendable, CustomStringConvertible {
+package struct RingFault: Error, Equatable, Sendable, CustomStringConvertible {
   /// What is wrong.
-  public enum Cause: Equatable, Sendable {
+  package enum Cause: Equatable, Sendable {
     /// The queue's size is not a power of 2, is 0, or is above the device's maximum (2.7).
     case size(UInt16)
     /// A part of the ring is at an address that its alignment forbids (2.7).
@@ -30,24 +30,24 @@ public struct RingFault: Error, Equatable, Sendable, CustomStringConvertible {
     case request(StaticString)
 
     /// By what they say.
-    public static func == (left: Cause, right: Cause) -> Bool {
+    package static func == (left: Cause, right: Cause) -> Bool {
       left.sentence == right.sentence
     }
   }
 
   /// The queue's number.
-  public let queue: Int
+  package let queue: Int
   /// What is wrong.
-  public let cause: Cause
+  package let cause: Cause
 
   /// A fault of queue `queue`.
-  public init(queue: Int, _ cause: Cause) {
+  package init(queue: Int, _ cause: Cause) {
     self.queue = queue
     self.cause = cause
   }
 
   /// Names the queue and what is wrong with it.
-  public var description: String { "queue \(queue): \(cause.sentence)" }
+  package var description: String { "queue \(queue): \(cause.sentence)" }
 }
 
 extension RingFault.Cause {

@@ -7,34 +7,45 @@ import Synchronization
 /// Everything in it is the driver's to spoil, so each value is loaded once, checked, then used. It
 /// belongs to one thread at a time, and needs nothing but memory: a back end in another process has
 /// the same.
-public final class VirtQueue {
+package final class VirtQueue {
   /// Where the three parts are, in guest-physical addresses.
-  public struct Addresses: Equatable, Sendable {
+  package struct Addresses: Equatable, Sendable {
     /// The descriptor table, 16 bytes for each descriptor.
-    public var descriptors: UInt64 = 0
+    package var descriptors: UInt64 = 0
     /// The available ring, which the driver writes.
-    public var available: UInt64 = 0
+    package var available: UInt64 = 0
     /// The used ring, which the device writes.
-    public var used: UInt64 = 0
+    package var used: UInt64 = 0
 
     /// All at 0.
-    public init() {}
+    package init() {}
 
     /// Takes the three as they are.
-    public init(descriptors: UInt64, available: UInt64, used: UInt64) {
+    package init(descriptors: UInt64, available: UInt64, used: UInt64) {
       self.descriptors = descriptors
       self.available = available
       self.used = used
     }
   }
 
+  /// Where a queue goes on while nothing is in flight: the rings' own indices.
+  package struct Position: Equatable, Sendable {
+    /// Which request is taken next.
+    package var available: UInt16 = 0
+    /// Which one is handed back next.
+    package var used: UInt16 = 0
+
+    /// Both at `start`.
+    package init(_ start: UInt16 = 0) { (available, used) = (start, start) }
+  }
+
   /// The largest size that a split queue can have (2.7).
-  public static let largestSize: UInt16 = 32768
+  package static let largestSize: UInt16 = 32768
 
   /// The queue's number, for messages.
-  public let index: Int
+  package let index: Int
   /// How many descriptors it has: a power of 2.
-  public let size: UInt16
+  package let size: UInt16
 
   private let walk: DescriptorWalk
   private let available: MemoryView
@@ -47,10 +58,10 @@ public final class VirtQueue {
   private var toldUsed: UInt16
 
   /// The queue at `addresses`, as the driver of a device with these negotiated `features` set it up;
-  /// `start` is where both indices begin: 0, unless a back end takes over from another one.
-  public init(
+  /// `start` is where it goes on: at 0, unless somebody else had the queue before.
+  package init(
     index: Int, size: UInt16, addresses: Addresses, features: VirtioFeatures, memory: GuestMemory,
-    start: UInt16 = 0
+    start: Position = Position()
   ) throws(RingFault) {
     guard size > 0, size <= Self.largestSize, size & (size - 1) == 0 else {
       throw RingFault(queue: index, .size(size))
@@ -72,17 +83,19 @@ public final class VirtQueue {
     hasEventIndex = features.contains(.eventIndex)
     self.index = index
     self.size = size
-    (nextAvailable, knownAvailable, nextUsed, toldUsed) = (start, start, start, start)
+    (nextAvailable, knownAvailable) = (start.available, start.available)
+    (nextUsed, toldUsed) = (start.used, start.used)
   }
 
   /// How many requests the driver waits for, as far as is known.
-  public var depth: Int { Int(knownAvailable &- nextUsed) }
+  package var depth: Int { Int(knownAvailable &- nextUsed) }
 
-  /// The index of the next request to take, which a successor starts with.
-  public var position: UInt16 { nextAvailable }
+  /// Where a successor goes on. A device hands requests back in their order, so one that was taken and
+  /// not handed back is still in the ring, and is taken again.
+  package var position: Position { Position(nextUsed) }
 
   /// Takes the next request into `chain`; false if there is none.
-  public func next(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
+  package func next(_ chain: inout DescriptorChain) throws(RingFault) -> Bool {
     if nextAvailable == knownAvailable {
       let index = available.loadAcquiring(2)
       // Whatever is not yet used counts too: no driver can have more than `size` of them.
@@ -101,13 +114,13 @@ public final class VirtQueue {
 
   /// Hands the request back that starts with descriptor `head`, of whose writable bytes the first
   /// `written` were written. The driver may see it at once.
-  public func complete(_ head: UInt16, written: UInt32) {
+  package func complete(_ head: UInt16, written: UInt32) {
     stage(head, written: written)
     publish()
   }
 
   /// The same, but the driver sees it with the next `publish()`.
-  public func stage(_ head: UInt16, written: UInt32) {
+  package func stage(_ head: UInt16, written: UInt32) {
     let slot = 4 + 8 * Int(nextUsed & (size - 1))
     used.store(UInt32(head), slot)
     used.store(written, slot + 4)
@@ -115,10 +128,10 @@ public final class VirtQueue {
   }
 
   /// Shows the driver all that was staged, at once.
-  public func publish() { used.storeReleasing(nextUsed, 2) }
+  package func publish() { used.storeReleasing(nextUsed, 2) }
 
   /// Whether the driver wants an interrupt for what was handed back since the last call (2.7.7.1).
-  public func takeInterruptDecision() -> Bool {
+  package func takeInterruptDecision() -> Bool {
     let before = toldUsed
     guard nextUsed != before else { return false }
     toldUsed = nextUsed
@@ -134,13 +147,13 @@ public final class VirtQueue {
 
   /// Tells the driver that no doorbell is needed: the queue is being emptied. With an event index
   /// the one of the last `awaitDoorbell()` lies behind and does the same.
-  public func silenceDoorbell() {
+  package func silenceDoorbell() {
     if !hasEventIndex { used.store(UInt16(1), 0) }  // VIRTQ_USED_F_NO_NOTIFY
   }
 
   /// Asks the driver for a doorbell with its next request, and returns whether one has come already,
   /// for which there may be no doorbell (2.7.9, 2.7.10).
-  public func awaitDoorbell() -> Bool {
+  package func awaitDoorbell() -> Bool {
     if hasEventIndex {
       used.store(nextAvailable, 4 + 8 * Int(size))
     } else {

@@ -6,46 +6,48 @@ import Synchronization
 ///
 /// A reset that finds a queue at work doesn't wait: the status stays as it is until the last request
 /// is done (virtio 1.2, 2.1.2 and 2.4); drivers poll it.
-public final class VirtioCore: Sendable {
+package final class VirtioCore: Sendable {
   /// Bits of the device status (2.1).
-  public struct Status: OptionSet, Sendable {
+  package struct Status: OptionSet, Sendable {
     /// As the register has them.
-    public let rawValue: UInt8
+    package let rawValue: UInt8
     /// Takes bits as they are.
-    public init(rawValue: UInt8) { self.rawValue = rawValue }
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
     /// The driver knows that it wants the device.
-    public static let acknowledge = Status(rawValue: 1)
+    package static let acknowledge = Status(rawValue: 1)
     /// It knows how to drive it.
-    public static let driver = Status(rawValue: 2)
+    package static let driver = Status(rawValue: 2)
     /// It is ready.
-    public static let driverOK = Status(rawValue: 4)
+    package static let driverOK = Status(rawValue: 4)
     /// Features are agreed on.
-    public static let featuresOK = Status(rawValue: 8)
+    package static let featuresOK = Status(rawValue: 8)
     /// The device can't go on without a reset.
-    public static let needsReset = Status(rawValue: 64)
+    package static let needsReset = Status(rawValue: 64)
     /// The driver has given up.
-    public static let failed = Status(rawValue: 128)
+    package static let failed = Status(rawValue: 128)
     static let drivers: Status = [.acknowledge, .driver, .driverOK, .featuresOK, .failed]
   }
 
   /// A queue's registers.
-  public struct QueueRegisters: Sendable {
+  package struct QueueRegisters: Sendable {
     /// The size that the driver chose; the largest one until then.
-    public var size: UInt16
+    package var size: UInt16
     /// Where the ring is.
-    public var addresses = VirtQueue.Addresses()
+    package var addresses = VirtQueue.Addresses()
     /// Whether the driver has enabled the queue.
-    public internal(set) var isEnabled = false
+    package var isEnabled = false
     /// Whether a reset of this queue is under way.
-    public internal(set) var isResetting = false
+    package var isResetting = false
   }
 
-  private struct Queue {
+  struct Queue {
     let largestSize: UInt16
     var registers: QueueRegisters
     var active: ActiveQueue?
     var remote = RemoteState.stopped
     var isWatched = false
+    /// Whether its thread is at it.
+    var isInTurn = false
 
     init(largestSize: UInt16) {
       self.largestSize = largestSize
@@ -54,58 +56,61 @@ public final class VirtioCore: Sendable {
   }
 
   /// Where a queue is that is served somewhere else.
-  private enum RemoteState {
+  enum RemoteState {
     case stopped
     case served
     case stopping
   }
 
-  private struct State {
+  struct State {
     var status: Status = []
     var features: VirtioFeatures = []
     var queues: [Queue]
     var isResetting = false
+    var pause = Pause()
+    /// What is to be said once the lock is free.
+    var trouble: (kind: DeviceReports.Kind, text: String)?
   }
 
   /// The device.
-  public let device: any VirtioDevice
+  package let device: any VirtioDevice
   /// Its doorbells.
-  public let signals: VirtioSignals
+  package let signals: VirtioSignals
   /// What it offers.
-  public let offered: VirtioFeatures
+  package let offered: VirtioFeatures
 
-  private let memory: GuestMemory
-  private let workers: [Worker]
+  let memory: GuestMemory
+  let workers: [Worker]
   private let ownWorkers: [Worker]
   private let counters: [QueueCounters]
   private let observation: DeviceObservation?
   private let label: String
-  private let report: @Sendable (String) -> Void
+  private let reports: DeviceReports
   private let mayUseMemory: Atomic<Bool>
   private let state: Mutex<State>
 
   /// What the machine gives to a virtio device.
-  public struct Surroundings: Sendable {
+  package struct Surroundings: Sendable {
     /// Guest memory.
-    public var memory: GuestMemory
+    package var memory: GuestMemory
     /// Does the work of devices without threads of their own.
     package var worker: Worker
     /// What is to be seen of devices, if anything.
-    public var observation: DeviceObservation?
+    package var observation: DeviceObservation?
     /// Where the device is, in words.
-    public var place = ""
-    /// Gets a sentence when a driver broke a device.
-    public var report: @Sendable (String) -> Void
+    package var place = ""
+    /// Hears when a driver broke a device, or something behind it is lost.
+    package var reports: DeviceReports
 
     /// Takes all as they are.
     package init(
-      memory: GuestMemory, worker: Worker, observation: DeviceObservation? = nil,
-      report: @escaping @Sendable (String) -> Void
+      memory: GuestMemory, worker: Worker, reports: DeviceReports,
+      observation: DeviceObservation? = nil
     ) {
       self.memory = memory
       self.worker = worker
       self.observation = observation
-      self.report = report
+      self.reports = reports
     }
   }
 
@@ -117,7 +122,7 @@ public final class VirtioCore: Sendable {
   ) throws(Errno) {
     self.device = device
     memory = surroundings.memory
-    report = surroundings.report
+    reports = surroundings.reports
     self.mayUseMemory = Atomic(mayUseMemory)
     let sizes = device.queueSizes
     // What somebody else serves has what that one knows of.
@@ -125,7 +130,8 @@ public final class VirtioCore: Sendable {
     observation = surroundings.observation
     label = "\(device.name) \(surroundings.place)"
     signals = VirtioSignals(
-      doorbells: doorbells, interrupts: interrupts, observer: observation?.makeObserver?(label))
+      doorbells: doorbells, interrupts: interrupts, worker: surroundings.worker, reports: reports,
+      label: label, observer: observation?.makeObserver?(label))
     var own: [Worker] = []
     if device.hasOwnThreads {
       for index in sizes.indices { try own.append(Worker(name: "\(device.name).\(index)")) }
@@ -148,7 +154,7 @@ public final class VirtioCore: Sendable {
 
   /// Ends all work, after the requests that it is at, and the device's own threads. A shared worker
   /// is its owner's to end.
-  public func stop() {
+  package func stop() {
     state.withLock { state in
       for queue in state.queues { _ = queue.active?.stop() }
     }
@@ -157,7 +163,7 @@ public final class VirtioCore: Sendable {
   }
 
   /// What the device did; known once all threads ended.
-  public var statistics: DeviceStatistics {
+  package var statistics: DeviceStatistics {
     let rings = counters.enumerated().compactMap { number, counters in
       counters.role.map { role in
         DeviceStatistics.Ring(
@@ -168,26 +174,39 @@ public final class VirtioCore: Sendable {
     return DeviceStatistics(label: label, rings: rings, counters: device.counters)
   }
 
+  /// Changes the state, and says afterwards, without the lock, what there is to say.
+  func update<Result>(_ body: (inout State) -> Result) -> Result {
+    let (result, trouble, still) = state.withLock { state in
+      let result = body(&state)
+      return (result, state.trouble.take(), state.takeStill())
+    }
+    if let trouble {
+      reports.report(trouble.kind, label, "\(device.name): \(trouble.text)")
+    }
+    still?()
+    return result
+  }
+
   // MARK: Registers
 
   /// The device status.
-  public var status: Status { state.withLock { $0.status } }
+  package var status: Status { state.withLock { $0.status } }
 
   /// How many queues there are.
-  public var queueCount: Int { counters.count }
+  package var queueCount: Int { counters.count }
 
   /// Changes with the configuration space (2.5).
-  public var generation: UInt32 { signals.generation }
+  package var generation: UInt32 { signals.generation }
 
   /// The features that the driver accepted, 32 at a time.
-  public func driverFeatures(_ select: UInt32) -> UInt32 {
+  package func driverFeatures(_ select: UInt32) -> UInt32 {
     guard select < 2 else { return 0 }
     return UInt32(
       truncatingIfNeeded: state.withLock { $0.features.rawValue } >> UInt64(32 * select))
   }
 
   /// Takes 32 of the driver's features. They can change until both sides agreed on them.
-  public func setDriverFeatures(_ value: UInt32, _ select: UInt32) {
+  package func setDriverFeatures(_ value: UInt32, _ select: UInt32) {
     guard select < 2 else { return }
     state.withLock { state in
       guard !state.status.contains(.featuresOK) else { return }
@@ -198,7 +217,7 @@ public final class VirtioCore: Sendable {
   }
 
   /// The registers of queue `index` and its largest size; nil if there is no such queue.
-  public func queue(_ index: Int) -> (registers: QueueRegisters, largestSize: UInt16)? {
+  package func queue(_ index: Int) -> (registers: QueueRegisters, largestSize: UInt16)? {
     state.withLock { state in
       guard state.queues.indices.contains(index) else { return nil }
       return (state.queues[index].registers, state.queues[index].largestSize)
@@ -206,7 +225,7 @@ public final class VirtioCore: Sendable {
   }
 
   /// Changes the registers of queue `index`, which must not be enabled.
-  public func changeQueue(_ index: Int, _ change: (inout QueueRegisters) -> Void) {
+  package func changeQueue(_ index: Int, _ change: (inout QueueRegisters) -> Void) {
     state.withLock { state in
       guard state.queues.indices.contains(index), !state.isResetting,
         !state.queues[index].registers.isEnabled
@@ -216,15 +235,15 @@ public final class VirtioCore: Sendable {
   }
 
   /// Rings the doorbell of queue `index`, for writes that no ioeventfd takes.
-  public func ring(queue index: Int) {
+  package func ring(queue index: Int) {
     if index >= 0 && index < queueCount { signals.doorbells[index].event.raise() }
   }
 
   // MARK: Status
 
   /// Takes what the driver writes to the device status: 0 resets.
-  public func writeStatus(_ value: UInt8) {
-    state.withLock { state in
+  package func writeStatus(_ value: UInt8) {
+    update { state in
       guard !state.isResetting else { return }
       guard value != 0 else { return beginReset(&state) }
       var new = Status(rawValue: value).intersection(.drivers)
@@ -238,7 +257,7 @@ public final class VirtioCore: Sendable {
     }
   }
 
-  private func accepts(_ features: VirtioFeatures) -> Bool {
+  func accepts(_ features: VirtioFeatures) -> Bool {
     features.isSubset(of: offered) && features.contains(.version1) && device.accepts(features)
   }
 
@@ -253,18 +272,20 @@ public final class VirtioCore: Sendable {
   }
 
   /// Ends everything with a reason: the device needs a reset.
-  private func fail(_ reason: String, _ state: inout State) {
+  private func fail(
+    _ reason: String, _ state: inout State, _ kind: DeviceReports.Kind = .driver
+  ) {
     guard !state.status.contains(.needsReset) else { return }
     state.status.insert(.needsReset)
     signals.needsReset()
-    report("\(device.name): \(reason); it waits for a reset by the guest's driver")
+    state.trouble = (kind, "\(reason); it waits for a reset by the guest's driver")
   }
 
   // MARK: Queues
 
   /// Enables queue `index` for good, or until it is reset.
-  public func enableQueue(_ index: Int) {
-    state.withLock { state in
+  package func enableQueue(_ index: Int) {
+    update { state in
       guard state.queues.indices.contains(index), !state.isResetting,
         !state.queues[index].registers.isEnabled, !state.queues[index].registers.isResetting
       else { return }
@@ -273,7 +294,10 @@ public final class VirtioCore: Sendable {
     }
   }
 
-  private func start(queue index: Int, _ state: inout State) {
+  /// Puts queue `index` to work, which goes on at `position`.
+  func start(
+    queue index: Int, _ state: inout State, at position: VirtQueue.Position = .init()
+  ) {
     guard !state.status.contains(.needsReset) else { return }
     let registers = state.queues[index].registers
     do throws(RingFault) {
@@ -282,14 +306,15 @@ public final class VirtioCore: Sendable {
       }
       let ring = try VirtQueue(
         index: index, size: registers.size, addresses: registers.addresses,
-        features: state.features, memory: memory)
+        features: state.features, memory: memory, start: position)
       let role = device.role(ofQueue: index, state.features)
       counters[index].start(role, observation, label: "\(label) ring \(index)")
       if let remote = device.remote {
         state.queues[index].remote = .served
         let setup = RemoteQueueSetup(
           size: registers.size, addresses: registers.addresses, features: state.features,
-          doorbell: signals.doorbells[index], interrupt: signals.interruptEvent(queue: index))
+          doorbell: signals.doorbells[index], interrupt: signals.interruptEvent(queue: index),
+          start: position.available)
         return remote.start(queue: index, setup)
       }
       state.queues[index].active = ActiveQueue(
@@ -306,7 +331,7 @@ public final class VirtioCore: Sendable {
         }
         state.queues[index].isWatched = true
       }
-    } catch { return fail("no thread for queue \(index): \(error)", &state) }
+    } catch { return fail("no thread for queue \(index): \(error)", &state, .host) }
     // There may be requests that came before the doorbell was of any use.
     signals.wake(queue: index)
   }
@@ -315,8 +340,12 @@ public final class VirtioCore: Sendable {
   private func serve(_ index: Int, isDoorbell: Bool = true) {
     let isRung = isDoorbell && !signals.takeWake(queue: index)
     guard mayUseMemory.load(ordering: .sequentiallyConsistent) else { return }
-    let queue = state.withLock { state in
-      state.status.contains(.needsReset) ? nil : state.queues[index].active
+    let queue = state.withLock { state -> ActiveQueue? in
+      guard !state.pause.isOn, !state.status.contains(.needsReset),
+        let active = state.queues[index].active
+      else { return nil }
+      state.queues[index].isInTurn = true
+      return active
     }
     guard let queue else { return }
     let mustStop = queue.takeTurn {
@@ -324,19 +353,20 @@ public final class VirtioCore: Sendable {
       do throws(RingFault) {
         try device.serve(queue)
       } catch {
-        state.withLock { fail("\(error)", &$0) }
+        update { fail("\(error)", &$0) }
       }
     }
-    guard mustStop else { return }
-    state.withLock { state in
+    update { state in
+      state.queues[index].isInTurn = false
+      guard mustStop else { return }
       didStop(index, &state)
       if state.isResetting { finishReset(&state) }
     }
   }
 
   /// Resets queue `index` alone (2.6.1).
-  public func resetQueue(_ index: Int) {
-    state.withLock { state in
+  package func resetQueue(_ index: Int) {
+    update { state in
       guard state.queues.indices.contains(index), !state.isResetting else { return }
       state.queues[index].registers.isResetting = true
       if stop(queue: index, &state) { didStop(index, &state) }
@@ -355,7 +385,7 @@ public final class VirtioCore: Sendable {
     }
   }
 
-  private func didStop(_ index: Int, _ state: inout State) {
+  func didStop(_ index: Int, _ state: inout State) {
     if state.queues[index].active != nil { device.stopped(queue: index) }
     state.queues[index].active = nil
     state.queues[index].remote = .stopped
@@ -376,9 +406,15 @@ public final class VirtioCore: Sendable {
   /// Ends the reset if no queue is at work any more.
   private func finishReset(_ state: inout State) {
     guard state.queues.allSatisfy({ $0.active == nil && $0.remote == .stopped }) else { return }
+    beNew(&state)
+  }
+
+  /// What every reset ends with; no queue is at work.
+  func beNew(_ state: inout State) {
     state.status = []
     state.features = []
     state.isResetting = false
+    signals.setDriverReady(false)
     signals.forget()
     device.reset()
   }
@@ -397,8 +433,8 @@ extension VirtioCore: VirtioRemoteOwner {
   }
 
   /// Goes on with the reset that waited for this.
-  public func remoteDidStop(queue index: Int) {
-    state.withLock { state in
+  package func remoteDidStop(queue index: Int) {
+    update { state in
       guard state.queues[index].remote == .stopping else { return }
       didStop(index, &state)
       if state.isResetting { finishReset(&state) }
@@ -406,10 +442,10 @@ extension VirtioCore: VirtioRemoteOwner {
   }
 
   /// Tells the driver.
-  public func remoteDidComplete(queue index: Int) { _ = signals.requestsDone(queue: index) }
+  package func remoteDidComplete(queue index: Int) { _ = signals.requestsDone(queue: index) }
 
   /// Lets the device wait for a reset.
-  public func remoteDidFail(_ reason: String) {
-    state.withLock { fail(reason, &$0) }
+  package func remoteDidFail(_ reason: String) {
+    update { fail(reason, &$0, .backEnd) }
   }
 }

@@ -2,7 +2,7 @@
 ///
 /// Registers are the VCPUs' threads' business, queues that of one worker thread each or of one for
 /// all. Both sides meet in what the device guards itself.
-public protocol VirtioDevice: AnyObject, Sendable {
+package protocol VirtioDevice: AnyObject, Sendable {
   /// The name that traces and tables show, such as `virtio-block`.
   var name: StaticString { get }
   /// The device type (virtio 1.2, chapter 5).
@@ -43,45 +43,57 @@ public protocol VirtioDevice: AnyObject, Sendable {
   /// Forgets what it has of queue `index`, which is not served any more. Called by any thread.
   func stopped(queue index: Int)
 
-  /// Returns to where it was at first: the driver reset the device. No queue is served. Called by any
-  /// thread.
+  /// Returns to where it was at first: the driver reset the device, or the machine was reset. No queue
+  /// is served. Called by any thread.
   func reset()
+
+  /// Writes what it has of its own that the guest could see, now or later. No queue is served.
+  func save(to state: inout StateWriter)
+  /// Takes what `save` wrote of a device whose driver has agreed to `features`, or is about to. It has
+  /// been reset just now.
+  func restore(from state: StateReader, _ features: VirtioFeatures) throws(StateError)
 }
 
 extension VirtioDevice {
   /// One thread with all others.
-  public var hasOwnThreads: Bool { false }
+  package var hasOwnThreads: Bool { false }
   /// Nothing.
-  public var counters: [DeviceStatistics.Counter] { [] }
+  package var counters: [DeviceStatistics.Counter] { [] }
   /// Nobody does.
-  public var remote: (any VirtioRemote)? { nil }
+  package var remote: (any VirtioRemote)? { nil }
   /// Any set will do.
-  public func accepts(_ features: VirtioFeatures) -> Bool { true }
+  package func accepts(_ features: VirtioFeatures) -> Bool { true }
   /// Its queues wait for drivers alone.
-  public func inputDescriptor(queue: Int) -> Int32? { nil }
+  package func inputDescriptor(queue: Int) -> Int32? { nil }
   /// Asks for nothing.
-  public func connect(to signals: VirtioSignals) {}
+  package func connect(to signals: VirtioSignals) {}
   /// No configuration space: zeros.
-  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 { 0 }
+  package func readConfiguration(offset: UInt64, width: Int) -> UInt64 { 0 }
   /// Nothing can be written.
-  public func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {}
+  package func writeConfiguration(offset: UInt64, width: Int, value: UInt64) {}
   /// Keeps nothing of a queue.
-  public func stopped(queue index: Int) {}
+  package func stopped(queue index: Int) {}
   /// Has nothing to forget.
-  public func reset() {}
+  package func reset() {}
+  /// Has nothing of its own.
+  package func save(to state: inout StateWriter) {}
+  /// The same.
+  package func restore(
+    from state: StateReader, _ features: VirtioFeatures
+  ) throws(StateError) {}
 }
 
 /// What a queue is for.
-public struct VirtioQueueRole: Sendable {
+package struct VirtioQueueRole: Sendable {
   /// What the specification calls it.
-  public let name: StaticString
+  package let name: StaticString
   /// Whether a guest reads data by it.
-  public let isRead: Bool
+  package let isRead: Bool
   /// Whether it writes data by it.
-  public let isWritten: Bool
+  package let isWritten: Bool
 
   /// A queue that carries data as told.
-  public init(_ name: StaticString, isRead: Bool = false, isWritten: Bool = false) {
+  package init(_ name: StaticString, isRead: Bool = false, isWritten: Bool = false) {
     self.name = name
     self.isRead = isRead
     self.isWritten = isWritten
@@ -89,15 +101,15 @@ public struct VirtioQueueRole: Sendable {
 }
 
 /// The bytes of a configuration space, for devices whose own never change.
-public struct VirtioConfigurationBytes: Sendable {
+package struct VirtioConfigurationBytes: Sendable {
   private var bytes: [UInt8]
 
   /// `count` zeros.
-  public init(count: Int) { bytes = [UInt8](repeating: 0, count: count) }
+  package init(count: Int) { bytes = [UInt8](repeating: 0, count: count) }
 
   /// Puts `value` at `offset`, little-endian.
   /// Puts `value`, little-endian, at `offset`; it has room there.
-  public mutating func set<T: FixedWidthInteger>(_ value: T, at offset: Int) {
+  package mutating func set<T: FixedWidthInteger>(_ value: T, at offset: Int) {
     for index in 0..<MemoryLayout<T>.size {
       bytes[offset + index] = UInt8(truncatingIfNeeded: value >> T(8 * index))
     }
@@ -105,7 +117,7 @@ public struct VirtioConfigurationBytes: Sendable {
 
   /// Reads `width` bytes at `offset`; behind the end are zeros.
   /// Answers a read of 1 to 8 bytes; zeros behind the end.
-  public func read(_ offset: UInt64, _ width: Int) -> UInt64 {
+  package func read(_ offset: UInt64, _ width: Int) -> UInt64 {
     var value: UInt64 = 0
     for index in 0..<UInt64(width) where offset &+ index < UInt64(bytes.count) {
       value |= UInt64(bytes[Int(offset &+ index)]) << (8 * index)

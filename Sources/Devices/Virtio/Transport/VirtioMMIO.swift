@@ -3,9 +3,9 @@ import Synchronization
 
 /// Virtio over MMIO, version 2 (virtio 1.2, 4.2.2): 256 bytes of registers, then the device's
 /// configuration space.
-public final class VirtioMMIO: Device {
+package final class VirtioMMIO: Device {
   /// How many bytes of the address space it takes.
-  public static let size: UInt64 = 0x200
+  package static let size: UInt64 = 0x200
 
   /// "virt", and ours.
   private static let magic: UInt64 = 0x7472_6976
@@ -38,7 +38,7 @@ public final class VirtioMMIO: Device {
   }
 
   /// The device behind it.
-  public let core: VirtioCore
+  package let core: VirtioCore
   private let interrupts: VirtioMMIOInterrupts
   private let selectors = Mutex(Selectors())
 
@@ -49,7 +49,7 @@ public final class VirtioMMIO: Device {
   }
 
   /// Puts `device` behind registers; `line` is its interrupt.
-  public init(
+  package init(
     _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, line: any InterruptLine
   ) throws(Errno) {
     interrupts = VirtioMMIOInterrupts(line: line)
@@ -61,19 +61,19 @@ public final class VirtioMMIO: Device {
   }
 
   /// Lets writes to the doorbell register of a device at `start` wake its queues without an exit.
-  public func connectDoorbells(at start: UInt64, _ host: any DoorbellHost) {
+  package func connectDoorbells(at start: UInt64, _ host: any DoorbellHost) {
     for doorbell in core.signals.doorbells {
       host.connect(doorbell, at: .memory(start + Register.queueNotify))
     }
   }
 
   /// The device's own name.
-  public var name: StaticString { core.device.name }
+  package var name: StaticString { core.device.name }
   /// Registers have 32 bits.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
 
   /// Answers a read. Registers are read in 4 bytes, the configuration in any width.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     if offset >= Register.configuration {
       return core.device.readConfiguration(offset: offset - Register.configuration, width: width)
     }
@@ -108,7 +108,7 @@ public final class VirtioMMIO: Device {
   private var selectedQueue: Int { Int(selectors.withLock { $0.queue }) }
 
   /// Takes a write.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     if offset >= Register.configuration {
       return core.device.writeConfiguration(
         offset: offset - Register.configuration, width: width, value: value)
@@ -150,6 +150,37 @@ public final class VirtioMMIO: Device {
   }
 }
 
+extension VirtioMMIO: Stateful {
+  /// As a new device has it.
+  package func reset() {
+    core.reset()
+    selectors.withLock { $0 = Selectors() }
+  }
+
+  /// Writes selectors, interrupt status, and all behind them.
+  package func save(to state: inout StateWriter) {
+    let selectors = selectors.withLock { $0 }
+    state.write("deviceFeaturesSelect", selectors.deviceFeatures)
+    state.write("driverFeaturesSelect", selectors.driverFeatures)
+    state.write("queueSelect", selectors.queue)
+    state.write("interruptStatus", interrupts.status)
+    state.group("core") { core.save(to: &$0) }
+  }
+
+  /// Takes them.
+  package func restore(from state: StateReader) throws(StateError) {
+    var new = Selectors()
+    new.deviceFeatures = try state.read("deviceFeaturesSelect")
+    new.driverFeatures = try state.read("driverFeaturesSelect")
+    new.queue = try state.read("queueSelect")
+    let status: UInt32 = try state.read("interruptStatus", in: 0...3)
+    reset()
+    selectors.withLock { [new] in $0 = new }
+    interrupts.restore(status)
+    try core.restore(from: state.group("core"))
+  }
+}
+
 extension UInt64 {
   /// Replaces the upper or the lower 32 bits.
   mutating func setHalf(_ value: UInt32, isHigh: Bool) {
@@ -176,6 +207,9 @@ final class VirtioMMIOInterrupts: VirtioInterrupts {
   func reset() { acknowledge(.max) }
 
   var status: UInt32 { bits.withLock { $0 } }
+
+  /// Takes a status that was saved, after a reset.
+  func restore(_ status: UInt32) { if status != 0 { _ = add(status) } }
 
   private func add(_ bit: UInt32) -> DeviceInterrupt {
     bits.withLock { bits in

@@ -3,7 +3,7 @@ import Synchronization
 
 /// Virtio over PCI (virtio 1.2, 4.1), modern only: one memory range with the common configuration,
 /// doorbells, ISR status and the device's configuration, found by capabilities.
-public final class VirtioPCI: Sendable {
+package final class VirtioPCI: Sendable {
   /// Where each structure is in range 4; a page for each, so that doorbells have one alone.
   enum Region {
     static let common: UInt64 = 0x0000
@@ -21,13 +21,15 @@ public final class VirtioPCI: Sendable {
   private static let msixBAR = 1
 
   /// The device behind it.
-  public let core: VirtioCore
+  package let core: VirtioCore
   /// What stands on the bus.
-  public let function: PCIFunction
+  package let function: PCIFunction
+  private let registers: VirtioPCIRegisters
+  private let window: VirtioPCIWindow
 
   /// Puts `device` on a slot of its own: a vector for each queue and one for changes of the
   /// configuration, or the pin.
-  public init(
+  package init(
     _ device: any VirtioDevice, _ surroundings: VirtioCore.Surroundings, _ platform: PCIPlatform
   ) throws(Errno) {
     let count = device.queueSizes.count
@@ -43,7 +45,8 @@ public final class VirtioPCI: Sendable {
     }
     core = try VirtioCore(
       device, surroundings, doorbells: doorbells, interrupts: interrupts, mayUseMemory: false)
-    let registers = VirtioPCIRegisters(core, interrupts)
+    registers = VirtioPCIRegisters(core, interrupts)
+    window = VirtioPCIWindow(registers)
     function = PCIFunction(
       name: device.name,
       PCIIdentity(
@@ -51,7 +54,7 @@ public final class VirtioPCI: Sendable {
         kind: Self.kind(device.type), subsystemVendor: Self.vendor,
         subsystem: Self.firstDeviceID + device.type),
       slot, bars: [PCIBAR(Region.bar, .memory64, size: Region.size, registers)],
-      capabilities: VirtioPCICapabilities.all(window: VirtioPCIWindow(registers)), hasPin: true,
+      capabilities: VirtioPCICapabilities.all(window: window), hasPin: true,
       msixBAR: Self.msixBAR, observer: registers)
   }
 
@@ -65,13 +68,40 @@ public final class VirtioPCI: Sendable {
   }
 }
 
+/// The function, with its configuration space and vectors, has a state of its own.
+extension VirtioPCI: Stateful {
+  /// As a new device has it.
+  package func reset() {
+    core.reset()
+    registers.common.reset()
+    window.reset()
+  }
+
+  /// Writes selectors, ISR status, which vector is for what, and all behind them.
+  package func save(to state: inout StateWriter) {
+    registers.common.save(to: &state)
+    window.save(to: &state)
+    registers.interrupts.save(to: &state)
+    state.group("core") { core.save(to: &$0) }
+  }
+
+  /// Takes them.
+  package func restore(from state: StateReader) throws(StateError) {
+    reset()
+    try registers.common.restore(from: state)
+    try window.restore(from: state)
+    try registers.interrupts.restore(from: state)
+    try core.restore(from: state.group("core"))
+  }
+}
+
 /// What answers in range 4. It doesn't know the function that holds it.
 final class VirtioPCIRegisters: Device {
   private typealias Region = VirtioPCI.Region
 
   private let core: VirtioCore
-  private let interrupts: VirtioPCIInterrupts
-  private let common: VirtioPCICommon
+  let interrupts: VirtioPCIInterrupts
+  let common: VirtioPCICommon
 
   init(_ core: VirtioCore, _ interrupts: VirtioPCIInterrupts) {
     self.core = core
@@ -187,6 +217,32 @@ final class VirtioPCIInterrupts: VirtioInterrupts {
       slot.pin.set(false)
       return status
     }
+  }
+
+  func save(to state: inout StateWriter) {
+    state.write("isr", status.withLock { $0 })
+    state.write("configurationVector", self[nil])
+    for queue in vectors.indices {
+      state.group("vector\(queue)") { $0.write("vector", self[queue]) }
+    }
+  }
+
+  /// Takes a state that was saved, after a reset.
+  func restore(from state: StateReader) throws(StateError) {
+    let isr: UInt8 = try state.read("isr", in: 0...3)
+    try set(state.read("configurationVector"), of: nil)
+    for queue in vectors.indices {
+      try set(state.group("vector\(queue)").read("vector"), of: queue)
+    }
+    status.withLock { status in
+      status = isr
+      slot.pin.set(isr != 0)
+    }
+  }
+
+  private func set(_ vector: UInt16, of queue: Int?) throws(StateError) {
+    self[queue] = vector
+    guard self[queue] == vector else { throw .impossible("vector") }
   }
 
   func reset() {

@@ -63,6 +63,23 @@ final class VirtioPCIWindow: Device {
 
   init(_ target: VirtioPCIRegisters) { self.target = target }
 
+  func reset() { choice.withLock { $0 = Choice() } }
+
+  func save(to state: inout StateWriter) {
+    let choice = choice.withLock { $0 }
+    state.write("windowBAR", choice.bar)
+    state.write("windowOffset", choice.offset)
+    state.write("windowLength", choice.length)
+  }
+
+  func restore(from state: StateReader) throws(StateError) {
+    var new = Choice()
+    new.bar = try state.read("windowBAR")
+    new.offset = try state.read("windowOffset")
+    new.length = try state.read("windowLength")
+    choice.withLock { [new] in $0 = new }
+  }
+
   /// What the window shows; nil unless the registers choose 1, 2 or 4 aligned bytes of range 4.
   private func chosen() -> (offset: UInt64, width: Int)? {
     let choice = choice.withLock { $0 }

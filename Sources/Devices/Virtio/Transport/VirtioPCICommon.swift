@@ -40,6 +40,23 @@ final class VirtioPCICommon: Sendable {
     self.interrupts = interrupts
   }
 
+  func reset() { selectors.withLock { $0 = Selectors() } }
+
+  func save(to state: inout StateWriter) {
+    let selectors = selectors.withLock { $0 }
+    state.write("deviceFeatureSelect", selectors.deviceFeature)
+    state.write("driverFeatureSelect", selectors.driverFeature)
+    state.write("queueSelect", selectors.queue)
+  }
+
+  func restore(from state: StateReader) throws(StateError) {
+    var new = Selectors()
+    new.deviceFeature = try state.read("deviceFeatureSelect")
+    new.driverFeature = try state.read("driverFeatureSelect")
+    new.queue = try state.read("queueSelect")
+    selectors.withLock { [new] in $0 = new }
+  }
+
   // Drivers use each field's own width (4.1.3.1); anything else reads 0 and writes nothing.
   func read(_ offset: UInt64, _ width: Int) -> UInt64 {
     let selectors = selectors.withLock { $0 }

@@ -4,7 +4,7 @@ import Host
 ///
 /// All of it is called by the threads of VCPUs and returns at once; what takes time is done by a
 /// thread of its own, which then tells the `VirtioRemoteOwner`.
-public protocol VirtioRemote: AnyObject, Sendable {
+package protocol VirtioRemote: AnyObject, Sendable {
   /// Called once, before anything else.
   func connect(to owner: any VirtioRemoteOwner)
   /// Serves queue `index` from now on.
@@ -15,12 +15,20 @@ public protocol VirtioRemote: AnyObject, Sendable {
   func setInterrupt(_ event: SharedEvent?, queue index: Int)
   /// Allows or forbids the use of guest memory. It is allowed in the beginning.
   func setMayUseMemory(_ mayUse: Bool)
+  /// Serves no queue from now on, and calls `still` once none is served.
+  func pause(_ still: @escaping @Sendable () -> Void)
+  /// Serves them again, where each was, or calls a pause off that has not come yet.
+  func resume()
+  /// Which request of queue `index` is taken next; in a pause.
+  func position(ofQueue index: Int) -> UInt16
+  /// Knows of no queue any more; in a pause.
+  func reset()
   /// Ends for good; returns when nothing is called any more.
   func end()
 }
 
 /// The device's side of queues that are served somewhere else. May be called by any thread.
-public protocol VirtioRemoteOwner: AnyObject, Sendable {
+package protocol VirtioRemoteOwner: AnyObject, Sendable {
   /// Queue `index` is no longer served.
   func remoteDidStop(queue index: Int)
   /// Requests of queue `index` are done, for which there is no event of the guest's own.
@@ -30,27 +38,30 @@ public protocol VirtioRemoteOwner: AnyObject, Sendable {
 }
 
 /// A queue that is to be served: what the driver said of it, sound as far as the ring goes.
-public struct RemoteQueueSetup: Sendable {
+package struct RemoteQueueSetup: Sendable {
   /// How many descriptors it has.
-  public let size: UInt16
+  package let size: UInt16
   /// Where its parts are, all of them in RAM.
-  public let addresses: VirtQueue.Addresses
+  package let addresses: VirtQueue.Addresses
   /// What driver and device agreed on.
-  public let features: VirtioFeatures
+  package let features: VirtioFeatures
   /// What the driver's doorbell raises.
-  public let doorbell: Doorbell
+  package let doorbell: Doorbell
   /// What interrupts the driver when raised; nil where that takes more than an event.
-  public let interrupt: SharedEvent?
+  package let interrupt: SharedEvent?
+  /// Which request is the first to be taken.
+  package let start: UInt16
 
   /// Takes all as they are; whoever calls has checked that the ring is in RAM.
-  public init(
+  package init(
     size: UInt16, addresses: VirtQueue.Addresses, features: VirtioFeatures, doorbell: Doorbell,
-    interrupt: SharedEvent?
+    interrupt: SharedEvent?, start: UInt16 = 0
   ) {
     self.size = size
     self.addresses = addresses
     self.features = features
     self.doorbell = doorbell
     self.interrupt = interrupt
+    self.start = start
   }
 }

@@ -1,7 +1,8 @@
+import Host
 import Synchronization
 
 /// How a transport tells the driver of something.
-public protocol VirtioInterrupts: AnyObject, Sendable {
+package protocol VirtioInterrupts: AnyObject, Sendable {
   /// Requests of `queue` are done. Called by the queue's thread. Returns how the driver was told.
   func signal(queue: Int) -> DeviceInterrupt
   /// The configuration changed, or the device needs a reset. Called by any thread; must not call the
@@ -15,11 +16,11 @@ public protocol VirtioInterrupts: AnyObject, Sendable {
 
 extension VirtioInterrupts {
   /// Nothing can.
-  public func event(queue: Int) -> SharedEvent? { nil }
+  package func event(queue: Int) -> SharedEvent? { nil }
 }
 
 /// What a queue at work asks of those around it, from its thread.
-public protocol QueueSignals: AnyObject, Sendable {
+package protocol QueueSignals: AnyObject, Sendable {
   /// Gives queue `index` another turn soon.
   func wake(queue index: Int)
   /// Tells the driver that requests of the queue are done, and returns how.
@@ -28,10 +29,14 @@ public protocol QueueSignals: AnyObject, Sendable {
 }
 
 /// What a device can ask of those around it, from any thread.
-public final class VirtioSignals: QueueSignals {
+package final class VirtioSignals: QueueSignals {
   /// One for each queue.
-  public let doorbells: [Doorbell]
+  package let doorbells: [Doorbell]
+  /// Does what is no queue's work.
+  package let worker: Worker
   private let interrupts: any VirtioInterrupts
+  private let reports: DeviceReports
+  private let label: String
   private let observer: (any RequestObserver)?
   /// Which queues were given a turn without their doorbells.
   private let ownWakes: [Flag]
@@ -40,16 +45,20 @@ public final class VirtioSignals: QueueSignals {
 
   /// `observer` hears of interrupts that are no queue's.
   init(
-    doorbells: [Doorbell], interrupts: any VirtioInterrupts, observer: (any RequestObserver)? = nil
+    doorbells: [Doorbell], interrupts: any VirtioInterrupts, worker: Worker,
+    reports: DeviceReports, label: String, observer: (any RequestObserver)? = nil
   ) {
     self.doorbells = doorbells
+    self.worker = worker
     self.interrupts = interrupts
+    self.reports = reports
+    self.label = label
     self.observer = observer
     ownWakes = doorbells.map { _ in Flag() }
   }
 
   /// Gives queue `index` a turn soon, if it is active.
-  public func wake(queue index: Int) {
+  package func wake(queue index: Int) {
     ownWakes[index].value.store(true, ordering: .releasing)
     doorbells[index].event.raise()
   }
@@ -64,19 +73,36 @@ public final class VirtioSignals: QueueSignals {
   }
 
   /// Tells the driver that the configuration space changed (virtio 1.2, 2.5 and 2.9).
-  public func configurationChanged() {
+  package func configurationChanged() {
     generationValue.add(1, ordering: .sequentiallyConsistent)
     signalConfiguration()
   }
 
   private func signalConfiguration() {
-    guard isDriverReady.load(ordering: .sequentiallyConsistent) else { return }
+    guard isReady else { return }
     let interrupt = interrupts.signalConfiguration()
     observer?.didInterrupt(interrupt)
   }
 
+  /// Tells whoever runs the machine.
+  package func report(_ kind: DeviceReports.Kind, _ text: String) {
+    reports.report(kind, label, text)
+  }
+
+  /// Forgets all that was asked for, as a new device would have it, and counts on from `generation`.
+  func clear(generation: UInt32 = 0) {
+    for (doorbell, wake) in zip(doorbells, ownWakes) {
+      doorbell.event.consume()
+      wake.value.store(false, ordering: .relaxed)
+    }
+    generationValue.store(generation, ordering: .sequentiallyConsistent)
+  }
+
   /// Changes with the configuration space.
   var generation: UInt32 { generationValue.load(ordering: .sequentiallyConsistent) }
+
+  /// Whether a driver listens.
+  var isReady: Bool { isDriverReady.load(ordering: .sequentiallyConsistent) }
 
   func setDriverReady(_ isReady: Bool) {
     isDriverReady.store(isReady, ordering: .sequentiallyConsistent)
@@ -90,5 +116,5 @@ public final class VirtioSignals: QueueSignals {
   func forget() { interrupts.reset() }
 
   /// Tells the driver that requests of `queue` are done.
-  public func requestsDone(queue: Int) -> DeviceInterrupt { interrupts.signal(queue: queue) }
+  package func requestsDone(queue: Int) -> DeviceInterrupt { interrupts.signal(queue: queue) }
 }

@@ -5,23 +5,24 @@ import Synchronization
 
 /// A virtio socket device (virtio 1.2, 5.10): streams between programs of the guest and programs of
 /// the host, without a network.
-public final class VirtioVsock: VirtioDevice {
+package final class VirtioVsock: VirtioDevice {
   private enum Queue {
     static let receive = 0
     static let transmit = 1
+    static let event = 2
   }
 
   /// The addresses that a guest can have: 0 to 2 are taken, and the last one is for any (5.10.4).
-  public static let possibleCIDs: ClosedRange<UInt64> = 3...0xFFFF_FFFE
+  package static let possibleCIDs: ClosedRange<UInt64> = 3...0xFFFF_FFFE
 
   /// The name that traces and tables show.
-  public var name: StaticString { "virtio-vsock" }
+  package var name: StaticString { "virtio-vsock" }
   /// A socket device.
-  public var type: UInt16 { 19 }
+  package var type: UInt16 { 19 }
   /// Streams alone, which need no feature.
-  public var features: VirtioFeatures { [] }
-  /// To the guest, from it, and events, of which there are none.
-  public let queueSizes: [UInt16] = [256, 256, 16]
+  package var features: VirtioFeatures { [] }
+  /// To the guest, from it, and events, of which there is one.
+  package let queueSizes: [UInt16] = [256, 256, 16]
 
   private struct State: ~Copyable {
     var connections: VsockConnections
@@ -31,6 +32,8 @@ public final class VirtioVsock: VirtioDevice {
     var signals: VirtioSignals?
     /// Whether the guest's packets wait until it has made room for refusals.
     var isPaused = false
+    /// Whether the guest must hear that its connections are gone.
+    var hasLostConnections = false
 
     init(_ connections: consuming VsockConnections) { self.connections = connections }
   }
@@ -41,7 +44,7 @@ public final class VirtioVsock: VirtioDevice {
 
   /// A device for the guest with the address `cid`, one of `possibleCIDs`, and programs that are
   /// reached by `host`.
-  public init(cid: UInt64, host: any VsockHost) throws(Errno) {
+  package init(cid: UInt64, host: any VsockHost) throws(Errno) {
     precondition(Self.possibleCIDs.contains(cid), "no guest's address")
     self.cid = cid
     let connections = try VsockConnections(cid: cid, host: host)
@@ -50,41 +53,59 @@ public final class VirtioVsock: VirtioDevice {
   }
 
   /// How many connections there are.
-  public var connectionCount: Int { state.withLock { $0.connections.count } }
+  package var connectionCount: Int { state.withLock { $0.connections.count } }
 
   /// guest_cid (5.10.4).
-  public func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
+  package func readConfiguration(offset: UInt64, width: Int) -> UInt64 {
     var bytes = VirtioConfigurationBytes(count: 8)
     bytes.set(cid, at: 0)
     return bytes.read(offset, width)
   }
 
   /// Keeps what wakes the queues.
-  public func connect(to signals: VirtioSignals) { state.withLock { $0.signals = signals } }
+  package func connect(to signals: VirtioSignals) { state.withLock { $0.signals = signals } }
 
   /// What happens to the host's sockets is for the guest to receive.
-  public func inputDescriptor(queue: Int) -> Int32? {
+  package func inputDescriptor(queue: Int) -> Int32? {
     queue == Queue.receive ? eventDescriptor : nil
   }
 
   /// Forgets the buffer that it holds.
-  public func stopped(queue index: Int) {
+  package func stopped(queue index: Int) {
     if index == Queue.receive { state.withLock { $0.holds = false } }
   }
 
   /// Ends all connections.
-  public func reset() {
+  package func reset() {
     state.withLock { state in
       state.connections.removeAll()
       state.isPaused = false
+      state.hasLostConnections = false
     }
   }
 
+  /// Connections can't be taken along, as the other ends are this host's programs.
+  package func save(to state: inout StateWriter) {
+    let hasLost = self.state.withLock { $0.hasLostConnections || $0.connections.count > 0 }
+    state.write("cid", cid)
+    state.write("losesConnections", hasLost)
+  }
+
+  /// Has the guest hear that connections are gone, if there were any, or that its address is another
+  /// one (5.10.6.7).
+  package func restore(
+    from state: StateReader, _ features: VirtioFeatures
+  ) throws(StateError) {
+    let formerly: UInt64 = try state.read("cid", in: Self.possibleCIDs)
+    let hasLost = try state.readFlag("losesConnections") || formerly != cid
+    self.state.withLock { $0.hasLostConnections = hasLost }
+  }
+
   /// Connections, and the bytes that they carried.
-  public var counters: [DeviceStatistics.Counter] { state.withLock { $0.connections.counters } }
+  package var counters: [DeviceStatistics.Counter] { state.withLock { $0.connections.counters } }
 
   /// To the guest, from it, and events.
-  public func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
+  package func role(ofQueue index: Int, _ features: VirtioFeatures) -> VirtioQueueRole {
     switch index {
     case Queue.receive: VirtioQueueRole("rx", isRead: true)
     case Queue.transmit: VirtioQueueRole("tx", isWritten: true)
@@ -93,14 +114,34 @@ public final class VirtioVsock: VirtioDevice {
   }
 
   /// Carries packets one way or the other.
-  public func serve(_ queue: ActiveQueue) throws(RingFault) {
+  package func serve(_ queue: ActiveQueue) throws(RingFault) {
     try state.withLock { (state) throws(RingFault) in
       switch queue.index {
       case Queue.receive: try Self.receive(&state, queue)
       case Queue.transmit: try Self.transmit(&state, queue)
+      case Queue.event: try Self.tellOfLoss(&state, queue)
       default: break
       }
     }
+  }
+
+  /// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, which is 0 in four bytes.
+  private static func tellOfLoss(
+    _ state: inout State, _ queue: ActiveQueue
+  ) throws(RingFault) {
+    var chain = DescriptorChain()
+    repeat {
+      while state.hasLostConnections, try queue.take(&chain) {
+        guard chain.writableCount >= 4 else {
+          throw RingFault(queue: queue.index, .request("has no room for an event"))
+        }
+        chain.fill(from: [UInt8](repeating: 0, count: 4).span)
+        queue.request = DeviceRequest("TRANSPORT_RESET")
+        queue.complete(chain.head, written: 4)
+        state.hasLostConnections = false
+      }
+      queue.flush()
+    } while !queue.shouldStop && state.hasLostConnections && queue.awaitDoorbell()
   }
 
   // MARK: To the guest
