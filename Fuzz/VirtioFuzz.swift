@@ -11,7 +11,9 @@ import Storage
 @_cdecl("LLVMFuzzerTestOneInput")
 public func virtioFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   let input = unsafe [UInt8](UnsafeBufferPointer(start: start, count: count))
-  guard input.count > 2, let memory = try? GuestMemory(ramSize: 65536) else { return 0 }
+  guard input.count > 2, let worker, let reports,
+    let memory = try? GuestMemory(ramSize: 65536)
+  else { return 0 }
   let contents = Array(input[2...].prefix(65536))
   try? memory.write(contents.span, at: 0)
   let device: any VirtioDevice =
@@ -27,7 +29,8 @@ public func virtioFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   if input[1] & 0x20 != 0 { features.subtract(.bit(1)) }
   if input[1] & 0x40 != 0 { features.subtract(.bit(9)) }
   let index = Int(input[1] & 15) % device.queueSizes.count
-  let signals = VirtioSignals(doorbells: doorbells, interrupts: Interrupts())
+  let signals = VirtioSignals(
+    doorbells: doorbells, interrupts: Interrupts(), worker: worker, reports: reports, label: "fuzz")
   device.connect(to: signals)
   if let console = device as? VirtioConsole { _ = console.receive([1, 2, 3, 4, 5].span) }
   let addresses = VirtQueue.Addresses(descriptors: 0, available: 0x100, used: 0x200)
@@ -39,10 +42,22 @@ public func virtioFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     ring, features: features, signals: signals, counters: QueueCounters())
   for _ in 0..<2 { _ = queue.takeTurn { try? device.serve(queue) } }
   device.stopped(queue: index)
+  var state = StateWriter()
+  device.save(to: &state)
+  device.reset()
+  do {
+    try device.restore(from: StateReader(state.bytes), features)
+  } catch { preconditionFailure("its own state was refused: \(error)") }
+  var again = StateWriter()
+  device.save(to: &again)
+  precondition(again.bytes == state.bytes, "it has another state than the one that it took")
+  if let anything = try? StateReader(contents) { try? device.restore(from: anything, features) }
   device.reset()
   return 0
 }
 
+private let worker = try? Worker(name: "fuzz")
+private let reports = try? DeviceReports()
 private let doorbells = (try? (0..<4).map { _ in try Doorbell(width: 2) }) ?? []
 
 private final class Interrupts: VirtioInterrupts {

@@ -12,7 +12,9 @@ import Network
 @_cdecl("LLVMFuzzerTestOneInput")
 public func virtioNetFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   let input = unsafe [UInt8](UnsafeBufferPointer(start: start, count: count))
-  guard input.count > 6, let memory = try? GuestMemory(ramSize: 0x2_0000) else { return 0 }
+  guard input.count > 6, let worker, let reports,
+    let memory = try? GuestMemory(ramSize: 0x2_0000)
+  else { return 0 }
   try? memory.write(Array(input[6...].prefix(0x2_0000)).span, at: 0)
   let network = FuzzNetwork(input)
   guard let mac = MACAddress([2, 0, 0, 0, 0, 1]), let card = try? VirtioNet(network, mac: mac)
@@ -30,13 +32,24 @@ public func virtioNetFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
       index: index, size: 8, addresses: addresses, features: features, memory: memory)
   else { preconditionFailure("a sound ring was refused") }
   let queue = ActiveQueue(
-    ring, features: features, signals: VirtioSignals(doorbells: doorbells, interrupts: Silence()),
+    ring, features: features,
+    signals: VirtioSignals(
+      doorbells: doorbells, interrupts: Silence(), worker: worker, reports: reports, label: "fuzz"),
     counters: QueueCounters())
   for _ in 0..<3 { _ = queue.takeTurn { try? card.serve(queue) } }
   card.stopped(queue: index)
+  var state = StateWriter()
+  card.save(to: &state)
+  card.reset()
+  do { try card.restore(from: StateReader(state.bytes), features) } catch {
+    preconditionFailure("its own state was refused: \(error)")
+  }
   card.reset()
   return 0
 }
+
+private let worker = try? Worker(name: "fuzz")
+private let reports = try? DeviceReports()
 
 private let doorbells = (try? (0..<5).map { _ in try Doorbell(width: 2) }) ?? []
 

@@ -178,6 +178,14 @@ extension FileDescriptor {
     case other
   }
 
+  /// Whether who opens or reads the file at `path` may have to wait for somebody else.
+  package static func mayBlock(_ path: String) -> Bool {
+    var status = stat()
+    // The kernel fills the structure.
+    guard unsafe stat(path, &status) == 0 else { return false }
+    return [S_IFIFO, S_IFSOCK, S_IFCHR].contains(status.st_mode & S_IFMT)
+  }
+
   /// What kind of file this is, and its length in bytes.
   public func status() throws(Errno) -> (kind: Kind, count: Int) {
     var status = stat()
@@ -202,6 +210,12 @@ extension FileDescriptor {
   /// a signal, too. Corresponds to `poll(2)`.
   public func isWritable(within milliseconds: Int32) -> Bool {
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
+    return unsafe poll(&request, 1, milliseconds) == 1
+  }
+
+  /// Whether reading would not block, waiting up to `milliseconds` for that. Corresponds to `poll(2)`.
+  package func isReadable(within milliseconds: Int32) -> Bool {
+    var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
     return unsafe poll(&request, 1, milliseconds) == 1
   }
 

@@ -1,6 +1,24 @@
 import CLinux
 import Glibc
 
+/// Signals of this process's that wait to be taken, from when this is made to the end of the process.
+package final class SignalSource: Sendable {
+  /// Readable when one has come.
+  package let descriptor: FileDescriptor
+
+  /// Takes `signals` over, but for those that the process ignores. To be made before other threads
+  /// start, for they must not take these signals.
+  package init(_ signals: [Signal]) throws(Errno) {
+    descriptor = try Signal.makeDescriptor(for: signals.filter { !$0.isIgnored })
+  }
+
+  /// The next one that has come, if there is one.
+  package func next() -> Signal? { Signal.next(from: descriptor) }
+
+  /// Whether one has come that nobody has taken.
+  package var isWaiting: Bool { descriptor.isReadable(within: 0) }
+}
+
 /// A signal of the host's Linux.
 public struct Signal: Equatable, Sendable {
   /// The signal's number, such as 2 for `SIGINT`.

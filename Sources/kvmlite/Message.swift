@@ -14,12 +14,31 @@ enum Message {
   /// Lets what nobody reads be lost from now on: the user wants an end.
   static func hurry() { isHurried.store(true, ordering: .relaxed) }
 
+  /// Whether who reads standard error is no longer to be waited for.
+  static var giveUp: @Sendable () -> Bool {
+    get { giveUpBody.withLock { $0 } }
+    set { giveUpBody.withLock { $0 = newValue } }
+  }
+  private static let giveUpBody = Mutex<@Sendable () -> Bool>({ false })
+
   /// Writes `text` and a line feed.
   static func line(_ text: String) {
-    if isHurried.load(ordering: .relaxed), !file.isWritable(within: patience) { return }
+    guard waitForReader() else { return }
     // With standard error closed there is nowhere left to complain to.
     try? file.writeAll(text + "\n")
   }
+
+  /// Waits for room, but not for ever; returns whether there is some.
+  private static func waitForReader() -> Bool {
+    while !file.isWritable(within: step) {
+      if isHurried.load(ordering: .relaxed) { return file.isWritable(within: patience) }
+      if giveUp() { return false }
+    }
+    return true
+  }
+
+  /// How long a wait lasts before it is asked whether to go on, in milliseconds.
+  private static let step: Int32 = 100
 
   /// Writes what a command was asked for to standard output; ends with 71 if that can't be. A reader
   /// who has seen enough is told nothing.

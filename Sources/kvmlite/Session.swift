@@ -1,10 +1,10 @@
+import Glibc
 import Host
 import Inspect
 import Machine
 import Memory
 
-/// One use of kvmlite: runs a guest as the options say, anew after each reset, and gives the exit
-/// status.
+/// One use of kvmlite: runs a guest as the options say, and gives the exit status.
 struct Session {
   /// How a machine is run and looked at.
   struct Settings {
@@ -21,43 +21,60 @@ struct Session {
 
   private let spec: VMConfiguration
   private let options: Settings
+  /// When the time of `--timeout` is over.
+  private let deadline: UInt64?
 
   init(_ spec: VMConfiguration, _ settings: Settings) {
     self.spec = spec
     options = settings
+    deadline = settings.timeLimit.map { Clock.monotonicNanoseconds &+ UInt64($0 * 1e9) }
   }
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
     do throws(Failure) {
-      let resources: Resources
-      do throws(ResourceError) {
-        resources = try Resources(opening: spec) { Message.note($0) }
-      } catch { throw Failure(error, isFromFile: options.isFromFile) }
+      let signals = try orFailure("signals can't be taken") { () throws(Errno) in
+        try SignalSource([.interrupt, .quit, .terminate, .hangUp, .user1])
+      }
+      let deadline = deadline
+      Message.giveUp = {
+        signals.isWaiting || deadline.map { Clock.monotonicNanoseconds >= $0 } ?? false
+      }
+      let resources = try open(signals)
       defer { resources.close() }
-      return try withConsole(resources, makeRunOptions(resources))
+      return try withConsole(resources, makeRunOptions(resources, signals))
     } catch {
       Message.error(error.message)
       return error.status
     }
   }
 
-  private func makeRunOptions(_ resources: Resources) throws(Failure) -> RunOptions {
-    var run = RunOptions(timeLimit: options.timeLimit)
-    run.deviceTrouble = { Message.note($0) }
+  /// Opens what the machine is made of. A file may be one that nobody writes to: neither signals nor the
+  /// time limit wait for it.
+  private func open(_ signals: SignalSource) throws(Failure) -> Resources {
+    let guardian = OpeningGuard(spec, signals, deadline)
+    defer { guardian?.end() }
+    do throws(ResourceError) {
+      return try Resources(opening: spec) { Message.note($0) }
+    } catch { throw Failure(error, isFromFile: options.isFromFile) }
+  }
+
+  private func makeRunOptions(
+    _ resources: Resources, _ signals: SignalSource
+  ) throws(Failure) -> RunOptions {
+    var run = RunOptions()
+    run.deadline = deadline
+    run.restartsAtReset = options.reboots
+    run.report = { Message.note($0) }
     run.observation = try makeObservation(resources)
-    run.endingSignals = [Signal.interrupt, .quit, .terminate, .hangUp]
-      .filter { !$0.isIgnored }.map(\.number)
+    run.signals = signals
     let walks = options.walks
-    run.look = (
-      Signal.user1.number,
-      { machine in
-        Message.note(
-          walks.isEmpty
-            ? "nothing to look at: give addresses by --walk" : "the guest stands still")
-        for address in walks { WalkAccount(machine: machine).tell(address.value) }
-      }
-    )
+    run.look = { machine in
+      Message.note(
+        walks.isEmpty
+          ? "nothing to look at: give addresses by --walk" : "the guest stands still")
+      for address in walks { WalkAccount(machine: machine).tell(address.value) }
+    }
     return run
   }
 
@@ -67,7 +84,6 @@ struct Session {
     }
     var observation = Observation()
     observation.kinds = options.trace ?? .all
-    observation.continuesAfterReset = options.reboots
     if options.trace != nil {
       if FileDescriptor(borrowing: 1).isTerminal && FileDescriptor(borrowing: 2).isTerminal {
         observation.terminalLine = TerminalLine()
@@ -107,23 +123,24 @@ struct Session {
 
   // MARK: Running
 
-  private func runToEnd(_ resources: Resources, _ first: RunOptions) throws(Failure) -> Int32 {
-    var run = first
-    let start = Clock.monotonicNanoseconds
-    while true {
-      let machine: Machine
-      do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
-      if options.isVerbose { MachineSummary(machine).tell() }
-      let outcome = machine.run()
-      guard case .reset = outcome, options.reboots else {
-        let status = Account(machine, outcome).tell(statistics: options.statistics)
-        for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
-        return status
-      }
-      // A reset takes nothing from what the user has typed.
-      run.unreadInput = machine.unreadInput
-      let elapsed = Double(Clock.monotonicNanoseconds - start) / 1e9
-      run.timeLimit = options.timeLimit.map { max($0 - elapsed, 0.001) }
+  private func runToEnd(_ resources: Resources, _ run: RunOptions) throws(Failure) -> Int32 {
+    let machine: Machine
+    do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
+    if options.isVerbose { MachineSummary(machine).tell() }
+    let outcome = machine.run()
+    let status = Account(machine, outcome).tell(statistics: options.statistics)
+    for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
+    // A thread that waits for the host for ever would keep the process.
+    if machine.leavesThreads {
+      resources.close()
+      _exit(status)
     }
+    return status
+  }
+
+  private func orFailure<Result>(
+    _ what: String, _ body: () throws(Errno) -> Result
+  ) throws(Failure) -> Result {
+    do { return try body() } catch { throw Failure(status: 71, message: "\(what): \(error)") }
   }
 }

@@ -44,6 +44,31 @@ struct NetworkOptionTests {
     #expect(result.errors.contains("sudo apt install passt"))
   }
 
+  @Test("what passt says has its name before it, and its end is told without a driver", .needsKVM)
+  func passt() throws {
+    let scratch = try Scratch()
+    let script = """
+      #!/bin/sh
+      echo "files: $(cd /proc/$$/fd; echo [0-9])" >&2
+      echo "no interface" >&2
+      exit 3
+      """
+    let program = try scratch.file("passt", Array(script.utf8))
+    try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: program)
+    // The shell that starts it has a file open that is nobody's business.
+    let command = "PATH=\(scratch.path):$PATH; exec 9</etc/passwd; exec \"$@\""
+    let process = try ChildProcess(
+      "/bin/sh",
+      ["-c", command, "sh", Kvmlite.path, "--net", "user", "guest:spin", "--timeout", "60"])
+    try process.waitForErrors("passt ended with status 3: the guest's network cable is out")
+    #expect(process.errorText.contains("kvmlite: passt: no interface\n"))
+    // 3 is the network's end; the shell has its script at 10.
+    #expect(process.errorText.contains("kvmlite: passt: files: 0 1 2 3"))
+    #expect(!process.errorText.contains(" 9\n"))
+    process.send(15)
+    _ = try process.waitForEnd()
+  }
+
   @Test("a machine with a socket runs, and leaves no socket", .needsKVM)
   func vsock() throws {
     let scratch = try Scratch()

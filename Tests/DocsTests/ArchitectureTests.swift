@@ -60,7 +60,7 @@ struct ArchitectureTests {
       var addresses = CPUID.Entry()
       (addresses.function, addresses.eax) = (0x8000_0008, 39)
       let inventory = try Builder.build(
-        Configuration(spec, resources), control, try InputPump(.none, unread: [], control), nil,
+        Configuration(spec, resources), control, try InputPump(.none, control), nil,
         try GuestMemory(ramSize: GuestMemory.pageSize), CPUID(entries: [addresses]))
       return inventory.places.map {
         Place(

@@ -53,6 +53,25 @@ struct FirmwareTablesTests {
   }
 }
 
+@Suite("The inventory")
+struct InventoryTests {
+  @Test("has the registers and the threads of every device that has some")
+  func state() throws {
+    let machine = GoldenMachine(name: "everything", configure: GoldenMachine.addEverything)
+    let nodes = try machine.make().inventory.nodes
+    // Its only register ends the run.
+    #expect(nodes.filter { $0.stateful.isEmpty }.map(\.id) == ["exit"])
+    let names = nodes.flatMap { $0.stateful.map(\.name) }
+    #expect(Set(names).count == names.count)
+    #expect(names.contains("serial0") && names.contains("disk0.function"))
+    #expect(
+      Set(nodes.filter { !$0.pausable.isEmpty }.map(\.id)) == [
+        "rtc", "ide", "disk0", "disk2", "disk3", "net0", "net1", "vsock0", "rng0", "balloon0",
+        "virtio-console0",
+      ])
+  }
+}
+
 /// One of the machines.
 struct GoldenMachine: CustomTestStringConvertible, Sendable {
   let name: String
@@ -117,7 +136,7 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
     setup.add(.rng, .balloon(.init()), .virtioConsole)
   }
 
-  private static func addEverything(to setup: inout Setup) throws {
+  @Sendable static func addEverything(to setup: inout Setup) throws {
     setup.add(NoDisk())
     setup.add(NoDisk(), bus: .ide)
     setup.add(NoDisk(), bus: .mmio)
@@ -163,8 +182,8 @@ struct GoldenMachine: CustomTestStringConvertible, Sendable {
 // MARK: - The dump
 
 extension GoldenMachine {
-  /// Makes the machine as far as it goes without KVM, and tells what a guest would find.
-  func dump() throws -> String {
+  /// Makes the machine as far as it goes without KVM.
+  func make() throws -> (plan: BootPlan, memory: GuestMemory, inventory: Inventory) {
     var setup = Setup([0xF4])
     try configure(&setup)
     let configuration = Configuration(setup.spec, setup.resources)
@@ -181,9 +200,15 @@ extension GoldenMachine {
     try plan.load(into: memory)
     let control = try RunControl()
     let inventory = try Builder.build(
-      configuration, control, try InputPump(.none, unread: [], control), nil, memory, Self.cpuid)
+      configuration, control, try InputPump(.none, control), nil, memory, Self.cpuid)
+    return (plan, memory, inventory)
+  }
+
+  /// Tells what a guest would find.
+  func dump() throws -> String {
+    let (plan, memory, inventory) = try make()
     try FirmwareTables(
-      inventory.nodes, inventory.pci, Self.cpuid, vcpuCount: configuration.vcpuCount
+      inventory.nodes, inventory.pci, Self.cpuid, vcpuCount: inventory.spec.vcpuCount
     ).write(for: plan, to: memory)
     let dump = GuestDump(ports: inventory.ports, mmio: inventory.mmio, memory: memory)
     inventory.stop()

@@ -22,7 +22,7 @@ struct InputTests {
   func slowGuest() throws {
     let bytes = (0..<1 << 20).map { UInt8(truncatingIfNeeded: $0 / 251) }
     let receiver = SlowReceiver()
-    let pump = try InputPump(.bytes(bytes), unread: [], RunControl())
+    let pump = try InputPump(.bytes(bytes), RunControl())
     pump.receiver = receiver
     for _ in 0..<3 { pump.feed() }
     #expect(pump.pending.count == 1 << 17)

@@ -133,7 +133,7 @@ struct VirtioTests {
 
     let result = try run(code, mode: .protected) {
       $0.add(RAMDisk(sectors: 8), bus: .mmio)
-      $0.deviceTrouble = { text in log.withLock { $0.append(text) } }
+      $0.report = { text in log.withLock { $0.append(text) } }
     }
 
     #expect(result.outcome.exitStatus == (79 << 1 | 1) & 0xFF)

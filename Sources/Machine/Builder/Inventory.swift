@@ -83,6 +83,13 @@ package struct Inventory: Sendable {
     for worker in workers { worker.stop() }
   }
 
+  /// Makes all devices' registers as those of new ones, but for what a PC's battery keeps. Nothing moves.
+  func reset() {
+    for node in nodes { for part in node.stateful { part.device.reset() } }
+    // Firmware does it itself.
+    if spec.firmware == nil { pci.assign(interrupt: Layout.pciISAInterrupt) }
+  }
+
   /// The device with that name, if there is one.
   package subscript(id: String) -> DeviceNode? { nodes.first { $0.id == id } }
 }

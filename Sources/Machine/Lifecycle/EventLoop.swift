@@ -49,11 +49,13 @@ final class EventLoop {
   }
 
   /// Runs the machine until the run ends; then all VCPUs have stopped.
-  func run(_ signals: borrowing FileDescriptor) throws(Errno) {
+  func run() throws(Errno) {
     _ = try poller.add(control.event.descriptor, tag: Tag.control)
     _ = try poller.add(machine.input.demand.descriptor, tag: Tag.demand)
     _ = try poller.add(machine.commands.descriptor, tag: Tag.command)
-    _ = try poller.add(signals, tag: Tag.signal)
+    if let signals = machine.configuration.run.signals {
+      _ = try poller.add(signals.descriptor, tag: Tag.signal)
+    }
     _ = try poller.add(machine.inventory.reports.event.descriptor, tag: Tag.reports)
     // A machine that is to be paused from the start runs no instruction.
     for request in machine.commands.take() { begin(request) }
@@ -63,7 +65,7 @@ final class EventLoop {
     while !control.isEnding {
       advance()
       machine.input.isHeld = !standstill.isMoving
-      wait(signals)
+      wait()
       checkTime()
     }
     if control.outcome?.isFromOutside == true { machine.trace?.stopWaiting() }
@@ -81,7 +83,7 @@ final class EventLoop {
 
   // MARK: Waiting
 
-  private func wait(_ signals: borrowing FileDescriptor) {
+  private func wait() {
     guard !control.isEnding else { return }
     // What a paused guest is sent waits; the keys that are kvmlite's are still read.
     if machine.input.wantsMore != isWatchingInput {
@@ -98,7 +100,7 @@ final class EventLoop {
     case Tag.command: for request in machine.commands.take() { begin(request) }
     case Tag.reports: machine.tellReports()
     case Tag.signal:
-      if let signal = Signal.next(from: signals) { machine.take(signal) }
+      if let signal = machine.configuration.run.signals?.next() { machine.take(signal) }
     default: if isReady { machine.input.readMore() }
     }
   }

@@ -27,10 +27,9 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   /// So much may wait: enough for a large paste, so that the escape key still works behind it.
   private static let limit = 1 << 17
 
-  init(_ input: ConsoleInput, unread: [UInt8], _ control: RunControl) throws(Errno) {
+  init(_ input: ConsoleInput, _ control: RunControl) throws(Errno) {
     demand = try Event()
     self.control = control
-    pending = unread
     switch input {
     case .none: (source, filter) = (nil, nil)
     case .bytes(let bytes):
@@ -47,6 +46,12 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
 
   /// What the guest has not taken so far.
   var unread: [UInt8] { (receiver?.unread ?? []) + pending.dropFirst(taken) }
+
+  /// Takes back what the receiver has and the guest has not read: it is to be reset.
+  func takeBack() {
+    pending = unread
+    taken = 0
+  }
 
   /// Whether there is a source that may still give something, and room for it.
   var wantsMore: Bool { source != nil && !isAtEnd && pending.count - taken < Self.limit }

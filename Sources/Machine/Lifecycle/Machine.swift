@@ -70,7 +70,7 @@ public final class Machine {
         isShareable: configuration.sharesMemory)
       control = try RunControl()
       commands = try CommandQueue()
-      input = try InputPump(configuration.consoleInput, unread: configuration.unreadInput, control)
+      input = try InputPump(configuration.consoleInput, control)
     } catch {
       throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
     }
@@ -109,46 +109,69 @@ public final class Machine {
   public func run() -> Outcome {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
     let start = Clock.monotonicNanoseconds
-    let numbers = configuration.endingSignals + (configuration.look.map { [$0.signal] } ?? [])
-    let signals = numbers.map(Signal.init)
-    do throws(Errno) {
-      let signalSource = try Signal.makeDescriptor(for: signals)
-      let deadline = configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
-      try EventLoop(self, deadline: deadline).run(signalSource)
-    } catch {
+    let deadline =
+      configuration.run.deadline
+      ?? configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
+    do throws(Errno) { try EventLoop(self, deadline: deadline).run() } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
-    Signal.unblock(signals)
-    inventory.stop()
-    tellReports()
-    for text in inventory.reports.summary() { configuration.deviceTrouble?(text) }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
+    stopDevices(outcome)
     commands.note(.ended)
+    tellReports()
+    for text in inventory.reports.summary() { configuration.run.report?(text) }
     if let trace {
       statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
-      trace.finish(outcome)
+      trace.finish()
     }
     return outcome
   }
 
-  /// Passes on what devices have to tell.
+  /// Whether a device still waits for the host although the run is over: whoever is to end soon must not
+  /// wait for its threads.
+  package private(set) var leavesThreads = false
+
+  /// How long devices may take to finish what they are at when somebody ends the run, in nanoseconds.
+  private static let patience: UInt64 = 2_000_000_000
+
+  private func stopDevices(_ outcome: Outcome) {
+    guard outcome.isFromOutside else { return inventory.stop() }
+    let hasStopped = Guarded(false)
+    let stopper = try? HostThread(name: "stop") { [inventory] in
+      inventory.stop()
+      hasStopped.locked { $0 = true }
+      hasStopped.wakeAll()
+    }
+    guard let stopper else { return inventory.stop() }
+    let deadline = Clock.monotonicNanoseconds &+ Self.patience
+    guard hasStopped.waits(until: deadline, for: { $0 }) else { return leavesThreads = true }
+    stopper.join()
+  }
+
+  /// Tells what devices have reported.
   func tellReports() {
-    for text in inventory.reports.drain() { configuration.deviceTrouble?(text) }
+    for text in inventory.reports.drain() { configuration.run.report?(text) }
   }
 
   /// Does what a signal asks for.
   func take(_ signal: Signal) {
-    if signal.number == configuration.look?.signal {
-      control.requestLook()
-    } else {
-      control.stop(.signal(signal.number))
-    }
+    if signal == .user1 { control.requestLook() } else { control.stop(.signal(signal.number)) }
   }
 
   // MARK: Starting anew
 
   /// What the first engine began with, and those after a reset do.
   var start: Engine.Start { .entry(plan.entry, plan.format) }
+
+  /// Makes devices and what was loaded as they were at the start; the rest of RAM keeps its contents.
+  /// Nothing moves.
+  func reset() throws(GuestMemory.OutOfBounds) {
+    // What was typed is not lost with the registers that held it.
+    input.takeBack()
+    inventory.reset()
+    try plan.load(into: memory)
+    try tables.write(for: plan, to: memory)
+  }
 
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
@@ -169,9 +192,6 @@ public final class Machine {
     let vector = table.load(12, as: UInt32.self)
     return vector != 0 && vector < Layout.firmwareEnd.value ? vector : nil
   }
-
-  /// What was typed and the guest has not read; known once the run is over.
-  public var unreadInput: [UInt8] { input.unread }
 
   /// The mode that the image is entered in.
   public let entryMode: CPUMode

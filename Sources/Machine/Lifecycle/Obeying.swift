@@ -37,8 +37,8 @@ extension EventLoop {
 
   /// Goes on with all that has been asked for, as far as it can be done now.
   func advance() {
-    if control.takeLookRequest(), let look = machine.configuration.look {
-      inspections.append((look.body, { _ in }))
+    if control.takeLookRequest(), let look = machine.configuration.run.look {
+      inspections.append((look, { _ in }))
     }
     if isSuspended && !isPauseWanted { wakeIfAlarmed() }
     if mustStandStill { standstill.begin(threads) }
@@ -83,6 +83,7 @@ extension EventLoop {
     guard machine.configuration.restartsAtReset else { return control.finish(.reset) }
     dismissThreads()
     do {
+      try machine.reset()
       try replaceEngine(machine.start)
     } catch {
       return control.finish(.hostFailed("the machine can't be reset: \(error)"))

@@ -10,8 +10,6 @@ public struct Observation: Sendable {
   public var kinds: TraceKinds = .all
   /// Who gets each of them.
   public var sinks: [any TraceSink] = []
-  /// Leaves the sinks open when the guest resets, for the machine that goes on in its place.
-  public var continuesAfterReset = false
 
   /// The line of a terminal that both the guest and a sink write to, if there is one.
   public var terminalLine: TerminalLine?
@@ -122,11 +120,9 @@ extension TraceSink {
 final class TraceSinks: Sendable {
   let kinds: TraceKinds
   let sinks: [any TraceSink]
-  let continuesAfterReset: Bool
   let start: UInt64
 
   init(_ observation: Observation) {
-    continuesAfterReset = observation.continuesAfterReset
     start = observation.start
     kinds = observation.kinds
     sinks = observation.sinks
@@ -142,9 +138,8 @@ final class TraceSinks: Sendable {
     for sink in sinks { sink.stopWaiting() }
   }
 
-  /// Ends the trace, unless it goes on with another machine.
-  func finish(_ outcome: Outcome) {
-    if case .reset = outcome, continuesAfterReset { return }
+  /// Ends the trace.
+  func finish() {
     for sink in sinks { sink.finish() }
   }
 

@@ -24,10 +24,6 @@ package struct Configuration: Sendable {
   var timeLimit: Double? { run.timeLimit }
   var observation: Observation? { run.observation }
   var restartsAtReset: Bool { run.restartsAtReset }
-  var endingSignals: [Int32] { run.endingSignals }
-  var look: (signal: Int32, body: @Sendable (Machine) -> Void)? { run.look }
-  var deviceTrouble: (@Sendable (String) -> Void)? { run.deviceTrouble }
-  var unreadInput: [UInt8] { run.unreadInput }
 
   /// The image, and how it starts.
   struct Image {
@@ -67,7 +63,7 @@ package struct Configuration: Sendable {
         case .disk(let disk): disk.socket != nil || resources.disks[device.id] != nil
         case .net: resources.networks[device.id] != nil
         case .vsock: resources.vsocks[device.id] != nil
-        default: true
+        case .rng, .balloon, .virtioConsole, .testDevice: true
         }
       guard isThere else { throw .configuration("\(device.id): nothing is behind it") }
     }

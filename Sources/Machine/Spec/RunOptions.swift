@@ -1,3 +1,5 @@
+import Host
+
 /// How a machine runs: what is no part of it, and no guest can see.
 public struct RunOptions: Sendable {
   /// How long the run may take, in seconds; nil for as long as it likes.
@@ -6,16 +8,16 @@ public struct RunOptions: Sendable {
   public var observation: Observation?
   /// Whether a reset that the guest asks for starts the machine anew; else it ends the run.
   public var restartsAtReset = false
-  /// Signals that end the run in order, by number. They are blocked in the calling thread while it
-  /// runs; a library leaves them to its program.
-  public var endingSignals: [Int32] = []
-  /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or the
-  /// signal of that number comes, which is blocked like the ending ones. Then the guest goes on.
-  public var look: (signal: Int32, body: @Sendable (Machine) -> Void)?
-  /// Gets a sentence, from any thread, when a device can't go on because of its driver.
-  public var deviceTrouble: (@Sendable (String) -> Void)?
-  /// Input that comes before the console's, such as what a machine left unread that was reset.
-  public var unreadInput: [UInt8] = []
+  /// Until when it may run, instead: a time of `Clock.monotonicNanoseconds`.
+  package var deadline: UInt64?
+  /// The process's signals, which end the run in order; a library leaves them to its program.
+  package var signals: SignalSource?
+  /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or SIGUSR1
+  /// comes. Then the guest goes on.
+  package var look: (@Sendable (Machine) -> Void)?
+  /// Gets a sentence, on the event loop's thread, when a device can't go on or what stands behind it is
+  /// lost: each kind once for each device, and at the end how many more there were.
+  package var report: (@Sendable (String) -> Void)?
 
   /// To its end, however long that takes.
   public init(timeLimit: Double? = nil) { self.timeLimit = timeLimit }

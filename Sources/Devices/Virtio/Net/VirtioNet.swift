@@ -258,8 +258,10 @@ extension VirtioNet {
     return true
   }
 
-  func set(guestOffloads: NetworkOffloads) {
+  /// Instead of what follows from `features`, which the driver has agreed to.
+  func set(guestOffloads: NetworkOffloads, insteadOf features: VirtioFeatures) {
     state.withLock { state in
+      state.applied = features
       state.guestOffloads = guestOffloads
       backEnd.allow(guestOffloads)
     }

@@ -51,7 +51,7 @@ struct VirtioNetControl {
       let possible = NetFeature.offloads.reduce(into: VirtioFeatures()) { $0.formUnion($1.guest) }
       guard wanted.isSubset(of: possible.intersection(features)), NetFeature.isConsistent(wanted)
       else { return false }
-      card.set(guestOffloads: NetFeature.guestOffloads(wanted))
+      card.set(guestOffloads: NetFeature.guestOffloads(wanted), insteadOf: features)
       return true
     default: return false
     }
