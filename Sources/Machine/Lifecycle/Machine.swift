@@ -31,6 +31,8 @@ public final class Machine {
 
   private let host: KVMHost
   private let plan: BootPlan
+  /// When the run began.
+  private var startTime: UInt64 = 0
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
@@ -109,15 +111,23 @@ public final class Machine {
   public func run() -> Outcome {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
     let start = Clock.monotonicNanoseconds
+    startTime = start
     let deadline =
       configuration.run.deadline
       ?? configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
-    do throws(Errno) { try EventLoop(self, deadline: deadline).run() } catch {
+    var server: ControlServer?
+    do throws(Errno) {
+      server = try configuration.run.controlPath.map { (path) throws(Errno) in
+        try ControlServer(at: path, for: commands)
+      }
+      try EventLoop(self, deadline: deadline).run()
+    } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     stopDevices(outcome)
     commands.note(.ended)
+    server?.stop()
     tellReports()
     for text in inventory.reports.summary() { configuration.run.report?(text) }
     if let trace {
@@ -218,6 +228,11 @@ public final class Machine {
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
 
   // MARK: Counting
+
+  /// What was counted so far. The machine stands still.
+  package func statisticsNow() -> RunStatistics {
+    makeStatistics(elapsed: startTime == 0 ? 0 : Clock.monotonicNanoseconds &- startTime)
+  }
 
   private func makeStatistics(elapsed: UInt64) -> RunStatistics {
     var statistics = RunStatistics()
