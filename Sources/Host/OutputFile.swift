@@ -30,9 +30,22 @@ public final class OutputFile: Sendable {
         return
       }
     }
-    let temporaryPath = place + ".partial-\(getpid())"
-    self.temporaryPath = temporaryPath
-    file = try FileDescriptor(opening: temporaryPath, [.writeOnly, .create, .truncate])
+    var beside = place
+    file = try Self.makeBeside(&beside)
+    temporaryPath = beside
+  }
+
+  /// A new file beside `place`, which becomes its name: never one that somebody has put there, nor what
+  /// a link leads to (`O_EXCL`).
+  private static func makeBeside(_ place: inout String) throws(Errno) -> FileDescriptor {
+    let stem = place + ".partial-\(getpid())"
+    for number in 0..<100 {
+      place = stem + (number == 0 ? "" : "-\(number)")
+      do { return try FileDescriptor(opening: place, [.writeOnly, .create, .exclusive]) } catch {
+        guard error == .exists else { throw error }
+      }
+    }
+    throw .exists
   }
 
   deinit { abandon() }

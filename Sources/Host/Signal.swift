@@ -39,6 +39,8 @@ public struct Signal: Equatable, Sendable {
   public static let brokenPipe = Signal(SIGPIPE)
   /// A write would make a file larger than RLIMIT_FSIZE allows.
   public static let fileSizeLimit = Signal(SIGXFSZ)
+  /// The process goes on after it was stopped, or is brought to the foreground.
+  package static let continued = Signal(SIGCONT)
   /// The terminal's size changed.
   public static let windowChange = Signal(SIGWINCH)
   /// A user's own purpose.

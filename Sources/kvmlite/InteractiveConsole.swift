@@ -5,30 +5,36 @@ import Synchronization
 /// The user's terminal as the guest's console: raw while the guest runs, with an escape key.
 struct InteractiveConsole: ~Copyable {
   private let terminal: Terminal?
+  /// Open while this process may read the terminal: reading it in the background would stop it.
+  private let gate: InputGate
 
   /// Makes standard input raw if it is a terminal and this process may read it.
   init() {
-    let input = FileDescriptor(borrowing: 0)
-    terminal = Terminal(input).flatMap { $0.isForeground ? $0 : nil }
+    terminal = Terminal(FileDescriptor(borrowing: 0))
+    gate = InputGate(isOpen: terminal?.isForeground ?? true)
     terminal?.restoreOnCrash()
-    terminal?.makeRaw()
+    if gate.isOpen { terminal?.makeRaw() }
   }
 
-  deinit { terminal?.restore() }
+  deinit { if gate.isOpen { terminal?.restore() } }
 
-  /// Whether somebody is there to type.
-  var isInteractive: Bool { terminal != nil }
+  /// Does the same again if this process has come to the foreground: whoever had the terminal meanwhile
+  /// has left it in another mode.
+  var takeOver: @Sendable () -> Void {
+    guard let terminal else { return {} }
+    return { [gate] in
+      guard terminal.isForeground else { return gate.close() }
+      terminal.makeRaw()
+      gate.open()
+    }
+  }
 
   /// Where the guest's input comes from: standard input, with the escape key if it is a terminal.
   var input: ConsoleInput {
-    guard isInteractive else {
-      let file = FileDescriptor(borrowing: 0)
-      // A terminal that belongs to somebody else: reading it would stop this process.
-      return file.isTerminal ? .none : .descriptor(0)
-    }
+    guard terminal != nil else { return .descriptor(0) }
     let escape = Mutex(EscapeKey())
     let keeper = EscapeKeeper(escape)
-    return .descriptor(0) { bytes, control in keeper.filter(bytes, control) }
+    return .descriptor(0, filter: { bytes, control in keeper.filter(bytes, control) }, gate: gate)
   }
 
   private final class EscapeKeeper: Sendable {

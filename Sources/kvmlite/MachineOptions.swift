@@ -139,10 +139,10 @@ struct MachineOptions: ParsableArguments {
       if name == "balloon", let balloon { spec.putBalloon(target: balloon.bytes) }
     }
     spec = spec.completed()
-    do throws(SpecError) { try spec.check() } catch {
-      throw Failure(status: 64, message: error.message)
-    }
-    return spec
+    do throws(SpecError) {
+      try spec.check()
+      return try spec.placed()
+    } catch { throw Failure(status: 64, message: error.message) }
   }
 }
 
@@ -168,15 +168,19 @@ extension VMConfiguration {
     devices[index].id = old.id
     devices[index].place = device.place
     // A place stays what it was, as long as the device is on that bus.
-    if device.place == nil, old.place?.bus == bus(of: device) { devices[index].place = old.place }
+    if device.place == nil { devices[index].place = old.place.flatMap { fits($0, device) } }
   }
 
   /// Puts the virtio devices on `bus`, where they get other places.
   fileprivate mutating func move(to bus: VirtioBus) {
     virtioBus = bus
-    for index in devices.indices where devices[index].place?.bus != self.bus(of: devices[index]) {
-      devices[index].place = nil
+    for index in devices.indices {
+      devices[index].place = devices[index].place.flatMap { fits($0, devices[index]) }
     }
+  }
+
+  private func fits(_ place: Place, _ device: Device) -> Place? {
+    places(for: device).contains(place) ? place : nil
   }
 
   fileprivate mutating func putBalloon(target: UInt64) {

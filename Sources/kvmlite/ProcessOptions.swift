@@ -25,6 +25,17 @@ struct ProcessOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "Write the same as JSON to a file, whether or not --stats prints it.", valueName: "out.json"))
+  var statsFile: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Write how the run ended to a file, as JSON: the status alone can't tell a guest's number.",
+      valueName: "out.json"))
+  var outcomeFile: String?
+
+  @Option(
+    help: ArgumentHelp(
       """
       At the end, and at each SIGUSR1 or Ctrl-A W, follow a linear address through the guest's page \
       tables. May be repeated.
@@ -44,7 +55,8 @@ struct ProcessOptions: ParsableArguments {
   /// The same, for a session.
   var settings: Session.Settings {
     Session.Settings(
-      trace: trace, traceFile: traceFile, statistics: stats, walks: walk, timeLimit: timeout,
-      reboots: !noReboot, isVerbose: verbose)
+      trace: trace, traceFile: traceFile, statistics: stats, statisticsFile: statsFile,
+      outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot,
+      isVerbose: verbose)
   }
 }

@@ -11,6 +11,8 @@ struct Session {
     var trace: TraceKinds?
     var traceFile: String?
     var statistics: StatisticsFormat?
+    var statisticsFile: String?
+    var outcomeFile: String?
     var walks: [GuestAddress] = []
     var timeLimit: Double?
     var reboots = true
@@ -21,20 +23,25 @@ struct Session {
 
   private let spec: VMConfiguration
   private let options: Settings
+  private let start = Clock.monotonicNanoseconds
+
   /// When the time of `--timeout` is over.
-  private let deadline: UInt64?
+  private var deadline: UInt64? { options.timeLimit.map { start &+ UInt64($0 * 1e9) } }
 
   init(_ spec: VMConfiguration, _ settings: Settings) {
     self.spec = spec
     options = settings
-    deadline = settings.timeLimit.map { Clock.monotonicNanoseconds &+ UInt64($0 * 1e9) }
   }
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
     do throws(Failure) {
+      if let limit = options.timeLimit, !(limit > 0 && limit <= 1e9) {
+        throw Failure(
+          status: 64, message: "a time limit of \(limit) s is impossible: give more than 0")
+      }
       let signals = try orFailure("signals can't be taken") { () throws(Errno) in
-        try SignalSource([.interrupt, .quit, .terminate, .hangUp, .user1])
+        try SignalSource([.interrupt, .quit, .terminate, .hangUp, .user1, .continued])
       }
       let deadline = deadline
       Message.giveUp = {
@@ -79,9 +86,8 @@ struct Session {
   }
 
   private func makeObservation(_ resources: Resources) throws(Failure) -> Observation? {
-    guard options.trace != nil || options.traceFile != nil || options.statistics != nil else {
-      return nil
-    }
+    let counts = options.statistics != nil || options.statisticsFile != nil
+    guard options.trace != nil || options.traceFile != nil || counts else { return nil }
     var observation = Observation()
     observation.kinds = options.trace ?? .all
     if options.trace != nil {
@@ -118,6 +124,8 @@ struct Session {
     guard console.isStandard else { return try runToEnd(resources, run) }
     let terminal = InteractiveConsole()
     resources.consoles[console.id] = .init(output: .descriptor(1), input: terminal.input)
+    var run = run
+    run.didContinue = terminal.takeOver
     return try runToEnd(resources, run)
   }
 
@@ -128,12 +136,35 @@ struct Session {
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     if options.isVerbose { MachineSummary(machine).tell() }
     let outcome = machine.run()
-    let status = Account(machine, outcome).tell(statistics: options.statistics)
+    var status = Account(machine, outcome).tell(statistics: options.statistics)
+    status = writeFiles(machine, outcome, status)
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
     // A thread that waits for the host for ever would keep the process.
     if machine.leavesThreads {
       resources.close()
       _exit(status)
+    }
+    return status
+  }
+
+  /// Writes what is asked for as files; returns `status`, or 71 if that can't be.
+  private func writeFiles(_ machine: Machine, _ outcome: Outcome, _ status: Int32) -> Int32 {
+    var files: [(path: String, text: String)] = []
+    if let path = options.statisticsFile, let statistics = machine.statistics {
+      files.append((path, StatisticsReport(statistics).json()))
+    }
+    if let path = options.outcomeFile {
+      files.append((path, OutcomeReport(outcome, status: status).json()))
+    }
+    for (path, text) in files {
+      do throws(Errno) {
+        let file = try OutputFile(path)
+        try file.write(Array((text + "\n").utf8))
+        try file.commit()
+      } catch {
+        Message.error("\(path): can't be written: \(error)")
+        return 71
+      }
     }
     return status
   }

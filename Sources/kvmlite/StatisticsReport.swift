@@ -62,7 +62,8 @@ struct StatisticsReport {
 
   // MARK: JSON
 
-  private func json() -> String {
+  /// All of it, as docs/statistics.md describes it.
+  func json() -> String {
     let exits = statistics.exits.rows.map {
       "\(jsonString($0.name)):{\"count\":\($0.count.count),"
         + "\"handling_ns\":\($0.count.handling)}"

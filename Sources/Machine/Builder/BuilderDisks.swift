@@ -40,9 +40,6 @@ extension Builder {
       drives[drive] = IDEController.Disk(store, serial: device.disk.serial)
     }
     let disks = (0..<drives.count).compactMap { drives[$0] }
-    guard disks.count == drives.count else {
-      throw MachineError.configuration("IDE drives are taken in order, from 0 on: one is left out")
-    }
     guard !disks.isEmpty else { return }
     try addFunction("isa-bridge", .isaBridge(platform), at: Layout.isaBridge)
     let interrupts = Layout.ideInterrupts

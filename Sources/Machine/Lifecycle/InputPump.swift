@@ -16,6 +16,7 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   weak var receiver: (any ByteReceiver)?
 
   private let source: Int32?
+  private var gate: InputGate?
   private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
   private let control: RunControl
   private(set) var pending: [UInt8] = []
@@ -39,8 +40,9 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
     case .bytes(let bytes):
       (source, filter) = (nil, nil)
       pending += bytes
-    case .descriptor(let number, let filter):
+    case .descriptor(let number, let filter, let gate):
       self.filter = filter
+      self.gate = gate
       source = number
     }
   }
@@ -61,7 +63,9 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   }
 
   /// Whether there is a source that may still give something, and room for it.
-  var wantsMore: Bool { source != nil && !isAtEnd && pending.count - taken < Self.limit }
+  var wantsMore: Bool {
+    source != nil && !isAtEnd && gate?.isOpen ?? true && pending.count - taken < Self.limit
+  }
 
   /// The source's descriptor, if there is one.
   func makeSourceDescriptor() -> FileDescriptor? {

@@ -37,6 +37,8 @@ public final class Machine {
   var isSuspended = false
   /// Whether devices wait for the run, so as not to work in a machine that was restored and stands still.
   private let isHeld: Bool
+  /// When the run began.
+  private var startTime: UInt64 = 0
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
@@ -116,15 +118,23 @@ public final class Machine {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
     let start = Clock.monotonicNanoseconds
     if isHeld { for worker in inventory.pausable { worker.resume() } }
+    startTime = start
     let deadline =
       configuration.run.deadline
       ?? configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
-    do throws(Errno) { try EventLoop(self, deadline: deadline).run() } catch {
+    var server: ControlServer?
+    do throws(Errno) {
+      server = try configuration.run.controlPath.map { (path) throws(Errno) in
+        try ControlServer(at: path, for: commands)
+      }
+      try EventLoop(self, deadline: deadline).run()
+    } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     stopDevices(outcome)
     commands.note(.ended)
+    server?.stop()
     tellReports()
     for text in inventory.reports.summary() { configuration.run.report?(text) }
     if let trace {
@@ -162,7 +172,11 @@ public final class Machine {
 
   /// Does what a signal asks for.
   func take(_ signal: Signal) {
-    if signal == .user1 { control.requestLook() } else { control.stop(.signal(signal.number)) }
+    switch signal {
+    case .user1: control.requestLook()
+    case .continued: configuration.run.didContinue?()
+    default: control.stop(.signal(signal.number))
+    }
   }
 
   // MARK: Starting anew
@@ -221,6 +235,11 @@ public final class Machine {
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
 
   // MARK: Counting
+
+  /// What was counted so far. The machine stands still.
+  package func statisticsNow() -> RunStatistics {
+    makeStatistics(elapsed: startTime == 0 ? 0 : Clock.monotonicNanoseconds &- startTime)
+  }
 
   private func makeStatistics(elapsed: UInt64) -> RunStatistics {
     var statistics = RunStatistics()

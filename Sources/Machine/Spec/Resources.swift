@@ -4,6 +4,7 @@ import Guests
 import Host
 import Network
 import Storage
+import Synchronization
 
 /// What the host has for a machine: image, disks, networks, consoles, by the ids of its spec.
 ///
@@ -124,7 +125,8 @@ public enum ConsoleInput: Sendable {
   case bytes([UInt8])
   /// From an open file of the process, by number, such as 0 for standard input. `filter` sees what
   /// was read and returns what the guest shall get; it may call `RunControl.stop(_:)`.
-  case descriptor(Int32, filter: (@Sendable ([UInt8], RunControl) -> [UInt8])? = nil)
+  case descriptor(
+    Int32, filter: (@Sendable ([UInt8], RunControl) -> [UInt8])? = nil, gate: InputGate? = nil)
 }
 
 /// Keeps a console's file open.
@@ -275,4 +277,19 @@ extension Resources {
       return ends
     } catch { throw ResourceError(console.id, .terminal(error)) }
   }
+}
+
+/// Whether an input may be read now, such as that of a terminal, which is others' at times.
+public final class InputGate: Sendable {
+  private let value: Atomic<Bool>
+
+  /// An open gate, or a closed one.
+  package init(isOpen: Bool) { value = Atomic(isOpen) }
+
+  /// Whether it is open.
+  package var isOpen: Bool { value.load(ordering: .relaxed) }
+  /// Lets input through.
+  package func open() { value.store(true, ordering: .relaxed) }
+  /// Lets no input through.
+  package func close() { value.store(false, ordering: .relaxed) }
 }

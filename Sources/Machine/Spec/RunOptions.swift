@@ -10,11 +10,15 @@ public struct RunOptions: Sendable {
   public var restartsAtReset = false
   /// Until when it may run, instead: a time of `Clock.monotonicNanoseconds`.
   package var deadline: UInt64?
+  /// Where it takes commands while it runs, as a Unix socket (docs/control.md).
+  package var controlPath: String?
   /// The process's signals, which end the run in order; a library leaves them to its program.
   package var signals: SignalSource?
   /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or SIGUSR1
   /// comes. Then the guest goes on.
   package var look: (@Sendable (Machine) -> Void)?
+  /// Called when the process was stopped and goes on, or comes to the foreground (SIGCONT).
+  package var didContinue: (@Sendable () -> Void)?
   /// Gets a sentence, on the event loop's thread, when a device can't go on or what stands behind it is
   /// lost: each kind once for each device, and at the end how many more there were.
   package var report: (@Sendable (String) -> Void)?

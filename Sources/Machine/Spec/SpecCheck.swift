@@ -124,28 +124,15 @@ extension VMConfiguration {
 
   private func checkPlace(_ device: Device, _ path: [String]) throws(SpecError) {
     guard let place = device.place else { return }
-    guard place.bus == bus(of: device) else {
-      throw SpecError(
-        "\(device.id): its place is not on its bus", path: path + ["place"])
+    var places = places(for: device)
+    // The controller's drives are taken in order.
+    if device.disk.bus == .ide {
+      places = Array(places.prefix(devices.count { $0.disk.bus == .ide }))
     }
-    if case .ide(let drive) = place {
-      let drives = devices.count { bus(of: $0) == .ide }
-      guard drive < drives else {
-        throw SpecError(
-          "\(device.id): \(drives) IDE disk(s) have the places from ide0 to ide\(drives - 1)",
-          path: path + ["place"])
-      }
-    }
-    // Device 0 is the host bridge, 1 the chip set.
-    if case .pci(let address) = place, address.device < 2 || address.function != 0 {
-      throw SpecError(
-        "\(device.id): a device's place on the PCI bus is 00:02.0 to 00:1f.0",
-        path: path + ["place"])
-    }
-    let places = places(for: device)
     guard places.contains(place) else {
+      let words = places.first.map { "\($0) to \(places.last ?? $0)" } ?? "none"
       throw SpecError(
-        "\(device.id): its bus has \(places.count) places, from 0 on", path: path + ["place"])
+        "\(device.id): \(place) is no place for it: there are \(words)", path: path + ["place"])
     }
   }
 }

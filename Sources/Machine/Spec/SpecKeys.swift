@@ -75,7 +75,7 @@ package enum SpecKeys {
     ]
     let place = SpecKey<Device>(
       "place", \.place, .place, "where the guest finds it; the next free place without it")
-    let hasPlace = VMConfiguration().bus(of: Device(kind)) != nil
+    let hasPlace = !VMConfiguration().places(for: Device(kind)).isEmpty
     return DeviceType(
       table: SpecTable(kind.name, words, common + (hasPlace ? [place] : []) + keys),
       start: Device(kind))

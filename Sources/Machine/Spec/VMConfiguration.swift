@@ -130,15 +130,6 @@ extension VMConfiguration {
     case mmio(Int)
     /// A drive of the IDE controller, from 0 on, two on each channel.
     case ide(Int)
-
-    /// The bus that it is on.
-    package var bus: Bus {
-      switch self {
-      case .pci: .pci
-      case .mmio: .mmio
-      case .ide: .ide
-      }
-    }
   }
 
   /// A disk: an image, or a socket where another process serves it, or what the caller has for it.
@@ -273,8 +264,8 @@ extension VMConfiguration {
   /// What stands before the name of a built-in guest.
   package static let guestPrefix = "guest:"
 
-  /// The same machine with what was left to kvmlite: the image, the console that input goes to, ids,
-  /// and places as far as there is room.
+  /// The same machine with what was left to kvmlite: the image, the console that input goes to, and
+  /// ids.
   package func completed() -> VMConfiguration {
     var whole = self
     if image == nil && firmware == nil { whole.image = Self.guestPrefix + "hello-real" }
@@ -282,9 +273,7 @@ extension VMConfiguration {
     if wantsConsole && !devices.contains(where: { $0.kind == .virtioConsole }) {
       whole.devices.append(Device(.virtioConsole))
     }
-    guard !whole.devices.isEmpty else { return whole }
     whole.giveIDs()
-    whole.givePlaces()
     return whole
   }
 
@@ -295,44 +284,6 @@ extension VMConfiguration {
       let id = (0...taken.count).lazy.map { "\(name)\($0)" }.first { !taken.contains($0) }
       devices[index].id = id ?? name
       taken.insert(devices[index].id)
-    }
-  }
-
-  /// Each device that names no place gets the next one that is free on its bus.
-  private mutating func givePlaces() {
-    var taken = Set(devices.compactMap(\.place))
-    for index in devices.indices where devices[index].place == nil {
-      let places: [Place]? = bus(of: devices[index]).map { bus in
-        switch bus {
-        // Device 0 is the host bridge, 1 the chip set.
-        case .pci: (2..<32).map { .pci(PCIAddress(device: $0)) }
-        case .mmio: (0..<32).map { .mmio($0) }
-        case .ide: (0..<IDEController.mostDisks).map { .ide($0) }
-        }
-      }
-      guard let place = places?.first(where: { !taken.contains($0) }) else { continue }
-      devices[index].place = place
-      taken.insert(place)
-    }
-  }
-
-  /// The buses that have places.
-  package enum Bus: Sendable {
-    case pci, mmio, ide
-  }
-
-  /// The bus that `device` is on; nil for one that is nowhere but where it always is.
-  package func bus(of device: Device) -> Bus? {
-    let virtio: Bus = virtioBus == .pci ? .pci : .mmio
-    switch device.kind {
-    case .testDevice: return nil
-    case .disk(let disk):
-      switch disk.bus {
-      case .virtio: return virtio
-      case .mmio: return .mmio
-      case .ide: return .ide
-      }
-    default: return virtio
     }
   }
 

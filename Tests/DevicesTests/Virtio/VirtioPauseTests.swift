@@ -182,7 +182,9 @@ private final class Flag: Sendable {
       old.stop()
       new.stop()
     }
-    _ = try old.open(port: 80)
+    // Its end would be a packet of its own.
+    let (program, _) = try old.open(port: 80)
+    defer { withExtendedLifetime(program) {} }
     let event = MMIODriver.buffers + 0x10_0000
     old.driver.queues[2].write([9, 9, 9, 9], at: event)
     old.driver.queues[2].add([.init(address: event, count: 4, isWritten: true)])

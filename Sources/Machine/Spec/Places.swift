@@ -21,12 +21,12 @@ extension VMConfiguration {
   }
 
   /// All places that there are for `device`; none for one that is always at the same.
-  func places(for device: Device) -> [Place] {
+  package func places(for device: Device) -> [Place] {
     let bus: Disk.Bus
     switch device.kind {
     case .testDevice: return []
     case .disk(let disk): bus = disk.bus
-    case .net, .vsock, .rng, .balloon, .virtioConsole: bus = .virtio
+    default: bus = .virtio
     }
     return switch (bus, virtioBus) {
     case (.ide, _): (0..<IDEController.mostDisks).map { .ide($0) }

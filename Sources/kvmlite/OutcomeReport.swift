@@ -1,0 +1,38 @@
+import Host
+import Inspect
+import Machine
+
+/// How a run ended, for `--outcome-file`.
+struct OutcomeReport {
+  private let outcome: Outcome
+  private let status: Int32
+
+  init(_ outcome: Outcome, status: Int32) {
+    self.outcome = outcome
+    self.status = status
+  }
+
+  /// `end` says how, in a word, and what else there is to say of it follows; `status` is kvmlite's.
+  func json() -> String {
+    let fields: [(String, String)] =
+      switch outcome {
+      case .poweredOff: [("end", jsonString("powered-off"))]
+      case .halted: [("end", jsonString("halted"))]
+      case .reset: [("end", jsonString("reset"))]
+      case .exited(let value): [("end", jsonString("exited")), ("value", "\(value)")]
+      case .crashed(let report):
+        [
+          ("end", jsonString("crashed")), ("vcpu", "\(report.vcpu)"),
+          ("summary", jsonString(report.summary)),
+        ]
+      case .timedOut: [("end", jsonString("timed-out"))]
+      case .stopped(.user): [("end", jsonString("stopped"))]
+      case .stopped(.signal(let number)):
+        [("end", jsonString("signal")), ("signal", jsonString(Signal(number).name))]
+      case .hostFailed(let message):
+        [("end", jsonString("host-failed")), ("message", jsonString(message))]
+      }
+    let all = fields + [("status", "\(status)")]
+    return "{" + all.map { "\(jsonString($0.0)):\($0.1)" }.joined(separator: ",") + "}"
+  }
+}
