@@ -66,22 +66,12 @@ public final class Machine {
       host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
     } catch { throw .machine(error) }
     let typed = try restoration?.saved.bytes(SavedMachine.Name.input) ?? []
-    let given = try restoration?.memory.memory(
-      size: configuration.memorySize, isShareable: configuration.sharesMemory)
+    memory = try Self.makeMemory(configuration, plan, restoration)
     do throws(Errno) {
-      memory =
-        if let given { given } else {
-          try GuestMemory(
-            ramSize: configuration.memorySize, roms: plan.roms,
-            isShareable: configuration.sharesMemory)
-        }
       control = try RunControl()
       commands = try CommandQueue()
       input = try InputPump(configuration.consoleInput, control, after: typed)
-    } catch {
-      let size = configuration.memorySize >> 20
-      throw .machine(.host("can't reserve \(size) MiB of memory: \(error)"))
-    }
+    } catch { throw .machine(.host("can't make the machine: \(error)")) }
     self.configuration = configuration
     self.plan = plan
     format = plan.format
@@ -93,17 +83,28 @@ public final class Machine {
     tables = FirmwareTables(
       inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
     memoryMap = MemoryMap(memory, hole: inventory.memoryHole)
-    let start = try Self.begin(plan, tables, restoration, inventory, memory, host)
-    do throws(KVMError) {
-      engine = try Engine(
-        host.vm, host, memory, memoryMap, inventory, control, configuration, start)
-    } catch { throw .machine(.kvm(error)) }
+    do throws(RestoreError) {
+      let start = try Self.begin(plan, tables, restoration, inventory, memory, host)
+      do throws(KVMError) {
+        engine = try Engine(
+          host.vm, host, memory, memoryMap, inventory, control, configuration, start)
+      } catch { throw .machine(.kvm(error)) }
+    } catch {
+      // Devices that were restored may have their threads.
+      inventory.stop()
+      throw error
+    }
     isHeld = restoration != nil
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
     } else {
       recorders = []
     }
+  }
+
+  deinit {
+    // Of a machine that was restored and never ran, too.
+    if isHeld && commands.state == .created { inventory.stop() }
   }
 
   // MARK: Running
@@ -294,6 +295,18 @@ public final class Machine {
         }
       return (plan, options.commandLine)
     } catch { throw .boot(error) }
+  }
+
+  private static func makeMemory(
+    _ configuration: Configuration, _ plan: BootPlan, _ restoration: Restoration?
+  ) throws(RestoreError) -> GuestMemory {
+    let (size, isShareable) = (configuration.memorySize, configuration.sharesMemory)
+    if let restoration {
+      return try restoration.memory.memory(size: size, isShareable: isShareable)
+    }
+    do {
+      return try GuestMemory(ramSize: size, roms: plan.roms, isShareable: isShareable)
+    } catch { throw .machine(.host("can't reserve \(size >> 20) MiB of memory: \(error)")) }
   }
 
   /// Fills memory for the start that `plan` says, or devices from `restoration`; returns how the engine
