@@ -256,6 +256,54 @@ struct MovingTests {
     #expect(refused > 0)
   }
 
+  @Test("has all of its processor's state, its controllers' and its timer's")
+  func engine() throws {
+    let (saved, memory, setup) = try saved()
+    var sections = saved.sections
+    let index = try #require(sections.firstIndex { $0.name == "engine" })
+    var bytes = sections[index].bytes
+    /// Where the value of the field `name` is.
+    func place(_ name: String) throws -> Int {
+      let name = [UInt8(name.utf8.count)] + Array(name.utf8)
+      return try #require(bytes.firstRange(of: name)).upperBound + 4
+    }
+    let patches: [(name: String, offset: Int, value: UInt8)] = [
+      ("KVM_GET_MP_STATE", 0, 3), ("KVM_GET_REGS", 15 * 8, 0x5A), ("KVM_GET_SREGS", 0, 0x60),
+      ("KVM_GET_XSAVE2", 160, 7), ("KVM_GET_XSAVE2", 512, 3), ("KVM_GET_DEBUGREGS", 8, 0x11),
+      ("KVM_GET_LAPIC", 0x370, 0x33), ("KVM_GET_VCPU_EVENTS", 14, 1),
+    ]
+    for patch in patches { bytes[try place(patch.name) + patch.offset] = patch.value }
+    sections[index] = .init(name: "engine", version: 1, bytes: bytes)
+
+    let machine = try Machine(
+      restoring: SavedMachine(sections: sections), .moved(memory), setup.resources, setup.options)
+    let again = try machine.save().sections[index].bytes
+
+    let (old, new) = try (StateReader(bytes), StateReader(again))
+    #expect(again.count == bytes.count)
+    for patch in patches {
+      let at = try place(patch.name) + patch.offset
+      #expect(again[at] == patch.value, "\(patch.name) at \(patch.offset)")
+    }
+    for name: StaticString in [
+      "KVM_GET_MP_STATE", "KVM_GET_REGS", "KVM_GET_SREGS", "KVM_GET_DEBUGREGS",
+      "KVM_GET_VCPU_EVENTS",
+    ] {
+      #expect(
+        try new.group("vcpu0").readBytes(name) == old.group("vcpu0").readBytes(name), "\(name)")
+    }
+    for chip in 0...2 {
+      let name = "KVM_GET_IRQCHIP \(chip)"
+      #expect(try new.group(name).readBytes("chip") == old.group(name).readBytes("chip"), "\(name)")
+    }
+    #expect(try new.read("KVM_GET_CLOCK", as: UInt64.self) >= old.read("KVM_GET_CLOCK"))
+    // What devices have is as it was, but for the time.
+    for (before, after) in zip(saved.sections, try machine.save().sections)
+    where !["engine", "device/rtc", "device/power"].contains(before.name) {
+      #expect(before == after)
+    }
+  }
+
   @Test("is refused with memory of another size")
   func otherMemory() throws {
     let (saved, _, setup) = try saved()
