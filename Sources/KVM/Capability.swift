@@ -50,6 +50,8 @@ public struct Capability: Hashable, Sendable {
   public static let manualDirtyLogProtect = Capability(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
   /// XSAVE areas of over 4 KiB; the value is the size in bytes.
   public static let xsave2 = Capability(KVM_CAP_XSAVE2)
+  /// Extended control registers, such as XCR0.
+  package static let extendedControlRegisters = Capability(KVM_CAP_XCRS)
   /// A paravirtual clock that can be set.
   public static let adjustClock = Capability(KVM_CAP_ADJUST_CLOCK)
   /// Writes of a guest that the kernel gathers.

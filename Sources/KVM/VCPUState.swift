@@ -146,6 +146,19 @@ extension VCPU {
     return try Int(check("KVM_SET_MSRS", result))
   }
 
+  /// Those of the MSRs `indices` that can be read.
+  package func readableMSRs(_ indices: [UInt32]) throws(KVMError) -> [kvm_msr_entry] {
+    var entries: [kvm_msr_entry] = []
+    var rest = indices[...]
+    while !rest.isEmpty {
+      let read = try msrs(Array(rest))
+      entries += read
+      // KVM has stopped at the next one.
+      rest = rest.dropFirst(read.count + 1)
+    }
+    return entries
+  }
+
   /// Gives the VCPU so many machine-check banks, and the register that turns them on, MCG_CTL.
   ///
   /// Corresponds to `KVM_X86_SETUP_MCE`.
@@ -183,17 +196,27 @@ extension VCPU {
     try check("KVM_SET_LAPIC", unsafe ckvm_set_lapic(descriptor.number, &state))
   }
 
-  /// What the VCPU waits for. Corresponds to `KVM_GET_MP_STATE`.
-  public func runState() throws(KVMError) -> RunState {
+  /// The same as the kernel says it. Corresponds to `KVM_GET_MP_STATE`.
+  package func multiprocessorState() throws(KVMError) -> kvm_mp_state {
     var state = kvm_mp_state()
     try check("KVM_GET_MP_STATE", unsafe ckvm_get_mp_state(descriptor.number, &state))
-    return RunState(rawValue: state.mp_state) ?? .runnable
+    return state
+  }
+
+  /// Sets it. Corresponds to `KVM_SET_MP_STATE`.
+  package func setMultiprocessorState(_ state: kvm_mp_state) throws(KVMError) {
+    var state = state
+    try check("KVM_SET_MP_STATE", unsafe ckvm_set_mp_state(descriptor.number, &state))
+  }
+
+  /// What the VCPU waits for. Corresponds to `KVM_GET_MP_STATE`.
+  public func runState() throws(KVMError) -> RunState {
+    try RunState(rawValue: multiprocessorState().mp_state) ?? .runnable
   }
 
   /// Sets it. Corresponds to `KVM_SET_MP_STATE`.
   public func setRunState(_ state: RunState) throws(KVMError) {
-    var state = kvm_mp_state(mp_state: state.rawValue)
-    try check("KVM_SET_MP_STATE", unsafe ckvm_set_mp_state(descriptor.number, &state))
+    try setMultiprocessorState(kvm_mp_state(mp_state: state.rawValue))
   }
 
   /// Exceptions, interrupts, NMIs and SMIs under way. Corresponds to `KVM_GET_VCPU_EVENTS`.

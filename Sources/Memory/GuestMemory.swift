@@ -5,7 +5,7 @@ import Host
 /// The regions are fixed when it is made, so every thread may use it without a lock. What is in
 /// them is shared with the running guest.
 public final class GuestMemory: Sendable {
-  /// One stretch of guest-physical addresses with host memory behind it: one KVM memory slot.
+  /// One stretch of guest-physical addresses with host memory behind it.
   public struct Region: Sendable {
     /// What the guest may do with the region.
     public enum Kind: Sendable {
@@ -138,7 +138,7 @@ public final class GuestMemory: Sendable {
 
   /// Where an address of the guest is in this process.
   public struct Location: Equatable, Sendable {
-    /// Which of `regions`: the number of the memory slot that kvmlite gives it.
+    /// Which of `regions`, by its place among them.
     public let region: Int
     /// How far from the region's start, in bytes.
     public let offset: UInt64

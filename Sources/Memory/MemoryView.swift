@@ -1,3 +1,4 @@
+import Glibc
 import Host
 
 /// A bounds-checked window on guest memory, as fast as a pointer: one comparison, one access.
@@ -57,5 +58,13 @@ public struct MemoryView: Sendable {
       unsafe UnsafeMutableRawPointer(base)
         .copyMemory(from: pointer(position, target.count), byteCount: target.count)
     }
+  }
+
+  /// Whether `length` bytes from `position` on are all zero.
+  package func isZero(from position: Int, count length: Int) -> Bool {
+    guard length > 0 else { return true }
+    // pointer() has checked that all the bytes are inside. Each is compared with the one before it.
+    let start = unsafe pointer(position, length)
+    return unsafe start.load(as: UInt8.self) == 0 && memcmp(start, start + 1, length - 1) == 0
   }
 }

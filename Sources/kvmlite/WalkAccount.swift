@@ -28,11 +28,12 @@ struct WalkAccount {
     switch walk.result {
     case .mapped(let address, let size):
       let page = walk.mode == .none ? "" : ", in a page of \(sizeText(size))"
-      guard let place = machine.memory.location(of: address) else {
-        return "guest-physical \(address)\(page): no memory there"
-      }
-      return "guest-physical \(address)\(page); slot \(place.region), offset "
-        + "\(GuestAddress(place.offset)); in kvmlite \(GuestAddress(place.hostAddress))"
+      guard let slot = machine.memoryMap.slot(at: address),
+        let place = machine.memory.location(of: address)
+      else { return "guest-physical \(address)\(page): no memory there" }
+      let offset = GuestAddress(address.value - slot.addresses.lowerBound)
+      return "guest-physical \(address)\(page); slot \(slot.number), offset \(offset); in kvmlite "
+        + "\(GuestAddress(place.hostAddress))"
     case .notPresent: return "not present: a page fault"
     case .tableOutsideMemory(let address): return "the entry at \(address) is outside memory"
     case .notCanonical: return "no address of this mode: its high bits are not copies of one bit"

@@ -101,6 +101,13 @@ struct WalkTests {
     #expect(result.errors.contains("not present: a page fault"))
     let real = try Kvmlite.run("guest:hello-real", "--walk", "0x1234")
     #expect(real.errors.contains("0x1234: no paging"))
+    // Without RAM at 0xA0000 what is above it has a slot of its own.
+    let hole = try Kvmlite.run(
+      "guest:hello-real", "--device", "testdev", "--walk", "0x1234", "--walk", "0xA0000", "--walk",
+      "0x123456")
+    #expect(hole.errors.contains("guest-physical 0x1234; slot 0, offset 0x1234; "))
+    #expect(hole.errors.contains("guest-physical 0xa0000: no memory there"))
+    #expect(hole.errors.contains("guest-physical 0x123456; slot 1, offset 0x63456; "))
   }
 
   @Test("makes a running guest stand still at SIGUSR1, walks, and lets it go on")

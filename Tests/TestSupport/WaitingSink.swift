@@ -33,4 +33,17 @@ public final class WaitingSink: ByteSink, @unchecked Sendable {
       return true
     }
   }
+
+  /// Forgets what has come.
+  public func forget() { monitor.locked { contents = [] } }
+
+  /// Waits until `byte` has come; false if it hasn't before the deadline.
+  public func wait(forByte byte: UInt8, _ deadline: Deadline = Deadline()) -> Bool {
+    monitor.locked {
+      while !contents.contains(byte) {
+        if !monitor.wait(until: deadline.nanoseconds) { return contents.contains(byte) }
+      }
+      return true
+    }
+  }
 }

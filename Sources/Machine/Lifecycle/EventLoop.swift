@@ -19,7 +19,10 @@ final class EventLoop {
   /// Who waits for a reset.
   var resetting: [CommandQueue.Reply] = []
   /// Whether the guest has suspended the machine.
-  var isSuspended = false
+  var isSuspended: Bool {
+    get { machine.isSuspended }
+    set { machine.isSuspended = newValue }
+  }
 
   private let poller: Poller
   private let deadline: UInt64?
@@ -44,7 +47,7 @@ final class EventLoop {
     self.deadline = deadline
     control = machine.control
     poller = try Poller()
-    standstill = Standstill(control, workers: machine.inventory.nodes.flatMap(\.pausable))
+    standstill = Standstill(control, workers: machine.inventory.pausable)
     threads = VCPUThreads(machine.engine, machine.recorders, control)
   }
 

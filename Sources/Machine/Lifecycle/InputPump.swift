@@ -28,9 +28,13 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   /// So much may wait: enough for a large paste, so that the escape key still works behind it.
   private static let limit = 1 << 17
 
-  init(_ input: ConsoleInput, _ control: RunControl) throws(Errno) {
+  /// Carries `waiting` first, which another one has read.
+  init(
+    _ input: ConsoleInput, _ control: RunControl, after waiting: [UInt8] = []
+  ) throws(Errno) {
     demand = try Event()
     self.control = control
+    pending = waiting
     switch input {
     case .none: (source, filter) = (nil, nil)
     case .bytes(let bytes):
@@ -46,8 +50,11 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   /// Called by the receiver, on any thread.
   func receiverHasRoom() { demand.raise() }
 
+  /// What the receiver has not taken so far.
+  var waiting: [UInt8] { Array(pending.dropFirst(taken)) }
+
   /// What the guest has not taken so far.
-  var unread: [UInt8] { (receiver?.unread ?? []) + pending.dropFirst(taken) }
+  var unread: [UInt8] { (receiver?.unread ?? []) + waiting }
 
   /// Takes back what the receiver has and the guest has not read: it is to be reset.
   func takeBack() {

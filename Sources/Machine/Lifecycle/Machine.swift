@@ -11,6 +11,8 @@ public final class Machine {
   public let control: RunControl
   /// The guest's memory.
   public let memory: GuestMemory
+  /// Where the guest has it.
+  package let memoryMap: MemoryMap
   /// What was found in the image.
   public let format: ImageFormat
   /// Whether that is an operating system's kernel.
@@ -29,8 +31,12 @@ public final class Machine {
   private let tables: FirmwareTables
   let recorders: [Recorder]
 
-  private let host: KVMHost
+  let host: KVMHost
   private let plan: BootPlan
+  /// Whether the guest has suspended it to RAM.
+  var isSuspended = false
+  /// Whether devices wait for the run, so as not to work in a machine that was restored and stands still.
+  private let isHeld: Bool
   /// When the run began.
   private var startTime: UInt64 = 0
   /// KVM's counters of an engine that was replaced.
@@ -43,61 +49,61 @@ public final class Machine {
     try self.init(Configuration(spec, resources, options))
   }
 
-  init(_ configuration: Configuration) throws(MachineError) {
-    try configuration.check()
-    let image = configuration.image
+  convenience init(_ configuration: Configuration) throws(MachineError) {
+    do throws(RestoreError) { try self.init(configuration, nil) } catch {
+      guard case .machine(let error) = error else { throw .host("\(error)") }
+      throw error
+    }
+  }
+
+  /// Makes the machine. It begins with its image's start, or where that of `restoration` stood.
+  init(_ configuration: Configuration, _ restoration: Restoration?) throws(RestoreError) {
     // The image is judged first: what is wrong with it can be said on any machine.
     let plan: BootPlan
-    do throws(BootError) {
-      let format: ImageFormat =
-        image.isFirmware ? .firmware : try ImageFormat(of: image.bytes, name: image.name)
-      var options = image.options
-      options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
-      commandLine = options.commandLine
-      plan =
-        if image.isFirmware {
-          try BootPlan(
-            firmware: BootFile(image.bytes, name: image.name), ramSize: configuration.memorySize)
-        } else {
-          try BootPlan(
-            image: image.bytes, name: image.name, options: options, layout: Layout.boot,
-            ramSize: configuration.memorySize,
-            tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
-        }
-    } catch { throw .boot(error) }
-    let host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
+    do throws(MachineError) {
+      try configuration.check()
+      (plan, commandLine) = try Self.makePlan(configuration)
+      host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
+    } catch { throw .machine(error) }
+    let typed = try restoration?.saved.bytes(SavedMachine.Name.input) ?? []
+    let given = try restoration?.memory.memory(
+      size: configuration.memorySize, isShareable: configuration.sharesMemory)
     do throws(Errno) {
-      memory = try GuestMemory(
-        ramSize: configuration.memorySize, roms: plan.roms,
-        isShareable: configuration.sharesMemory)
+      memory =
+        if let given { given } else {
+          try GuestMemory(
+            ramSize: configuration.memorySize, roms: plan.roms,
+            isShareable: configuration.sharesMemory)
+        }
       control = try RunControl()
       commands = try CommandQueue()
-      input = try InputPump(configuration.consoleInput, control)
+      input = try InputPump(configuration.consoleInput, control, after: typed)
     } catch {
-      throw .host("can't reserve \(configuration.memorySize >> 20) MiB of memory: \(error)")
+      let size = configuration.memorySize >> 20
+      throw .machine(.host("can't reserve \(size) MiB of memory: \(error)"))
     }
     self.configuration = configuration
+    self.plan = plan
     format = plan.format
     entryMode = plan.entry.mode
     trace = configuration.observation.map(TraceSinks.init)
-    inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
+    do throws(MachineError) {
+      inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
+    } catch { throw .machine(error) }
     tables = FirmwareTables(
       inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
-    do {
-      try plan.load(into: memory)
-      try tables.write(for: plan, to: memory)
-    } catch { throw .host("\(error)") }
+    memoryMap = MemoryMap(memory, hole: inventory.memoryHole)
+    let start = try Self.begin(plan, tables, restoration, inventory, memory, host)
     do throws(KVMError) {
       engine = try Engine(
-        host.vm, host, memory, inventory, control, configuration, .entry(plan.entry, plan.format))
-    } catch { throw .kvm(error) }
+        host.vm, host, memory, memoryMap, inventory, control, configuration, start)
+    } catch { throw .machine(.kvm(error)) }
+    isHeld = restoration != nil
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
     } else {
       recorders = []
     }
-    self.host = host
-    self.plan = plan
   }
 
   // MARK: Running
@@ -111,6 +117,7 @@ public final class Machine {
   public func run() -> Outcome {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
     let start = Clock.monotonicNanoseconds
+    if isHeld { for worker in inventory.pausable { worker.resume() } }
     startTime = start
     let deadline =
       configuration.run.deadline
@@ -190,7 +197,7 @@ public final class Machine {
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
     let new = try Engine(
-      host.system.makeVM(), host, memory, inventory, control, configuration, start)
+      host.system.makeVM(), host, memory, memoryMap, inventory, control, configuration, start)
     if trace != nil { pastCounters += counters(of: engine) }
     for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
     engine = new
@@ -265,6 +272,54 @@ public final class Machine {
   }
 
   // MARK: Making
+
+  private static func makePlan(
+    _ configuration: Configuration
+  ) throws(MachineError) -> (plan: BootPlan, commandLine: String?) {
+    let image = configuration.image
+    do throws(BootError) {
+      let format: ImageFormat =
+        image.isFirmware ? .firmware : try ImageFormat(of: image.bytes, name: image.name)
+      var options = image.options
+      options.commandLine = KernelCommandLine.complete(options.commandLine, for: format)
+      let plan =
+        if image.isFirmware {
+          try BootPlan(
+            firmware: BootFile(image.bytes, name: image.name), ramSize: configuration.memorySize)
+        } else {
+          try BootPlan(
+            image: image.bytes, name: image.name, options: options, layout: Layout.boot,
+            ramSize: configuration.memorySize,
+            tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
+        }
+      return (plan, options.commandLine)
+    } catch { throw .boot(error) }
+  }
+
+  /// Fills memory for the start that `plan` says, or devices from `restoration`; returns how the engine
+  /// begins.
+  private static func begin(
+    _ plan: BootPlan, _ tables: FirmwareTables, _ restoration: Restoration?, _ inventory: Inventory,
+    _ memory: GuestMemory, _ host: KVMHost
+  ) throws(RestoreError) -> Engine.Start {
+    guard let saved = restoration?.saved else {
+      do {
+        try plan.load(into: memory)
+        try tables.write(for: plan, to: memory)
+      } catch { throw .machine(.host("\(error)")) }
+      return .entry(plan.entry, plan.format)
+    }
+    try inventory.hold()
+    try inventory.restore(from: saved)
+    let extent: ProcessorState.Extent
+    do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
+    let name = SavedMachine.Name.engine
+    let state = try saved.fields(name)
+    do throws(StateError) {
+      return .restored(
+        try EngineState(from: state, vcpuCount: inventory.spec.vcpuCount, extent))
+    } catch { throw .section(name, error) }
+  }
 
   private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
     let host: KVMHost

@@ -1,0 +1,132 @@
+import Devices
+import Memory
+
+/// A machine that stood still, taken out of its process but for its memory: what it is, and the state of
+/// each of its parts.
+package struct SavedMachine: Sendable, Equatable {
+  /// A part's state.
+  package struct Section: Sendable, Equatable {
+    /// Which part's: `spec`, `engine`, `input`, or `device/` and the name that the inventory has for it.
+    package let name: String
+    /// Which form the bytes have.
+    package let version: UInt32
+    /// The state, as the part writes it.
+    package let bytes: [UInt8]
+
+    /// A part's state.
+    package init(name: String, version: UInt32, bytes: [UInt8]) {
+      (self.name, self.version, self.bytes) = (name, version, bytes)
+    }
+  }
+
+  /// All parts' states.
+  package let sections: [Section]
+
+  /// The names of sections, and the form in which each is written.
+  enum Name {
+    static let spec = "spec"
+    static let engine = "engine"
+    static let input = "input"
+    static func device(_ name: String) -> String { "device/" + name }
+    static let version: UInt32 = 1
+  }
+
+  /// A machine of these parts.
+  package init(sections: [Section]) { self.sections = sections }
+
+  /// The bytes of the section `name`.
+  func bytes(_ name: String) throws(RestoreError) -> [UInt8] {
+    guard let section = sections.first(where: { $0.name == name }) else {
+      throw .missing(section: name)
+    }
+    guard section.version == Name.version else {
+      throw .version(section: name, section.version)
+    }
+    return section.bytes
+  }
+
+  /// The fields of the section `name`.
+  func fields(_ name: String) throws(RestoreError) -> StateReader {
+    let bytes = try bytes(name)
+    do { return try StateReader(bytes) } catch { throw .section(name, error) }
+  }
+
+  /// What the machine was, with each device's place.
+  package func spec() throws(RestoreError) -> VMConfiguration {
+    let text = try bytes(Name.spec)
+    do { return try VMConfiguration(json: text) } catch { throw .spec(error) }
+  }
+}
+
+/// Why a machine can't be saved now.
+package enum SaveError: Error, Equatable, Sendable {
+  /// KVM didn't give a state.
+  case kvm(KVMTrouble)
+  /// The guest has suspended it to RAM: there is no engine to save.
+  case isSuspended
+  /// The run is over.
+  case hasEnded
+
+  /// What KVM said.
+  package typealias KVMTrouble = String
+}
+
+extension SaveError: CustomStringConvertible {
+  /// In a sentence.
+  package var description: String {
+    switch self {
+    case .kvm(let trouble): "KVM doesn't give the machine's state: \(trouble)"
+    case .isSuspended: "a machine that is suspended to RAM can't be saved: wake it first"
+    case .hasEnded: "the machine has ended"
+    }
+  }
+}
+
+/// Why there is no machine that goes on where a saved one stood.
+package enum RestoreError: Error, Sendable {
+  /// The bytes are something else.
+  case notSaved
+  /// They are in a form that this kvmlite doesn't know.
+  case form(UInt32)
+  /// They end, or go on, where a section should have ended: at this offset.
+  case cut(offset: Int)
+  /// A section isn't as it was written.
+  case damaged(section: String)
+  /// There are two of that name.
+  case twice(section: String)
+  /// There is none of that name.
+  case missing(section: String)
+  /// The machine has no such part.
+  case unknown(section: String)
+  /// It is in a form that this kvmlite doesn't know.
+  case version(section: String, UInt32)
+  /// The spec isn't one.
+  case spec(SpecError)
+  /// A part doesn't take its state.
+  case section(String, StateError)
+  /// The memory isn't that of this machine.
+  case memory
+  /// The machine can't be made.
+  case machine(MachineError)
+}
+
+extension RestoreError: CustomStringConvertible {
+  /// What is wrong with what.
+  package var description: String {
+    switch self {
+    case .notSaved: "this is no saved machine"
+    case .form(let form): "a saved machine of form \(form), which this kvmlite doesn't know"
+    case .cut(let offset): "the saved machine is damaged: it breaks off at byte \(offset)"
+    case .damaged(let name): "the saved machine is damaged: \(name) has another checksum"
+    case .twice(let name): "the saved machine is damaged: it has two parts \(name)"
+    case .missing(let name): "the saved machine is damaged: it lacks \(name)"
+    case .unknown(let name): "the saved machine has \(name), which it has no device for"
+    case .version(let name, let version):
+      "\(name) was saved in form \(version), which this kvmlite doesn't know"
+    case .spec(let error): "the saved machine's spec: \(error.message)"
+    case .section(let name, let error): "the saved machine is damaged: \(name): \(error)"
+    case .memory: "the memory isn't that of the saved machine"
+    case .machine(let error): error.description
+    }
+  }
+}

@@ -1,0 +1,88 @@
+import Devices
+import Host
+import KVM
+
+/// Taking a machine's state out, and putting it back into another one.
+extension Machine {
+  /// The state of all but memory. The machine must stand still: called by `Command.inspect`.
+  package func save() throws(SaveError) -> SavedMachine {
+    guard !control.isEnding else { throw .hasEnded }
+    guard !isSuspended else { throw .isSuspended }
+    typealias Name = SavedMachine.Name
+    var sections: [SavedMachine.Section] = []
+    func add(_ name: String, _ bytes: [UInt8]) {
+      sections.append(.init(name: name, version: Name.version, bytes: bytes))
+    }
+    add(Name.spec, Array(inventory.spec.json.text.utf8))
+    for node in inventory.nodes {
+      for part in node.stateful {
+        var state = StateWriter()
+        part.device.save(to: &state)
+        add(Name.device(part.name), state.bytes)
+      }
+    }
+    var state = StateWriter()
+    do { try EngineState(of: engine, host).save(to: &state) } catch { throw .kvm("\(error)") }
+    add(Name.engine, state.bytes)
+    // What was typed and the guest's device has not taken yet.
+    add(Name.input, input.waiting)
+    return SavedMachine(sections: sections)
+  }
+
+  /// Makes a machine that goes on where `saved` stood, with its `memory`. What stands behind its devices
+  /// must be as it was then. The image is only for resets.
+  package convenience init(
+    restoring saved: SavedMachine, _ memory: RestoredMemory, _ resources: Resources,
+    _ options: RunOptions = RunOptions()
+  ) throws(RestoreError) {
+    try self.init(
+      Configuration(saved.spec(), resources, options), Restoration(saved: saved, memory: memory))
+  }
+
+  /// What a machine goes on from instead of starting.
+  struct Restoration {
+    let saved: SavedMachine
+    let memory: RestoredMemory
+  }
+}
+
+extension Inventory {
+  /// How long devices that have done nothing yet may take to stand still, in nanoseconds.
+  private static let patience: UInt64 = 5_000_000_000
+
+  /// Who works for devices.
+  var pausable: [any Pausable] { nodes.flatMap(\.pausable) }
+
+  /// Lets no device work until it is resumed; for devices that are new.
+  func hold() throws(RestoreError) {
+    let pausable = pausable
+    let busy = Guarded(pausable.count)
+    for worker in pausable {
+      worker.pause {
+        busy.locked { $0 -= 1 }
+        busy.wakeAll()
+      }
+    }
+    let deadline = Clock.monotonicNanoseconds &+ Self.patience
+    guard busy.waits(until: deadline, for: { $0 == 0 }) else {
+      throw .machine(.host("a device doesn't stand still"))
+    }
+  }
+
+  /// Puts the state that `saved` has into each device. They hold still.
+  func restore(from saved: SavedMachine) throws(RestoreError) {
+    typealias Name = SavedMachine.Name
+    var known: Set<String> = [Name.spec, Name.engine, Name.input]
+    for node in nodes {
+      for part in node.stateful {
+        let name = Name.device(part.name)
+        let state = try saved.fields(name)
+        do { try part.device.restore(from: state) } catch { throw .section(name, error) }
+        known.insert(name)
+      }
+    }
+    for section in saved.sections where !known.contains(section.name) {
+      throw .unknown(section: section.name)
+    }
+  }
+}

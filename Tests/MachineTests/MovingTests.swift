@@ -1,0 +1,319 @@
+import Boot
+import Devices
+import Guests
+import Host
+import Machine
+import Memory
+import Storage
+import Synchronization
+import TestSupport
+import Testing
+
+/// Machines that are saved at some moment and go on as others.
+@Suite("A machine that is moved", .needsKVM, .timeLimit(.minutes(10)))
+struct MovingTests {
+  /// A guest with what it needs, and what it must come to.
+  struct Case: Sendable, CustomTestStringConvertible {
+    let name: String
+    var buses: [VMConfiguration.Disk.Bus] = []
+    /// Where it is not as the guest's source says.
+    var output: String?
+    var testDescription: String { name }
+  }
+
+  static let cases: [Case] = [
+    // Everything at once, with two disks.
+    Case(
+      name: "juggle", buses: [.mmio, .ide],
+      output: String(repeating: ".", count: 32) + "\nall right, 2404042880\n"),
+    Case(name: "tick"), Case(name: "echo-irq"), Case(name: "rtc-irq"), Case(name: "smp"),
+    Case(name: "string-io"),
+    Case(name: "ide-dma", buses: [.ide]), Case(name: "ide-pio", buses: [.ide]),
+    Case(
+      name: "virtio-block", buses: [.mmio], output: "sectors: 128\nwritten\nread back, all right\n"),
+  ]
+
+  /// What became of a guest, however often it was moved.
+  private struct End {
+    var output: [UInt8] = []
+    var disks: [[UInt8]] = []
+    var status: Int32 = -1
+    var outcome = ""
+    var moves = 0
+  }
+
+  /// Runs `guest` and moves it up to `moves` times, each at a moment of `random`'s choice.
+  private func run(
+    _ guest: Guest, _ example: Case, moves: Int, copies: Bool, _ random: inout SplitMix
+  ) throws -> End {
+    let console = ConsoleBuffer()
+    let disks = example.buses.map { _ in RAMDisk(sectors: 128) }
+    var setup = Setup(guest.image, mode: guest.mode, console: console)
+    setup.vcpuCount = guest.cpus
+    setup.memorySize = 8 << 20
+    for (disk, bus) in zip(disks, example.buses) { setup.add(disk, bus: bus) }
+    var machine = try { [setup] in
+      var first = setup
+      first.type(guest.input)
+      return try first.makeMachine()
+    }()
+    var end = End()
+    while true {
+      let mover = try end.moves < moves ? Mover(machine.commands, after: Self.pause(&random)) : nil
+      let outcome = machine.run()
+      guard let saved = try mover?.result() else {
+        (end.status, end.outcome) = (outcome.exitStatus, "\(outcome)")
+        break
+      }
+      end.moves += 1
+      let memory: RestoredMemory =
+        copies ? .copied(try SavedMemory(copying: machine.memory)) : .moved(machine.memory)
+      machine = try Machine(
+        restoring: SavedMachine(bytes: saved.bytes), memory, setup.resources, setup.options)
+    }
+    (end.output, end.disks) = (console.bytes, disks.map(\.bytes))
+    return end
+  }
+
+  /// So many nanoseconds, mostly few.
+  private static func pause(_ random: inout SplitMix) -> UInt64 {
+    UInt64.random(in: 0..<(1 << UInt64.random(in: 10...22, using: &random)), using: &random)
+  }
+
+  @Test("prints, computes and writes as if it never had been", arguments: cases)
+  func randomMoments(example: Case) throws {
+    let guest = try #require(Guest.named(example.name))
+    var random = SplitMix(UInt64(example.name.utf8.reduce(0) { $0 &* 31 &+ Int($1) }))
+    let alone = try run(guest, example, moves: 0, copies: false, &random)
+    let output = example.output.map { Array($0.utf8) }
+    #expect(output.map { $0 == alone.output } ?? guest.expectedOutput.matches(alone.output))
+    var moves = 0
+    var rounds = 0
+    // A guest may end before its first move now and then.
+    while moves < Trials.rounds(100), rounds < 1000 {
+      let moved = try run(guest, example, moves: 10, copies: rounds % 4 == 3, &random)
+      let text = String(decoding: moved.output, as: UTF8.self)
+      try #require(
+        moved.output == alone.output, "\(text) after \(moved.moves) moves: \(moved.outcome)")
+      try #require(moved.status == alone.status, "\(moved.outcome)")
+      try #require(moved.disks == alone.disks)
+      moves += moved.moves
+      rounds += 1
+    }
+    #expect(moves >= Trials.rounds(100))
+  }
+
+  // MARK: What was typed
+
+  @Test("has what was typed and not yet read")
+  func typed() throws {
+    let guest = try #require(Guest.named("echo-irq"))
+    let console = ConsoleBuffer()
+    var setup = Setup(guest.image, mode: guest.mode, console: console)
+    setup.type(guest.input)
+    let first = try setup.makeMachine()
+    let mover = try Mover(first.commands, after: 0)
+    _ = first.run()
+    let saved = try #require(try mover.result())
+    setup.type(Array("never".utf8))
+
+    let second = try Machine(
+      restoring: saved, .moved(first.memory), setup.resources, setup.options)
+    let outcome = second.run()
+
+    #expect(guest.expectedOutput.matches(console.bytes), "\(console.text)")
+    #expect(outcome.exitStatus == Int32(guest.expectedStatus))
+  }
+
+  // MARK: Once restored
+
+  @Test("can be reset, and starts as it did")
+  func reset() throws {
+    // Writes a letter, the next one each time, and spins: a reset loads the first one again.
+    let guest: [UInt8] = [
+      0xA0, 0x10, 0x00,  //        00: mov al,ds:0x10
+      0xFE, 0x06, 0x10, 0x00,  //  03: inc BYTE PTR ds:0x10
+      0xE6, 0xE9,  //              07: out 0xe9,al
+      0xB9, 0x00, 0x40,  //        09: mov cx,0x4000
+      0xE2, 0xFE,  //              0c: loop 0xc
+      0xEB, 0xF0,  //              0e: jmp 0x0
+      0x41,  //                    10: the letter
+    ]
+    let console = WaitingSink()
+    var setup = Setup(guest, mode: .real, console: console)
+    setup.restartsAtReset = true
+    let first = try setup.makeMachine()
+    let mover = try Mover(first.commands, after: 0) { _ = console.wait(forBytes: 3) }
+    _ = first.run()
+    let saved = try #require(try mover.result())
+    let count = console.bytes.count
+    let second = try Machine(
+      restoring: saved, .moved(first.memory), setup.resources, setup.options)
+    let (commands, control) = (second.commands, second.control)
+    let resetter = try HostThread(name: "reset") {
+      _ = console.wait(forBytes: count + 2)
+      commands.send(.reset)
+      commands.send(.inspect { _ in control.stop(.user) })
+    }
+    let outcome = second.run()
+    resetter.join()
+
+    #expect(outcome.kind == "stopped")
+    let letters = console.bytes
+    let alone = letters.indices.map { UInt8(truncatingIfNeeded: 0x41 + $0) }
+    #expect(letters.count >= count + 2 && letters == alone)
+    #expect(try second.memory.read(1, at: 0x10010) == [0x41])
+  }
+
+  // MARK: Damage
+
+  /// A machine with a disk that was saved, and all to restore it with.
+  private func saved() throws -> (saved: SavedMachine, memory: GuestMemory, setup: Setup) {
+    var setup = Setup(TestGuest.spin, mode: .real)
+    setup.memorySize = 1 << 20
+    setup.add(RAMDisk(sectors: 8))
+    let machine = try setup.makeMachine()
+    let mover = try Mover(machine.commands, after: 0)
+    _ = machine.run()
+    return (try #require(try mover.result()), machine.memory, setup)
+  }
+
+  @Test("travels as bytes, in which nothing can be changed")
+  func bytes() throws {
+    let saved = try saved().saved
+    let bytes = saved.bytes
+    #expect(try SavedMachine(bytes: bytes) == saved)
+    var random = SplitMix(7)
+    for _ in 0..<Trials.rounds(200) {
+      var damaged = bytes
+      let place = Int.random(in: damaged.indices, using: &random)
+      damaged[place] ^= 1 << UInt8.random(in: 0...7, using: &random)
+      #expect(throws: RestoreError.self, "byte \(place)") { try SavedMachine(bytes: damaged) }
+      let end = Int.random(in: damaged.indices, using: &random)
+      #expect(throws: RestoreError.self, "first \(end)") {
+        try SavedMachine(bytes: Array(bytes.prefix(end)))
+      }
+    }
+    #expect(throws: RestoreError.self) { try SavedMachine(bytes: bytes + [0]) }
+    let error = #expect(throws: RestoreError.self) { try SavedMachine(bytes: Array("PK".utf8)) }
+    #expect(error?.description == "this is no saved machine")
+  }
+
+  @Test("is refused with the name of the part that is missing, unknown or can't be")
+  func parts() throws {
+    let (saved, memory, setup) = try saved()
+    func refusal(_ change: (inout [SavedMachine.Section]) -> Void) throws -> String {
+      var sections = saved.sections
+      change(&sections)
+      do throws(RestoreError) {
+        _ = try Machine(
+          restoring: SavedMachine(sections: sections), .moved(memory), setup.resources,
+          setup.options)
+        return "nothing"
+      } catch { return "\(error)" }
+    }
+    #expect(try refusal { _ in } == "nothing")
+    for section in saved.sections {
+      let name = section.name
+      #expect(
+        try refusal { $0.removeAll { $0.name == name } }
+          == "the saved machine is damaged: it lacks \(name)")
+      guard name != "spec", name != "input" else { continue }
+      let cut = SavedMachine.Section(name: name, version: 1, bytes: section.bytes + [9])
+      #expect(
+        try refusal { $0[$0.firstIndex(of: section) ?? 0] = cut }.contains("damaged: \(name): "))
+    }
+    #expect(
+      try refusal { $0.append(.init(name: "device/disk7", version: 1, bytes: [])) }
+        == "the saved machine has device/disk7, which it has no device for")
+    let engine = try #require(saved.sections.first { $0.name == "engine" })
+    let newer = SavedMachine.Section(name: "engine", version: 2, bytes: engine.bytes)
+    #expect(
+      try refusal { $0[$0.firstIndex(of: engine) ?? 0] = newer }
+        == "engine was saved in form 2, which this kvmlite doesn't know")
+  }
+
+  @Test("is refused, or runs, whatever bytes its parts have")
+  func hostile() throws {
+    let (saved, memory, setup) = try saved()
+    var random = SplitMix(11)
+    var refused = 0
+    for _ in 0..<Trials.rounds(60) {
+      let sections = saved.sections.map { section in
+        var bytes = section.bytes
+        for _ in 0..<3 where !bytes.isEmpty && Bool.random(using: &random) {
+          bytes[Int.random(in: bytes.indices, using: &random)] = .random(
+            in: 0...255, using: &random)
+        }
+        return SavedMachine.Section(name: section.name, version: 1, bytes: bytes)
+      }
+      do throws(RestoreError) {
+        _ = try Machine(
+          restoring: SavedMachine(sections: sections), .moved(memory), setup.resources,
+          setup.options)
+      } catch { refused += 1 }
+    }
+    #expect(refused > 0)
+  }
+
+  @Test("is refused with memory of another size")
+  func otherMemory() throws {
+    let (saved, _, setup) = try saved()
+    let other = try GuestMemory(ramSize: 2 << 20)
+    let error = #expect(throws: RestoreError.self) {
+      try Machine(restoring: saved, .moved(other), setup.resources, setup.options)
+    }
+    #expect(error?.description == "the memory isn't that of the saved machine")
+  }
+
+  @Test("leaves the pages of its memory that are zero behind")
+  func sparse() throws {
+    let memory = try GuestMemory(ramSize: 4 << 20, roms: [(0xFFFF_0000, [1, 2, 3])])
+    try memory.write([5, 6].span, at: 0x1FFF)
+    try memory.write([7].span, at: 0x3F_FFFF)
+    let copy = try SavedMemory(copying: memory)
+    #expect(copy.byteCount == 4 * 4096)
+  }
+}
+
+/// Takes a machine out of its run from another thread, after a while.
+private final class Mover: Sendable {
+  private enum Result: Sendable {
+    case none
+    case saved(SavedMachine)
+    case failed(SaveError)
+  }
+
+  private let outcome = Mutex(Result.none)
+  private let thread: Mutex<HostThread?>
+
+  init(
+    _ commands: CommandQueue, after pause: UInt64, _ wait: @escaping @Sendable () -> Void = {}
+  ) throws {
+    thread = Mutex(nil)
+    let thread = try HostThread(name: "mover") { [self] in
+      wait()
+      let end = Clock.monotonicNanoseconds &+ pause
+      while Clock.monotonicNanoseconds < end { HostThread.yield() }
+      commands.send(
+        .inspect { machine in
+          do throws(SaveError) {
+            let saved = try machine.save()
+            self.outcome.withLock { $0 = .saved(saved) }
+            machine.control.stop(.user)
+          } catch { self.outcome.withLock { $0 = .failed(error) } }
+        })
+    }
+    self.thread.withLock { $0 = thread }
+  }
+
+  /// The machine that was taken out; nil if it had ended before.
+  func result() throws -> SavedMachine? {
+    thread.withLock { $0 }?.join()
+    switch outcome.withLock({ $0 }) {
+    case .none: return nil
+    case .saved(let saved): return saved
+    case .failed(let error): throw error
+    }
+  }
+}
