@@ -56,6 +56,7 @@ struct ProcessOptions: ParsableArguments {
   var settings: Session.Settings {
     Session.Settings(
       trace: trace, traceFile: traceFile, statistics: stats, statisticsFile: statsFile,
-      outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot, isVerbose: verbose)
+      outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot,
+      isVerbose: verbose)
   }
 }

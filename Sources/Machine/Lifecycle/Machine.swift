@@ -108,10 +108,10 @@ public final class Machine {
   /// The calling thread runs the event loop; each VCPU has a thread of its own.
   public func run() -> Outcome {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
-    let start = Clock.monotonicNanoseconds
+    startTime = Clock.monotonicNanoseconds
     let deadline =
       configuration.run.deadline
-      ?? configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
+      ?? configuration.timeLimit.map { startTime &+ UInt64($0 * 1e9) }
     do throws(Errno) { try EventLoop(self, deadline: deadline).run() } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
@@ -120,12 +120,17 @@ public final class Machine {
     commands.note(.ended)
     tellReports()
     for text in inventory.reports.summary() { configuration.run.report?(text) }
+    endTime = Clock.monotonicNanoseconds
     if let trace {
-      statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
+      statistics = presentStatistics()
       trace.finish()
     }
     return outcome
   }
+
+  /// When the run began; 0 before.
+  private var startTime: UInt64 = 0
+  private var endTime: UInt64?
 
   /// Whether a device still waits for the host although the run is over: whoever is to end soon must not
   /// wait for its threads.
@@ -214,14 +219,23 @@ public final class Machine {
     return try? engine.runners[id].vcpu.specialRegisters()
   }
 
+  /// General registers, likewise.
+  package func registers(ofVCPU id: Int) -> Registers? {
+    guard engine.runners.indices.contains(id) else { return nil }
+    return try? engine.runners[id].vcpu.registers()
+  }
+
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
 
   // MARK: Counting
 
-  private func makeStatistics(elapsed: UInt64) -> RunStatistics {
+  /// What has been counted so far; the machine must not run. Exits are counted for an observation only.
+  package func presentStatistics() -> RunStatistics {
     var statistics = RunStatistics()
-    statistics.elapsed = elapsed
+    if startTime != 0 {
+      statistics.elapsed = (endTime ?? Clock.monotonicNanoseconds) &- startTime
+    }
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
     statistics.touchedMemory = memory.touchedBytes()
