@@ -148,6 +148,13 @@ static inline int clinux_unix_name(int fd, const char *path, int binds) {
                : connect(fd, (struct sockaddr *)&name, sizeof name);
 }
 
+// struct ucred is _GNU_SOURCE's: the user on the other side of a connection, or -1.
+static inline int64_t clinux_peer_user(int fd) {
+  struct { int32_t pid; uint32_t user, group; } peer;
+  socklen_t size = sizeof peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.user : -1;
+}
+
 union clinux_control {
   struct cmsghdr header;
   char bytes[CMSG_SPACE(CLINUX_MOST_DESCRIPTORS * sizeof(int))];

@@ -23,9 +23,27 @@ public struct UnixSocket: ~Copyable, Sendable {
   /// Takes over a connected socket.
   public init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
 
+  /// What travels.
+  package enum Kind: Sendable {
+    /// Bytes, in whatever pieces they come.
+    case stream
+    /// Messages, each whole (`SOCK_SEQPACKET`).
+    case messages
+
+    fileprivate var number: Int32 {
+      let kind = self == .stream ? SOCK_STREAM : SOCK_SEQPACKET
+      return Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+    }
+  }
+
   /// Connects to who listens at `path`; throws `EINTR` too.
   public init(connectingTo path: String) throws(Errno) {
-    let descriptor = try Self.make()
+    try self.init(connectingTo: path, .stream)
+  }
+
+  /// The same for a socket of this kind.
+  package init(connectingTo path: String, _ kind: Kind) throws(Errno) {
+    let descriptor = try Self.make(kind)
     guard unsafe clinux_unix_name(descriptor.number, path, 0) == 0 else { throw Errno.current }
     self.descriptor = descriptor
   }
@@ -34,17 +52,15 @@ public struct UnixSocket: ~Copyable, Sendable {
   public init(pairedWith other: inout UnixSocket?) throws(Errno) {
     var ends: [Int32] = [-1, -1]
     // The kernel writes two numbers.
-    guard unsafe socketpair(AF_UNIX, Self.kind, 0, &ends) == 0 else { throw Errno.current }
+    guard unsafe socketpair(AF_UNIX, Kind.stream.number, 0, &ends) == 0 else {
+      throw Errno.current
+    }
     other = UnixSocket(FileDescriptor(owning: ends[1]))
     descriptor = FileDescriptor(owning: ends[0])
   }
 
-  fileprivate static var kind: Int32 {
-    Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
-  }
-
-  fileprivate static func make() throws(Errno) -> FileDescriptor {
-    let number = socket(AF_UNIX, kind, 0)
+  fileprivate static func make(_ kind: Kind) throws(Errno) -> FileDescriptor {
+    let number = socket(AF_UNIX, kind.number, 0)
     guard number >= 0 else { throw Errno.current }
     return FileDescriptor(owning: number)
   }
@@ -89,6 +105,10 @@ public struct UnixSocket: ~Copyable, Sendable {
     throw error
   }
 
+  /// Who is on the other side, as a user's number; nil if the kernel doesn't say. Corresponds to
+  /// `SO_PEERCRED`.
+  package var peerUser: UInt32? { UInt32(exactly: clinux_peer_user(descriptor.number)) }
+
   /// Says that nothing more will be sent. Corresponds to `shutdown(2)`.
   public borrowing func endSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
 }
@@ -106,11 +126,16 @@ public struct UnixListener: ~Copyable, Sendable {
   /// somebody listens at isn't, nor any other file: `EADDRINUSE`. Unless `waits`, nothing that is done
   /// with the descriptor waits.
   public init(at path: String, waits: Bool = true) throws(Errno) {
-    let descriptor = try UnixSocket.make()
+    try self.init(at: path, .stream, waits: waits)
+  }
+
+  /// The same for sockets of this kind.
+  package init(at path: String, _ kind: UnixSocket.Kind, waits: Bool = true) throws(Errno) {
+    let descriptor = try UnixSocket.make(kind)
     if !waits { descriptor.neverWait() }
     if unsafe clinux_unix_name(descriptor.number, path, 1) != 0 {
       let error = Errno.current
-      guard error == Errno(EADDRINUSE), Self.isDeserted(path) else { throw error }
+      guard error == Errno(EADDRINUSE), Self.isDeserted(path, kind) else { throw error }
       guard unsafe unlink(path) == 0, unsafe clinux_unix_name(descriptor.number, path, 1) == 0
       else { throw Errno.current }
     }
@@ -135,10 +160,10 @@ public struct UnixListener: ~Copyable, Sendable {
   }
 
   /// Other files refuse a connection in the same way.
-  private static func isDeserted(_ path: String) -> Bool {
+  private static func isDeserted(_ path: String, _ kind: UnixSocket.Kind) -> Bool {
     guard StreamSocket.exists(path) else { return false }
     do {
-      _ = try UnixSocket(connectingTo: path)
+      _ = try UnixSocket(connectingTo: path, kind)
       return false
     } catch { return error == Errno(ECONNREFUSED) }
   }

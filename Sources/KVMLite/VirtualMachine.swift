@@ -38,7 +38,7 @@ public final class VirtualMachine: @unchecked Sendable {
     let specialRegisters: [SpecialRegisters?]
 
     init(_ machine: Machine) {
-      statistics = machine.presentStatistics()
+      statistics = machine.statisticsNow()
       memory = machine.memory
       let vcpus = 0..<machine.vcpuCount
       registers = vcpus.map { machine.registers(ofVCPU: $0) }
@@ -202,7 +202,7 @@ public final class VirtualMachine: @unchecked Sendable {
 
   /// What was counted so far.
   public var statistics: RunStatistics {
-    get async { await look({ $0.presentStatistics() }, after: \.statistics) }
+    get async { await look({ $0.statisticsNow() }, after: \.statistics) }
   }
 
   /// `count` bytes of the guest's memory from the physical address `address` on.

@@ -41,6 +41,11 @@ public enum Kvmlite {
     try end(of: ChildProcess(wrapper[0], wrapper.dropFirst() + [path] + arguments))
   }
 
+  /// Runs `command`, which is to become it.
+  public static func run(_ arguments: [String], of command: String) throws -> Result {
+    try end(of: ChildProcess(command, arguments))
+  }
+
   /// Waits for the end of `process`.
   public static func end(of process: ChildProcess) throws -> Result {
     let end = try process.waitForEnd()

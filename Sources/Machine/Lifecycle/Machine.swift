@@ -31,6 +31,10 @@ public final class Machine {
 
   private let host: KVMHost
   private let plan: BootPlan
+  /// When the run began; 0 before.
+  private var startTime: UInt64 = 0
+  /// When it was over.
+  private var endTime: UInt64?
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
@@ -112,25 +116,28 @@ public final class Machine {
     let deadline =
       configuration.run.deadline
       ?? configuration.timeLimit.map { startTime &+ UInt64($0 * 1e9) }
-    do throws(Errno) { try EventLoop(self, deadline: deadline).run() } catch {
+    var server: ControlServer?
+    do throws(Errno) {
+      server = try configuration.run.controlPath.map { (path) throws(Errno) in
+        try ControlServer(at: path, for: commands)
+      }
+      try EventLoop(self, deadline: deadline).run()
+    } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))
     }
     let outcome = control.outcome ?? .hostFailed("the run ended without a reason")
     stopDevices(outcome)
     commands.note(.ended)
+    server?.stop()
     tellReports()
     for text in inventory.reports.summary() { configuration.run.report?(text) }
     endTime = Clock.monotonicNanoseconds
     if let trace {
-      statistics = presentStatistics()
+      statistics = statisticsNow()
       trace.finish()
     }
     return outcome
   }
-
-  /// When the run began; 0 before.
-  private var startTime: UInt64 = 0
-  private var endTime: UInt64?
 
   /// Whether a device still waits for the host although the run is over: whoever is to end soon must not
   /// wait for its threads.
@@ -230,8 +237,8 @@ public final class Machine {
 
   // MARK: Counting
 
-  /// What has been counted so far; the machine must not run. Exits are counted for an observation only.
-  package func presentStatistics() -> RunStatistics {
+  /// What was counted so far; the machine doesn't run. Exits are counted for an observation only.
+  package func statisticsNow() -> RunStatistics {
     var statistics = RunStatistics()
     if startTime != 0 {
       statistics.elapsed = (endTime ?? Clock.monotonicNanoseconds) &- startTime

@@ -15,6 +15,7 @@ extension EventLoop {
       isPauseWanted = false
       for reply in pausing { reply(.failure(.resumed)) }
       pausing = []
+      machine.commands.note(isSuspended ? .suspended : .running)
       request.reply(.success(()))
     case .reset:
       resetting.append(request.reply)
@@ -45,6 +46,7 @@ extension EventLoop {
     guard !standstill.isMoving, standstill.advance(threads), !control.isEnding else { return }
     if control.orders.contains(.reset) { reset() }
     if control.orders.contains(.suspend) { suspend() }
+    machine.commands.note(isPauseWanted ? .paused : isSuspended ? .suspended : .running)
     for (look, reply) in inspections {
       look(machine)
       reply(.success(()))
@@ -52,7 +54,6 @@ extension EventLoop {
     inspections = []
     for reply in pausing { reply(.success(())) }
     pausing = []
-    machine.commands.note(isPauseWanted ? .paused : isSuspended ? .suspended : .running)
     if !mustStandStill && !control.isEnding { goOn() }
   }
 

@@ -10,6 +10,8 @@ public struct RunOptions: Sendable {
   public var restartsAtReset = false
   /// Until when it may run, instead: a time of `Clock.monotonicNanoseconds`.
   package var deadline: UInt64?
+  /// Where it takes commands while it runs, as a Unix socket (docs/control.md).
+  package var controlPath: String?
   /// The process's signals, which end the run in order; a library leaves them to its program.
   package var signals: SignalSource?
   /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or SIGUSR1

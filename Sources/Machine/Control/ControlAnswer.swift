@@ -1,0 +1,75 @@
+import Devices
+import Host
+import Memory
+
+/// What a client of a machine's control socket is told.
+enum ControlAnswer {
+  /// It was done; what the machine is doing now, and more if it was asked for.
+  case success(state: MachineState, [JSON.Member])
+  /// It was not; why.
+  case failure(String)
+
+  /// The answer as a message.
+  var json: JSON {
+    switch self {
+    case .success(let state, let more):
+      JSON(
+        .object(
+          [
+            JSON.Member("ok", JSON(.bool(true))),
+            JSON.Member("state", JSON(.string(state.rawValue))),
+          ] + more))
+    case .failure(let error):
+      JSON(
+        .object([
+          JSON.Member("ok", JSON(.bool(false))), JSON.Member("error", JSON(.string(error))),
+        ]))
+    }
+  }
+
+  /// The devices of `machine`, which stands still, and where they are.
+  static func description(of machine: Machine) -> [JSON.Member] {
+    let devices = machine.inventory.nodes.map { node in
+      JSON(
+        .object([
+          JSON.Member("id", JSON(.string(node.id))),
+          JSON.Member("kind", JSON(.string(node.kind.description))),
+          JSON.Member("places", JSON(.array(node.parts.map { JSON(.string($0.place)) }))),
+          JSON.Member(
+            "interrupts", JSON(.array(node.interrupts.map { JSON(.unsigned(UInt64($0))) }))),
+        ]))
+    }
+    return [
+      JSON.Member("vcpus", JSON(.unsigned(UInt64(machine.vcpuCount)))),
+      JSON.Member("memory", JSON(.unsigned(machine.memory.ramSize))),
+      JSON.Member("devices", JSON(.array(devices))),
+    ]
+  }
+
+  /// What `machine`, which stands still, has done so far: exits only if it is observed, KVM's counters
+  /// always.
+  static func statistics(of machine: Machine) -> [JSON.Member] {
+    let statistics = machine.statisticsNow()
+    let exits = statistics.exits.rows.map {
+      JSON.Member($0.name, JSON(.unsigned($0.count.count)))
+    }
+    let kernel = statistics.kernel.map { JSON.Member($0.name, JSON(.unsigned($0.value))) }
+    return [
+      JSON.Member("elapsed_ns", JSON(.unsigned(statistics.elapsed))),
+      JSON.Member("touched_bytes", JSON(.unsigned(UInt64(max(0, statistics.touchedMemory))))),
+      JSON.Member("exits", JSON(.object(exits))),
+      JSON.Member("kvm", JSON(.object(kernel))),
+    ]
+  }
+}
+
+extension DeviceNode.Part {
+  /// Where it is, in words.
+  fileprivate var place: String {
+    switch self {
+    case .ports(let range, _): "ports \(hex(range.lowerBound))-\(hex(range.upperBound))"
+    case .memory(let range, _): "memory \(hex(range.lowerBound))-\(hex(range.upperBound))"
+    case .function(let address, _): "pci \(address)"
+    }
+  }
+}

@@ -1,0 +1,112 @@
+import Devices
+import Host
+import Memory
+import TestSupport
+import Testing
+
+@testable import Machine
+
+@Suite("A control socket", .needsKVM)
+struct ControlTests {
+  /// A machine that ticks, with a control socket, on a thread of its own.
+  private final class Served: @unchecked Sendable {
+    // Sound as Sendable: the outcome is written by the thread that is joined before it is read.
+    let directory: TemporaryDirectory
+    let path: String
+    let machine: Machine
+    private let console = WaitingSink()
+    private var thread: HostThread?
+    private(set) var outcome: Outcome?
+
+    init() throws {
+      directory = try TemporaryDirectory()
+      path = directory.path + "/control.sock"
+      var setup = Setup(
+        TestGuest.ticker(divisor: 1193, count: .max), mode: .real, console: console)
+      setup.controlPath = path
+      setup.restartsAtReset = true
+      machine = try setup.makeMachine()
+      thread = try HostThread(name: "machine") { self.outcome = self.machine.run() }
+      #expect(console.wait(forBytes: 1))
+    }
+
+    func connect() throws -> UnixSocket { try UnixSocket(connectingTo: path, .messages) }
+
+    func end() {
+      machine.control.stop(.user)
+      thread?.join()
+      thread = nil
+    }
+  }
+
+  private func ask(_ socket: borrowing UnixSocket, _ text: String) throws -> String {
+    try socket.send(Array(text.utf8).span)
+    return try answer(socket)
+  }
+
+  private func answer(_ socket: borrowing UnixSocket) throws -> String {
+    var buffer = [UInt8](repeating: 0, count: 1 << 16)
+    let deadline = Deadline()
+    while !deadline.isOver {
+      _ = socket.descriptor.isReadable(within: 1000)
+      var span = buffer.mutableSpan
+      var files: [SharedDescriptor] = []
+      if let count = try socket.receive(into: &span, files: &files) {
+        return String(decoding: buffer[..<count], as: UTF8.self)
+      }
+    }
+    return "no answer"
+  }
+
+  @Test("pauses, shows, resumes, resets and ends the machine")
+  func commands() throws {
+    let served = try Served()
+    let socket = try served.connect()
+    let paused = try ask(socket, #"{"command": "pause"}"#)
+    #expect(paused.contains("true") && paused.contains("paused"))
+    #expect(served.machine.commands.state == .paused)
+    let devices = try ask(socket, #"{"command": "inspect"}"#)
+    #expect(devices.contains("serial0") && devices.contains("paused"))
+    #expect(try ask(socket, #"{"command": "stats"}"#).contains("elapsed_ns"))
+    #expect(try ask(socket, #"{"command": "resume"}"#).contains("running"))
+    #expect(try ask(socket, #"{"command": "reset"}"#).contains("true"))
+    #expect(try ask(socket, #"{"command": "power-button"}"#).contains("true"))
+    #expect(try ask(socket, #"{"command": "stop"}"#).contains("true"))
+    served.end()
+    #expect(served.outcome?.kind == "stopped")
+    #expect(throws: Errno.self) { _ = try served.connect() }
+  }
+
+  @Test(
+    "refuses what is no command, and does nothing",
+    arguments: [
+      "pause", "[]", "{}", #"{"command": 1}"#, #"{"command": "paus"}"#,
+      #"{"command": "pause", "x": 1}"#, #"{"command": "pause"}{}"#,
+      String(repeating: "[", count: 1000), String(repeating: "x", count: 70_000),
+    ])
+  func refusals(message: String) throws {
+    let served = try Served()
+    defer { served.end() }
+    let socket = try served.connect()
+    let answer = try ask(socket, message)
+    #expect(answer.contains("false") && answer.contains("error"), "\(answer)")
+    if message.contains("paus\"") { #expect(answer.contains("pause")) }
+    #expect(served.machine.commands.state == .running)
+  }
+
+  @Test("bears clients that vanish, that don't read, and many at once")
+  func clients() throws {
+    let served = try Served()
+    defer { served.end() }
+    for _ in 0..<200 {
+      let socket = try served.connect()
+      try? socket.send(Array(#"{"command": "inspect"}"#.utf8).span)
+    }
+    let mute = try served.connect()
+    for _ in 0..<2000 {
+      do { try mute.send(Array(#"{"command": "inspect"}"#.utf8).span) } catch { break }
+    }
+    let socket = try served.connect()
+    #expect(try ask(socket, #"{"command": "pause"}"#).contains("paused"))
+  }
+}
