@@ -183,13 +183,18 @@ struct ArchitectureTests {
     #expect(Set(told).count == told.count)
   }
 
+  /// A step: a number, a link to a file, the function there, and what it does.
+  private static var step: Regex<(Substring, Substring, Substring)> {
+    /^\d+\. \[[^\]]*\]\(\.\.\/([^)]*)\) `(\w+)`: .*/
+  }
+
   @Test("the four reading orders have at most eight steps, whose functions are there and lead on")
   func readingOrders() throws {
     let headings = text.split(separator: "\n").filter { $0.hasPrefix("## Reading order: ") }
     #expect(headings.count == 4)
     for heading in headings {
       let steps = try Documents.section(String(heading), of: text)
-        .compactMap { $0.firstMatch(of: /^\d+\. \[.*?\]\(\.\.\/(.*?)\) `(\w+)`: /) }
+        .compactMap { $0.firstMatch(of: Self.step) }
         .map { (file: String($0.1), function: String($0.2)) }
       #expect((2...8).contains(steps.count), "\(heading)")
       var sources = ""
