@@ -44,6 +44,13 @@ public final class HostThread: Sendable {
     pthread_join(handle, nil)
   }
 
+  /// Leaves the thread to itself: its end frees what it held. Instead of `join()`.
+  ///
+  /// Corresponds to `pthread_detach(3)`.
+  package func detach() {
+    pthread_detach(handle)
+  }
+
   /// Lets other threads go first. Corresponds to `sched_yield(2)`.
   public static func yield() { sched_yield() }
 

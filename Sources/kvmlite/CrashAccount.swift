@@ -23,36 +23,13 @@ struct CrashAccount {
   }
 
   private func tellRegisters() {
-    guard let general = report.registers, let special = report.specialRegisters else { return }
+    guard !report.registerLines.isEmpty else { return }
     if report.registersAreReset {
       Message.heading("Registers: lost; this KVM resets them at a triple fault.")
       return
     }
     Message.heading("Registers:")
-    let table: [[(String, UInt64)]] = [
-      [("RAX", general.rax), ("RBX", general.rbx), ("RCX", general.rcx), ("RDX", general.rdx)],
-      [("RSI", general.rsi), ("RDI", general.rdi), ("RBP", general.rbp), ("RSP", general.rsp)],
-      [("R8", general.r8), ("R9", general.r9), ("R10", general.r10), ("R11", general.r11)],
-      [("R12", general.r12), ("R13", general.r13), ("R14", general.r14), ("R15", general.r15)],
-      [("RIP", general.rip), ("RFL", general.rflags), ("CR2", special.cr2), ("CR3", special.cr3)],
-      [("CR0", special.cr0), ("CR4", special.cr4), ("EFER", special.efer)],
-    ]
-    for row in table {
-      Message.line("  " + row.map { column($0.0, 5) + digits($0.1, 16) }.joined(separator: "  "))
-    }
-    let segments = [
-      ("CS", special.cs), ("SS", special.ss), ("DS", special.ds), ("ES", special.es),
-      ("FS", special.fs), ("GS", special.gs),
-    ]
-    for (name, segment) in segments {
-      Message.line(
-        "  " + column(name, 5) + digits(UInt64(segment.selector), 4)
-          + "  base " + digits(segment.base, 16) + "  limit " + digits(UInt64(segment.limit), 8))
-    }
-    Message.line(
-      "  GDT  base \(digits(special.gdt.base, 16))  limit \(digits(UInt64(special.gdt.limit), 4))"
-        + "   IDT  base \(digits(special.idt.base, 16))  limit "
-        + digits(UInt64(special.idt.limit), 4))
+    for line in report.registerLines { Message.line("  " + line) }
   }
 
   private func tellCode() {

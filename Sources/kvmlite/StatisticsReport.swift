@@ -62,7 +62,7 @@ struct StatisticsReport {
 
   // MARK: JSON
 
-  /// All of it, as docs/statistics.md describes it.
+  /// All of it. Times are in nanoseconds; what nobody can know is null or left out.
   func json() -> String {
     let exits = statistics.exits.rows.map {
       "\(jsonString($0.name)):{\"count\":\($0.count.count),"

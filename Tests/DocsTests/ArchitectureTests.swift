@@ -183,14 +183,36 @@ struct ArchitectureTests {
     #expect(Set(told).count == told.count)
   }
 
-  @Test("the reading order has at most six files, and they exist")
-  func readingOrder() throws {
-    let heading = "## Reading order: one byte from OUT to the terminal"
-    let steps = try Documents.section(heading, of: text).filter { $0.first?.isNumber == true }
-    #expect((1...6).contains(steps.count))
-    for step in steps {
-      let path = step.drop { $0 != "[" }.dropFirst().prefix { $0 != "]" }
-      #expect(Documents.exists(String(path)), "\(step)")
+  /// A step: a number, a link to a file, the function there, and what it does.
+  private static var step: Regex<(Substring, Substring, Substring)> {
+    /^\d+\. \[[^\]]*\]\(\.\.\/([^)]*)\) `(\w+)`: .*/
+  }
+
+  @Test("the four reading orders have at most eight steps, whose functions are there and lead on")
+  func readingOrders() throws {
+    let headings = text.split(separator: "\n").filter { $0.hasPrefix("## Reading order: ") }
+    #expect(headings.count == 4)
+    for heading in headings {
+      let steps = try Documents.section(String(heading), of: text)
+        .compactMap { $0.firstMatch(of: Self.step) }
+        .map { (file: String($0.1), function: String($0.2)) }
+      #expect((2...8).contains(steps.count), "\(heading)")
+      var sources = ""
+      for (index, step) in steps.enumerated() {
+        let source = try Documents.text(step.file)
+        // The first step is called from outside: by the guest, a thread or a parser.
+        if index > 0 {
+          sources += source
+          let calls = try Regex("(\\.|\\b)\(step.function)\\(|Machine\\(")
+          #expect(sources.contains(calls), "\(heading): nobody calls \(step.function)")
+        }
+        sources += source
+        let isThere =
+          step.file.hasSuffix(".inc")
+          ? source.contains("\(step.function):")
+          : source.contains("func \(step.function)") || source.contains("\(step.function)(")
+        #expect(isThere, "\(step.file) has no \(step.function)")
+      }
     }
   }
 }

@@ -1,11 +1,17 @@
+import Foundation
 import Testing
 
 @Suite("docs/library.md shows what is tested")
 struct LibraryTests {
-  @Test("the example is the file of Tests/LibraryExampleTests, word for word")
-  func example() throws {
-    let example = try Documents.text("Tests/LibraryExampleTests/HelloTests.swift")
+  @Test("its examples are the files of Tests/LibraryExampleTests, word for word, and each is there")
+  func examples() throws {
     let document = try Documents.text("docs/library.md")
-    #expect(document.contains("```swift\n\(example)```\n"))
+    let files = Documents.files(below: "Tests/LibraryExampleTests", suffix: ".swift")
+    #expect(files.count >= 6)
+    for file in files {
+      #expect(document.contains("```swift\n\(try Documents.text(file))```\n"), "\(file)")
+    }
+    // One more is of Package.swift.
+    #expect(document.components(separatedBy: "```swift\n").count - 1 == files.count + 1)
   }
 }

@@ -1,11 +1,10 @@
-import Doctor
-import Machine
+import KVMLite
 import Testing
 
-@Suite("My guest", .enabled(if: HostReport.make().trouble == nil, "needs a usable /dev/kvm"))
+@Suite("My guest", .enabled(if: VirtualMachine.unavailability == nil, "needs a usable /dev/kvm"))
 struct MyGuestTests {
   @Test("prints OK and leaves with 3")
-  func printsOK() throws {
+  func printsOK() async throws {
     let code: [UInt8] = [
       0xBA, 0xF8, 0x03,  //  mov dx, 0x3F8
       0xB0, 0x4F,  //        mov al, 'O'
@@ -15,19 +14,24 @@ struct MyGuestTests {
       0xB0, 0x03,  //        mov al, 3
       0xE6, 0xF4,  //        out 0xF4, al
     ]
-    let console = ConsoleBuffer()
     var configuration = VMConfiguration()
     configuration.memorySize = 16 << 20
-    let resources = Resources(
-      image: .init(code, name: "my guest", mode: .real), console: console)
+    let machine = try VirtualMachine(configuration, image: code, timeLimit: .seconds(30))
 
-    let outcome = try Machine(configuration, resources, RunOptions(timeLimit: 10)).run()
+    let outcome = try await machine.run()
 
-    guard case .exited(let value) = outcome else {
-      Issue.record("the guest ended otherwise: \(outcome)")
-      return
-    }
-    #expect(value == 3)
-    #expect(console.text == "OK")
+    #expect(outcome.exitValue == 3, "\(outcome)")
+    #expect(machine.console.text == "OK")
+  }
+
+  @Test("a built-in guest prints what its header promises")
+  func builtIn() async throws {
+    let guest = try #require(Guest.named("hello-long"))
+    let machine = try VirtualMachine(VMConfiguration(guest: guest), timeLimit: .seconds(30))
+
+    let outcome = try await machine.run()
+
+    #expect(guest.expectedOutput.matches(machine.console.bytes), "\(machine.console.text)")
+    #expect(outcome.exitStatus == guest.expectedStatus, "\(outcome)")
   }
 }

@@ -76,7 +76,18 @@ func run(
 
 extension Outcome {
   /// One word for the case, to compare by.
-  var kind: String { String(describing: self).prefix { $0 != "(" }.description }
+  var kind: String {
+    switch self {
+    case .poweredOff: "poweredOff"
+    case .halted: "halted"
+    case .reset: "reset"
+    case .exited: "exited"
+    case .crashed: "crashed"
+    case .timedOut: "timedOut"
+    case .stopped: "stopped"
+    case .hostFailed: "hostFailed"
+    }
+  }
 }
 
 /// Guests that more than one test runs, all flat.

@@ -37,7 +37,7 @@ package enum CommandError: Error, Equatable, Sendable, CustomStringConvertible {
 }
 
 /// What a machine is doing.
-package enum MachineState: String, Sendable {
+public enum MachineState: String, Sendable {
   /// It has not been run.
   case created
   /// Its VCPUs run.

@@ -73,6 +73,7 @@ final class EventLoop {
     }
     if control.outcome?.isFromOutside == true { machine.trace?.stopWaiting() }
     threads.end()
+    refuseRest()
   }
 
   /// Starts the VCPUs of the present engine.

@@ -1,5 +1,31 @@
 import Devices
 import Host
+import Synchronization
+
+/// What is to be typed on a machine's console, from any thread; it never waits for the guest.
+public final class ConsoleInputQueue: Sendable {
+  /// Raised when something has come.
+  let event: Event
+  private let bytes = Mutex<[UInt8]>([])
+
+  /// An empty one.
+  package init() throws(Errno) { event = try Event() }
+
+  /// Appends `new`.
+  package func write(_ new: [UInt8]) {
+    bytes.withLock { $0 += new }
+    event.raise()
+  }
+
+  /// Takes what has come.
+  func take() -> [UInt8] {
+    event.consume()
+    return bytes.withLock { bytes in
+      defer { bytes = [] }
+      return bytes
+    }
+  }
+}
 
 /// Carries the console's input to the serial port or the virtio console, no faster than the guest
 /// reads it.
@@ -17,6 +43,7 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
 
   private let source: Int32?
   private var gate: InputGate?
+  private let queue: ConsoleInputQueue?
   private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
   private let control: RunControl
   private(set) var pending: [UInt8] = []
@@ -36,14 +63,17 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
     self.control = control
     pending = waiting
     switch input {
-    case .none: (source, filter) = (nil, nil)
+    case .none: (source, filter, queue) = (nil, nil, nil)
     case .bytes(let bytes):
-      (source, filter) = (nil, nil)
+      (source, filter, queue) = (nil, nil, nil)
       pending += bytes
     case .descriptor(let number, let filter, let gate):
       self.filter = filter
       self.gate = gate
-      source = number
+      (source, queue) = (number, nil)
+    case .queue(let queue):
+      self.queue = queue
+      (source, filter) = (queue.event.descriptor.number, nil)
     }
   }
 
@@ -74,6 +104,10 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
 
   /// Reads once from the source, which is ready, and passes on what the guest takes.
   func readMore() {
+    if let queue {
+      pending += queue.take()
+      return feed()
+    }
     guard let source else { return }
     do throws(Errno) {
       let bytes = try FileDescriptor(borrowing: source).read(atMost: 4096)

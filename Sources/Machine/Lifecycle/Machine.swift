@@ -37,8 +37,10 @@ public final class Machine {
   var isSuspended = false
   /// Whether devices wait for the run, so as not to work in a machine that was restored and stands still.
   private let isHeld: Bool
-  /// When the run began.
+  /// When the run began; 0 before.
   private var startTime: UInt64 = 0
+  /// When it was over.
+  private var endTime: UInt64?
   /// KVM's counters of an engine that was replaced.
   private var pastCounters: [(name: String, value: UInt64)] = []
 
@@ -117,12 +119,11 @@ public final class Machine {
   /// The calling thread runs the event loop; each VCPU has a thread of its own.
   public func run() -> Outcome {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
-    let start = Clock.monotonicNanoseconds
     if isHeld { for worker in inventory.pausable { worker.resume() } }
-    startTime = start
+    startTime = Clock.monotonicNanoseconds
     let deadline =
       configuration.run.deadline
-      ?? configuration.timeLimit.map { start &+ UInt64($0 * 1e9) }
+      ?? configuration.timeLimit.map { startTime &+ UInt64($0 * 1e9) }
     var server: ControlServer?
     do throws(Errno) {
       server = try configuration.run.controlPath.map { (path) throws(Errno) in
@@ -138,8 +139,9 @@ public final class Machine {
     server?.stop()
     tellReports()
     for text in inventory.reports.summary() { configuration.run.report?(text) }
+    endTime = Clock.monotonicNanoseconds
     if let trace {
-      statistics = makeStatistics(elapsed: Clock.monotonicNanoseconds &- start)
+      statistics = statisticsNow()
       trace.finish()
     }
     return outcome
@@ -232,19 +234,23 @@ public final class Machine {
     return try? engine.runners[id].vcpu.specialRegisters()
   }
 
+  /// General registers, likewise.
+  package func registers(ofVCPU id: Int) -> Registers? {
+    guard engine.runners.indices.contains(id) else { return nil }
+    return try? engine.runners[id].vcpu.registers()
+  }
+
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
 
   // MARK: Counting
 
-  /// What was counted so far. The machine stands still.
+  /// What was counted so far; the machine doesn't run. Exits are counted for an observation only.
   package func statisticsNow() -> RunStatistics {
-    makeStatistics(elapsed: startTime == 0 ? 0 : Clock.monotonicNanoseconds &- startTime)
-  }
-
-  private func makeStatistics(elapsed: UInt64) -> RunStatistics {
     var statistics = RunStatistics()
-    statistics.elapsed = elapsed
+    if startTime != 0 {
+      statistics.elapsed = (endTime ?? Clock.monotonicNanoseconds) &- startTime
+    }
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
     statistics.touchedMemory = memory.touchedBytes()

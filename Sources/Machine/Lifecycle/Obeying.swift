@@ -78,10 +78,20 @@ extension EventLoop {
     threads = VCPUThreads(machine.engine, machine.recorders, control)
   }
 
+  /// Answers all who still wait: the run is over.
+  func refuseRest() {
+    let rest = pausing + resetting + inspections.map(\.reply)
+    (pausing, resetting, inspections) = ([], [], [])
+    for reply in rest { reply(.failure(.hasEnded)) }
+  }
+
   // MARK: Reset
 
   private func reset() {
-    guard machine.configuration.restartsAtReset else { return control.finish(.reset) }
+    // Who asks for it from outside wants it done.
+    guard machine.configuration.restartsAtReset || !resetting.isEmpty else {
+      return control.finish(.reset)
+    }
     dismissThreads()
     do {
       try machine.reset()

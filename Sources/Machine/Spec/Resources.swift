@@ -127,6 +127,8 @@ public enum ConsoleInput: Sendable {
   /// was read and returns what the guest shall get; it may call `RunControl.stop(_:)`.
   case descriptor(
     Int32, filter: (@Sendable ([UInt8], RunControl) -> [UInt8])? = nil, gate: InputGate? = nil)
+  /// From whoever writes to this while the machine runs.
+  case queue(ConsoleInputQueue)
 }
 
 /// Keeps a console's file open.

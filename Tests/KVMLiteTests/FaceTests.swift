@@ -1,0 +1,210 @@
+import Foundation
+import KVMLite
+import TestSupport
+import Testing
+
+@Suite("The library's face", .needsKVM)
+struct FaceTests {
+  /// Writes `!` and then jumps to itself: no more exits.
+  private static let spin: [UInt8] = [
+    0xB0, 0x21,  // 00: mov al,0x21
+    0xE6, 0xE9,  // 02: out 0xe9,al
+    0xEB, 0xFE,  // 04: jmp 0x4
+  ]
+
+  private static func make(
+    _ image: [UInt8] = spin, restartsAtReset: Bool = false, countsExits: Bool = false
+  ) throws -> VirtualMachine {
+    var configuration = VMConfiguration()
+    configuration.memorySize = 2 << 20
+    configuration.mode = .real
+    // It only bounds a hang.
+    return try VirtualMachine(
+      configuration, image: image, timeLimit: .seconds(90), restartsAtReset: restartsAtReset,
+      countsExits: countsExits)
+  }
+
+  private static func isStopped(_ outcome: Outcome) -> Bool {
+    if case .stopped(.user) = outcome { true } else { false }
+  }
+
+  @Test("as many spinning machines as processors, and more, don't hold up another task's timer")
+  func timers() async throws {
+    let count = ProcessInfo.processInfo.activeProcessorCount + 1
+    let machines = try (0..<count).map { _ in try Self.make() }
+    let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { group in
+      for machine in machines { group.addTask { try await machine.run() } }
+      for machine in machines { try await machine.console.wait(for: "!") }
+      for _ in 0..<10 { try await Task.sleep(for: .milliseconds(1)) }
+      for machine in machines { await machine.stop() }
+      return try await group.reduce(into: []) { $0.append($1) }
+    }
+    // If the timer had waited for a machine, that would have come to the end of its time.
+    #expect(outcomes.count == count && outcomes.allSatisfy(Self.isStopped), "\(outcomes)")
+  }
+
+  @Test("a cancelled task stops its machine, whenever that comes")
+  func cancellation() async throws {
+    let machine = try Self.make()
+    let task = Task { try await machine.run() }
+    try await machine.console.wait(for: "!")
+    task.cancel()
+    #expect(try await Self.isStopped(task.value))
+    #expect(machine.state == .ended)
+
+    let early = try Self.make()
+    let cancelled = Task {
+      while !Task.isCancelled { await Task.yield() }
+      return try await early.run()
+    }
+    cancelled.cancel()
+    #expect(try await Self.isStopped(cancelled.value))
+  }
+
+  @Test("a machine runs once, in whichever way")
+  func once() async throws {
+    let machine = try Self.make([0xB0, 5, 0xE6, 0xF4])  // mov al,5; out 0xf4,al
+    #expect(machine.state == .created)
+    #expect(try machine.runBlocking().exitValue == 5)
+    await #expect { _ = try await machine.run() } throws: { error in
+      (error as? VirtualMachineError)?.reason == .hasRun
+        && error.localizedDescription.contains("runs once")
+    }
+    #expect(throws: VirtualMachineError.self) { try machine.runBlocking() }
+  }
+
+  @Test("waits end with the text, the run, the time or the task")
+  func waits() async throws {
+    let machine = try Self.make()
+    async let outcome = machine.run()
+    #expect(try await machine.console.wait(for: "!") == "!")
+    // What has been waited for is behind.
+    await Self.expect(.timedOut) {
+      try await machine.console.wait(for: "!", timeout: .milliseconds(1))
+    }
+    let task = Task { try await machine.console.wait(for: "?") }
+    task.cancel()
+    await Self.expect(.cancelled) { try await task.value }
+    let last = Task { try await machine.console.wait(for: "?") }
+    await machine.stop()
+    await Self.expect(.hasEnded) { try await last.value }
+    await Self.expect(.hasEnded) { try await machine.console.wait(for: "?") }
+    #expect(try await Self.isStopped(outcome))
+  }
+
+  @Test("commands after the end are refused in words, those before it are all answered")
+  func commands() async throws {
+    let machine = try Self.make()
+    let run = Task { try await machine.run() }
+    await Self.expect(.isNotPaused) { try await machine.resume() }
+    try await machine.pause()
+    #expect(machine.state == .paused)
+    try await machine.resume()
+    try await machine.reset()
+    try await machine.requestPowerOff()
+    // Some of these come before the end and some after it: each must have its answer.
+    await withTaskGroup(of: Void.self) { group in
+      for _ in 0..<20 {
+        group.addTask { try? await machine.pause() }
+        group.addTask { try? await machine.reset() }
+        group.addTask { _ = await machine.statistics }
+      }
+      group.addTask { await machine.stop() }
+    }
+    #expect(try await Self.isStopped(run.value))
+    await Self.expect(.hasEnded) { try await machine.pause() }
+    await Self.expect(.hasEnded) { try await machine.reset() }
+  }
+
+  @Test("a reset from outside starts the guest anew, though its own would end the run")
+  func reset() async throws {
+    let machine = try Self.make()
+    async let outcome = machine.run()
+    try await machine.console.wait(for: "!")
+    try await machine.reset()
+    try await machine.console.wait(for: "!")
+    await machine.stop()
+    #expect(machine.console.text == "!!")
+    #expect(try await Self.isStopped(outcome))
+  }
+
+  @Test("memory, registers and counts can be had before, during and after the run")
+  func looks() async throws {
+    let machine = try Self.make(countsExits: true)
+    let place = GuestAddress(0x10000)
+    #expect(try await machine.memory(at: place, count: 6) == Self.spin)
+    async let outcome = machine.run()
+    try await machine.console.wait(for: "!")
+    #expect(try await machine.registers().rip == 4)
+    #expect(try await machine.specialRegisters().cs.selector == 0x1000)
+    #expect(await machine.statistics.exits.portIO.count == 1)
+    await Self.expect(.nothingThere) { _ = try await machine.registers(ofVCPU: 1) }
+    for (address, count) in [(0x20_0000, 1), (0x10000, -1), (0x10000, Int.max)] {
+      await Self.expect(.nothingThere) {
+        _ = try await machine.memory(at: GuestAddress(UInt64(address)), count: count)
+      }
+    }
+    await machine.stop()
+    _ = try await outcome
+    #expect(try await machine.memory(at: place, count: 6) == Self.spin)
+    #expect(try await machine.registers().rip == 4)
+    let statistics = await machine.statistics
+    #expect(statistics.exits.portIO.count == 1)
+    #expect(await machine.statistics.elapsed == statistics.elapsed)
+  }
+
+  @Test("a crash prints as words")
+  func crash() async throws {
+    let guest = try #require(Guest.named("triple-fault"))
+    let outcome = try await VirtualMachine(
+      VMConfiguration(guest: guest), timeLimit: .seconds(90)
+    ).run()
+    guard case .crashed(let report) = outcome else {
+      Issue.record("\(outcome)")
+      return
+    }
+    #expect("\(outcome)".contains("VCPU 0: the guest made a triple fault"))
+    #expect("\(report)".contains("Registers:"))
+    #expect("\(Outcome.timedOut([]))" == "the time was up, and the guest was still running")
+    #expect("\(Outcome.stopped(.signal(SIGTERM)))" == "the run was ended by SIGTERM")
+  }
+
+  @Test("what can't be a machine is refused by kind and in words")
+  func refusals() {
+    var configuration = VMConfiguration()
+    configuration.image = "guest:helo-real"
+    Self.expect(.configuration, "did you mean 'hello-real'", configuration)
+    configuration.image = "/no/such/image"
+    Self.expect(.resource, "/no/such/image", configuration)
+    configuration = VMConfiguration()
+    configuration.vcpuCount = 0
+    Self.expect(.configuration, "VCPU", configuration)
+    configuration = VMConfiguration()
+    configuration.devices = [.init(.disk(.init()))]
+    Self.expect(.configuration, "disk0", configuration)
+  }
+
+  private static func expect(
+    _ reason: VirtualMachineError.Reason, _ text: String, _ configuration: VMConfiguration,
+    _ location: SourceLocation = #_sourceLocation
+  ) {
+    #expect(sourceLocation: location) {
+      _ = try VirtualMachine(configuration)
+    } throws: { error in
+      (error as? VirtualMachineError)?.reason == reason && error.localizedDescription.contains(text)
+    }
+  }
+
+  private static func expect(
+    _ reason: VirtualMachineError.Reason, _ location: SourceLocation = #_sourceLocation,
+    _ body: () async throws -> some Any
+  ) async {
+    do {
+      _ = try await body()
+      Issue.record("nothing was thrown", sourceLocation: location)
+    } catch {
+      let error = error as? VirtualMachineError
+      #expect(error?.reason == reason, "\(error as Any)", sourceLocation: location)
+    }
+  }
+}
