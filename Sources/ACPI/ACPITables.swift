@@ -4,13 +4,13 @@ import Memory
 ///
 /// A kernel without EFI looks for the RSDP from 0xE0000 to 0xFFFFF on 16-byte boundaries (ACPI 6.5,
 /// 5.2.5.1). A further table is a file of its own and a line in `init`.
-public struct ACPITables: Sendable {
+package struct ACPITables: Sendable {
   /// Where the bytes go, and where the RSDP is.
-  public let start: GuestAddress
+  package let start: GuestAddress
   /// Where FACS is from `start` on, a multiple of 64 (5.2.10).
-  public static let facsOffset: UInt64 = 64
+  package static let facsOffset: UInt64 = 64
   /// The tables.
-  public private(set) var bytes: [UInt8]
+  package private(set) var bytes: [UInt8]
 
   /// Where an address inside `bytes` stands in them.
   struct Pointer {
@@ -29,7 +29,7 @@ public struct ACPITables: Sendable {
   private(set) var checksums = RSDP.checksums
 
   /// The tables of `platform` for `start`, a multiple of 64 below 4 GiB.
-  public init(_ platform: PlatformDescription, at start: GuestAddress) {
+  package init(_ platform: PlatformDescription, at start: GuestAddress) {
     precondition(start.value % 64 == 0 && start.value < 1 << 32 - 1 << 24)
     self.start = start
     bytes = [UInt8](repeating: 0, count: RSDP.size)

@@ -4,11 +4,11 @@ import Memory
 ///
 /// The floating pointer comes first and the configuration table behind it. A kernel looks for the
 /// pointer in the BIOS's ROM from 0xF0000 to 0xFFFFF on 16-byte boundaries, among other places (4).
-public struct MPTable: Sendable {
+package struct MPTable: Sendable {
   /// Where the bytes go, and where the floating pointer is.
-  public let start: GuestAddress
+  package let start: GuestAddress
   /// Pointer and table.
-  public let bytes: [UInt8]
+  package let bytes: [UInt8]
 
   private static let pointerSize = 16
   private static let headerSize = 44
@@ -38,7 +38,7 @@ public struct MPTable: Sendable {
   }
 
   /// The tables of `platform` for `start`, a multiple of 16 below 4 GiB.
-  public init(_ platform: PlatformDescription, at start: GuestAddress) {
+  package init(_ platform: PlatformDescription, at start: GuestAddress) {
     precondition(start.value % 16 == 0 && start.value < 1 << 32 - 1 << 16)
     self.start = start
     bytes =

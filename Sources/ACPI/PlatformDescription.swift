@@ -1,32 +1,32 @@
 /// What firmware tells a kernel about the machine: the one source of the ACPI and MP tables.
-public struct PlatformDescription: Sendable {
+package struct PlatformDescription: Sendable {
   /// The local APIC ID of each processor; the first is the one that boots. Its place in the array is
   /// the processor's UID.
-  public var processors: [UInt32]
+  package var processors: [UInt32]
   /// What CPUID leaf 1 says of the processors, for the MP table.
-  public var processorIdentity = ProcessorIdentity()
+  package var processorIdentity = ProcessorIdentity()
   /// Where every processor has its local APIC.
-  public var localAPIC: UInt32
+  package var localAPIC: UInt32
   /// The I/O APIC.
-  public var ioapic: IOAPIC
+  package var ioapic: IOAPIC
   /// ISA interrupts that are otherwise than edge-triggered, active high and on the I/O APIC's input
   /// of their own number.
-  public var overrides: [InterruptOverride] = []
+  package var overrides: [InterruptOverride] = []
   /// The registers by which a kernel switches the power off and tells the time.
-  public var powerManagement: PowerManagement
+  package var powerManagement: PowerManagement
   /// The register that resets the machine.
-  public var reset: Reset
+  package var reset: Reset
   /// The serial ports, COM1 first.
-  public var serialPorts: [SerialPort] = []
+  package var serialPorts: [SerialPort] = []
   /// The first port of the real-time clock.
-  public var realTimeClock: UInt16
+  package var realTimeClock: UInt16
   /// Virtio devices on the MMIO transport.
-  public var virtioDevices: [VirtioDevice] = []
+  package var virtioDevices: [VirtioDevice] = []
   /// The PCI bus, if there is one.
-  public var pci: PCI?
+  package var pci: PCI?
 
   /// A machine with these parts and no serial port.
-  public init(
+  package init(
     processors: [UInt32], localAPIC: UInt32, ioapic: IOAPIC, powerManagement: PowerManagement,
     reset: Reset, realTimeClock: UInt16
   ) {
@@ -39,30 +39,30 @@ public struct PlatformDescription: Sendable {
   }
 
   /// Family, model and features, as CPUID leaf 1 has them in EAX and EDX.
-  public struct ProcessorIdentity: Sendable {
+  package struct ProcessorIdentity: Sendable {
     /// EAX: stepping, model and family.
-    public var signature: UInt32
+    package var signature: UInt32
     /// EDX: the features that every processor with an APIC has.
-    public var features: UInt32
+    package var features: UInt32
 
     /// Takes both as they are; 0 where nothing is known.
-    public init(signature: UInt32 = 0, features: UInt32 = 0) {
+    package init(signature: UInt32 = 0, features: UInt32 = 0) {
       self.signature = signature
       self.features = features
     }
   }
 
   /// An I/O APIC.
-  public struct IOAPIC: Sendable {
+  package struct IOAPIC: Sendable {
     /// What its ID register holds.
-    public var id: UInt8
+    package var id: UInt8
     /// Where its registers are.
-    public var address: UInt32
+    package var address: UInt32
     /// The global system interrupt of its first input.
-    public var interruptBase: UInt32
+    package var interruptBase: UInt32
 
     /// Takes the three as they are.
-    public init(id: UInt8, address: UInt32, interruptBase: UInt32) {
+    package init(id: UInt8, address: UInt32, interruptBase: UInt32) {
       self.id = id
       self.address = address
       self.interruptBase = interruptBase
@@ -70,16 +70,16 @@ public struct PlatformDescription: Sendable {
   }
 
   /// How an ISA interrupt differs from the bus's rule.
-  public struct InterruptOverride: Sendable {
+  package struct InterruptOverride: Sendable {
     /// The ISA interrupt.
-    public var interrupt: UInt8
+    package var interrupt: UInt8
     /// The global system interrupt that it is.
-    public var globalInterrupt: UInt32
+    package var globalInterrupt: UInt32
     /// Whether it is level-triggered instead of edge-triggered. Active high it is in any case.
-    public var isLevelTriggered: Bool
+    package var isLevelTriggered: Bool
 
     /// Takes the three as they are.
-    public init(interrupt: UInt8, globalInterrupt: UInt32, isLevelTriggered: Bool) {
+    package init(interrupt: UInt8, globalInterrupt: UInt32, isLevelTriggered: Bool) {
       self.interrupt = interrupt
       self.globalInterrupt = globalInterrupt
       self.isLevelTriggered = isLevelTriggered
@@ -87,20 +87,20 @@ public struct PlatformDescription: Sendable {
   }
 
   /// The fixed hardware of ACPI (ACPI 6.5, 4.8).
-  public struct PowerManagement: Sendable {
+  package struct PowerManagement: Sendable {
     /// PM1a_EVT_BLK: 4 ports, status and enable.
-    public var event: UInt16
+    package var event: UInt16
     /// PM1a_CNT_BLK: 2 ports.
-    public var control: UInt16
+    package var control: UInt16
     /// PM_TMR_BLK: 4 ports, of which the timer counts in 24 bits.
-    public var timer: UInt16
+    package var timer: UInt16
     /// The interrupt of all this, the SCI.
-    public var interrupt: UInt16
+    package var interrupt: UInt16
     /// What SLP_TYP must be for the power to go off.
-    public var powerOffType: UInt8
+    package var powerOffType: UInt8
 
     /// Takes all as they are.
-    public init(
+    package init(
       event: UInt16, control: UInt16, timer: UInt16, interrupt: UInt16, powerOffType: UInt8
     ) {
       self.event = event
@@ -112,22 +112,22 @@ public struct PlatformDescription: Sendable {
   }
 
   /// A PCI host bridge with bus 0 alone.
-  public struct PCI: Sendable {
+  package struct PCI: Sendable {
     /// Where its configuration space is in memory (ECAM): 1 MiB.
-    public var configuration: UInt64
+    package var configuration: UInt64
     /// The ports of the configuration mechanism, 8 of them.
-    public var configurationPorts: UInt16
+    package var configurationPorts: UInt16
     /// Ports for functions.
-    public var ports: ClosedRange<UInt16>
+    package var ports: ClosedRange<UInt16>
     /// Memory below 4 GiB for functions.
-    public var memory32: ClosedRange<UInt32>
+    package var memory32: ClosedRange<UInt32>
     /// Memory above 4 GiB for functions, if there is any.
-    public var memory64: ClosedRange<UInt64>?
+    package var memory64: ClosedRange<UInt64>?
     /// The global system interrupt of each pin, INTA# to INTD#, of devices 0 to 31.
-    public var interrupts: [[UInt32]]
+    package var interrupts: [[UInt32]]
 
     /// Takes all as they are.
-    public init(
+    package init(
       configuration: UInt64, configurationPorts: UInt16, ports: ClosedRange<UInt16>,
       memory32: ClosedRange<UInt32>, memory64: ClosedRange<UInt64>?, interrupts: [[UInt32]]
     ) {
@@ -141,30 +141,30 @@ public struct PlatformDescription: Sendable {
   }
 
   /// How the machine is reset: `value` goes to `port`.
-  public struct Reset: Sendable {
+  package struct Reset: Sendable {
     /// A port of one byte.
-    public var port: UInt16
+    package var port: UInt16
     /// What resets the machine.
-    public var value: UInt8
+    package var value: UInt8
 
     /// Takes both as they are.
-    public init(port: UInt16, value: UInt8) {
+    package init(port: UInt16, value: UInt8) {
       self.port = port
       self.value = value
     }
   }
 
   /// A virtio device on the MMIO transport.
-  public struct VirtioDevice: Sendable {
+  package struct VirtioDevice: Sendable {
     /// Where its registers are.
-    public var start: UInt32
+    package var start: UInt32
     /// How many bytes they have.
-    public var count: UInt32
+    package var count: UInt32
     /// Its global interrupt, level-triggered and active high.
-    public var interrupt: UInt32
+    package var interrupt: UInt32
 
     /// Takes the three as they are.
-    public init(start: UInt32, count: UInt32, interrupt: UInt32) {
+    package init(start: UInt32, count: UInt32, interrupt: UInt32) {
       self.start = start
       self.count = count
       self.interrupt = interrupt
@@ -172,14 +172,14 @@ public struct PlatformDescription: Sendable {
   }
 
   /// A 16550A at 8 ports.
-  public struct SerialPort: Sendable {
+  package struct SerialPort: Sendable {
     /// The first port.
-    public var port: UInt16
+    package var port: UInt16
     /// Its ISA interrupt, 0 to 15.
-    public var interrupt: UInt8
+    package var interrupt: UInt8
 
     /// Takes both as they are.
-    public init(port: UInt16, interrupt: UInt8) {
+    package init(port: UInt16, interrupt: UInt8) {
       self.port = port
       self.interrupt = interrupt
     }

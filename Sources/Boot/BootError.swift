@@ -1,7 +1,7 @@
 /// Why an image can't be booted, in words for whoever started kvmlite.
-public struct BootError: Error, Equatable, Sendable {
+package struct BootError: Error, Equatable, Sendable {
   /// Where the remedy lies.
-  public enum Cause: Sendable {
+  package enum Cause: Sendable {
     /// The image contradicts itself or its format, or has been cut short.
     case malformed
     /// The image is sound as far as it was read, but nothing that kvmlite boots.
@@ -13,9 +13,9 @@ public struct BootError: Error, Equatable, Sendable {
   }
 
   /// Where the remedy lies.
-  public let cause: Cause
+  package let cause: Cause
   /// What is wrong with which image, where, and what to do next.
-  public let message: String
+  package let message: String
 
   init(_ cause: Cause, _ message: String) {
     self.cause = cause
@@ -25,5 +25,5 @@ public struct BootError: Error, Equatable, Sendable {
 
 extension BootError: CustomStringConvertible {
   /// The message.
-  public var description: String { message }
+  package var description: String { message }
 }

@@ -3,30 +3,30 @@ import Memory
 /// What to put where in the guest's memory, and the state its first VCPU starts in.
 ///
 /// Every piece is inside the guest's RAM and none overlap, whatever bytes the image holds.
-public struct BootPlan: Sendable {
+package struct BootPlan: Sendable {
   /// Bytes for one place in the guest's memory.
-  public struct Piece: Equatable, Sendable {
+  package struct Piece: Equatable, Sendable {
     /// What it is, in words: `segment 1`, `kvmlite's page tables`.
-    public let what: String
+    package let what: String
     /// Where it goes.
-    public let start: GuestAddress
+    package let start: GuestAddress
     /// How much memory it takes: zeros follow the contents, and fresh memory has them already.
-    public let size: UInt64
+    package let size: UInt64
     /// The bytes, at most `size`.
-    public let contents: ArraySlice<UInt8>
+    package let contents: ArraySlice<UInt8>
   }
 
   /// What the image was found to be.
-  public let format: ImageFormat
+  package let format: ImageFormat
   /// All pieces by rising address.
-  public let pieces: [Piece]
+  package let pieces: [Piece]
   /// What the guest can read but not write, and where, for `GuestMemory`: above RAM.
-  public let roms: [(start: GuestAddress, contents: [UInt8])]
+  package let roms: [(start: GuestAddress, contents: [UInt8])]
   /// Where and how the guest starts.
-  public let entry: EntryState
+  package let entry: EntryState
   /// Where the machine is to put firmware's tables; nil for an image that has no use for them or leaves
   /// no room.
-  public let tables: FirmwareRoom?
+  package let tables: FirmwareRoom?
 
   init(
     format: ImageFormat, pieces: [Piece], roms: [(start: GuestAddress, contents: [UInt8])] = [],
@@ -43,7 +43,7 @@ public struct BootPlan: Sendable {
   ///
   /// `tables` is where the machine would have firmware's tables; nil for one without. They move out of
   /// the image's way, kernels are told where ACPI's are, and nothing else goes there.
-  public init(
+  package init(
     image: [UInt8], name: String, options: BootOptions = BootOptions(), layout: BootLayout,
     ramSize: UInt64, tables: FirmwareRoom? = nil
   ) throws(BootError) {
@@ -66,7 +66,7 @@ public struct BootPlan: Sendable {
   }
 
   /// Copies all pieces into `memory`, which is fresh: what follows a piece's contents is zero.
-  public func load(into memory: GuestMemory) throws(GuestMemory.OutOfBounds) {
+  package func load(into memory: GuestMemory) throws(GuestMemory.OutOfBounds) {
     for piece in pieces { try memory.write(piece.contents.span, at: piece.start) }
   }
 }

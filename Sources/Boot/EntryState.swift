@@ -3,68 +3,68 @@ import Memory
 /// The state of the first VCPU when the guest's first instruction runs.
 ///
 /// Registers that aren't named here are as after a reset. Interrupts are off.
-public struct EntryState: Equatable, Sendable {
+package struct EntryState: Equatable, Sendable {
   /// The mode, which the control registers follow: CR0.PE in protected mode; CR0.PE, CR0.PG, CR4.PAE,
   /// EFER.LME and EFER.LMA in long mode.
-  public var mode: CPUMode
+  package var mode: CPUMode
   /// RIP; in real mode IP, relative to CS.
-  public var instructionPointer: UInt64
+  package var instructionPointer: UInt64
   /// RSP; in real mode SP, relative to SS.
-  public var stackPointer: UInt64
+  package var stackPointer: UInt64
   /// RFLAGS: nothing but bit 1, which is always set (Intel SDM vol 1, 3.4.3).
-  public var flags: UInt64 = 2
+  package var flags: UInt64 = 2
 
   /// The general register that Multiboot passes its magic number in.
-  public var rax: UInt64 = 0
+  package var rax: UInt64 = 0
   /// The general register that Multiboot and PVH pass an address in.
-  public var rbx: UInt64 = 0
+  package var rbx: UInt64 = 0
   /// A general register.
-  public var rcx: UInt64 = 0
+  package var rcx: UInt64 = 0
   /// The general register whose low byte tells a boot sector its drive.
-  public var rdx: UInt64 = 0
+  package var rdx: UInt64 = 0
   /// The general register that Linux takes its boot parameters from.
-  public var rsi: UInt64 = 0
+  package var rsi: UInt64 = 0
   /// A general register.
-  public var rdi: UInt64 = 0
+  package var rdi: UInt64 = 0
   /// A general register.
-  public var rbp: UInt64 = 0
+  package var rbp: UInt64 = 0
 
   /// What CS holds.
-  public var code: Segment
+  package var code: Segment
   /// What DS, ES, FS, GS and SS hold.
-  public var data: Segment
+  package var data: Segment
   /// GDTR; nil in real mode, which has no use for it.
-  public var descriptorTable: DescriptorTable?
+  package var descriptorTable: DescriptorTable?
   /// CR3: where the PML4 is; nil while paging is off.
-  public var pageTableRoot: GuestAddress?
+  package var pageTableRoot: GuestAddress?
 
   /// A segment register, its hidden part included.
   ///
   /// See Intel SDM vol 3, 3.4.3 and 3.4.5. All are present, of privilege level 0, and code or data (S=1).
-  public struct Segment: Equatable, Sendable {
+  package struct Segment: Equatable, Sendable {
     /// The visible part.
-    public var selector: UInt16
+    package var selector: UInt16
     /// Where the segment starts.
-    public var base: UInt64
+    package var base: UInt64
     /// The offset of the last byte in reach.
-    public var limit: UInt32
+    package var limit: UInt32
     /// The type: 11 for code that may be read, 3 for data that may be written, both accessed.
-    public var type: UInt8
+    package var type: UInt8
     /// D/B: operands and stack of 32 bits.
-    public var is32Bit = false
+    package var is32Bit = false
     /// L: 64-bit code.
-    public var is64Bit = false
+    package var is64Bit = false
 
     /// G: the limit counts pages of 4 KiB.
-    public var isGranular: Bool { limit > 0xF_FFFF }
+    package var isGranular: Bool { limit > 0xF_FFFF }
   }
 
   /// What GDTR holds.
-  public struct DescriptorTable: Equatable, Sendable {
+  package struct DescriptorTable: Equatable, Sendable {
     /// Where the table starts.
-    public var base: GuestAddress
+    package var base: GuestAddress
     /// The offset of its last byte.
-    public var limit: UInt16
+    package var limit: UInt16
   }
 }
 

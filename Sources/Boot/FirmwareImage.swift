@@ -7,7 +7,7 @@ extension BootPlan {
   /// SDM vol 3, 10.1.4); `roms` has it. A copy of its end is below 1 MiB, in RAM: firmware writes there
   /// what operating systems look for. A PC's chip set shows 128 KiB, and copies more when told to;
   /// there being none to tell, firmware of 256 KiB such as SeaBIOS's finds all of it in place.
-  public init(firmware: BootFile, ramSize: UInt64) throws(BootError) {
+  package init(firmware: BootFile, ramSize: UInt64) throws(BootError) {
     let image = Image(bytes: firmware.bytes, name: firmware.name)
     try Self.requireROM(image)
     let least = MemoryMap.firmware.upperBound

@@ -1,12 +1,12 @@
 /// Where a machine puts the tables that a PC's firmware leaves for kernels.
-public struct FirmwareRoom: Equatable, Sendable {
+package struct FirmwareRoom: Equatable, Sendable {
   /// ACPI's, the RSDP first: a multiple of 64.
-  public var acpi: Range<UInt64>
+  package var acpi: Range<UInt64>
   /// The MP tables, their pointer first: a multiple of 16.
-  public var mp: Range<UInt64>
+  package var mp: Range<UInt64>
 
   /// Room for both, each of which can be elsewhere below 1 MiB if an image has that place.
-  public init(acpi: Range<UInt64>, mp: Range<UInt64>) {
+  package init(acpi: Range<UInt64>, mp: Range<UInt64>) {
     self.acpi = acpi
     self.mp = mp
   }

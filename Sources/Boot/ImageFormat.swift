@@ -1,5 +1,5 @@
 /// What kind of image a guest comes as, found from its bytes.
-public enum ImageFormat: Sendable, CaseIterable {
+package enum ImageFormat: Sendable, CaseIterable {
   /// A Linux kernel for the Linux boot protocol.
   case bzImage
   /// A Linux kernel as the linker made it: an ELF executable with Linux's notes.
@@ -23,7 +23,7 @@ public enum ImageFormat: Sendable, CaseIterable {
   ///
   /// Throws for an image that is empty or a damaged ELF file, and for files that are known and no guest
   /// at all, such as a compressed one.
-  public init(of image: [UInt8], name: String) throws(BootError) {
+  package init(of image: [UInt8], name: String) throws(BootError) {
     try self.init(of: Image(bytes: image, name: name))
   }
 
@@ -51,7 +51,7 @@ public enum ImageFormat: Sendable, CaseIterable {
 
 extension ImageFormat: CustomStringConvertible {
   /// The format in words that follow "is", such as "a boot sector".
-  public var description: String {
+  package var description: String {
     switch self {
     case .bzImage: "a Linux kernel (bzImage)"
     case .vmlinux: "an unpacked Linux kernel (vmlinux)"
@@ -90,5 +90,5 @@ extension ELF {
 
 extension ImageFormat {
   /// Whether the image is a Linux kernel, or is started like one, and so reads Linux's command line.
-  public var isLinux: Bool { self == .bzImage || self == .vmlinux }
+  package var isLinux: Bool { self == .bzImage || self == .vmlinux }
 }

@@ -4,17 +4,17 @@ import Memory
 ///
 /// Every boot protocol that kvmlite has passes the same entries with the same numbers for their
 /// kinds. What no entry names is for devices that a kernel finds or places itself, such as PCI's.
-public struct MemoryMap: Equatable, Sendable {
+package struct MemoryMap: Equatable, Sendable {
   /// One stretch of addresses.
-  public struct Entry: Equatable, Sendable {
+  package struct Entry: Equatable, Sendable {
     /// The addresses.
-    public let range: Range<UInt64>
+    package let range: Range<UInt64>
     /// What is there.
-    public let kind: Kind
+    package let kind: Kind
   }
 
   /// What is in a stretch of addresses, by its number (ACPI 6.4, table 15.4).
-  public enum Kind: UInt32, Sendable {
+  package enum Kind: UInt32, Sendable {
     /// Memory for the kernel to use.
     case ram = 1
     /// Nothing for the kernel to use.
@@ -24,17 +24,17 @@ public struct MemoryMap: Equatable, Sendable {
   }
 
   /// All entries by rising address; none overlap.
-  public let entries: [Entry]
+  package let entries: [Entry]
 
   /// Where the PC's video memory, option ROMs and firmware are, and before them the BIOS's own data
   /// area of 1 KiB, where an MP table may stand.
-  public static let legacyHole: Range<UInt64> = 0x9FC00..<0x10_0000
+  package static let legacyHole: Range<UInt64> = 0x9FC00..<0x10_0000
   /// The end of legacy hole: firmware and what it leaves there, such as the ACPI tables.
-  public static let firmware: Range<UInt64> = 0xE_0000..<0x10_0000
+  package static let firmware: Range<UInt64> = 0xE_0000..<0x10_0000
 
   /// The map of a guest with `ramSize` bytes of RAM, and with `reserved` beside the legacy hole,
   /// which lies above RAM or in its hole below 4 GiB.
-  public init(ramSize: UInt64, reserved: [Range<GuestAddress>] = []) {
+  package init(ramSize: UInt64, reserved: [Range<GuestAddress>] = []) {
     var entries = [Entry(range: Self.legacyHole, kind: .reserved)]
     for ram in RAM(size: ramSize).ranges {
       let parts = [

@@ -1,37 +1,37 @@
 /// An address space with devices in it: the port bus or the MMIO bus.
 ///
 /// It is filled before the first VCPU runs and never changes after, so look-up takes no lock.
-public struct Bus: Sendable {
+package struct Bus: Sendable {
   /// A device's place on the bus.
-  public struct Slot: Sendable {
+  package struct Slot: Sendable {
     /// The first address of the device.
-    public let start: UInt64
+    package let start: UInt64
     /// The last.
-    public let last: UInt64
+    package let last: UInt64
     /// The device.
-    public let device: any Device
+    package let device: any Device
     let widestAccess: Int
   }
 
   /// Two devices that want the same addresses.
-  public struct Overlap: Error, Sendable, CustomStringConvertible {
+  package struct Overlap: Error, Sendable, CustomStringConvertible {
     /// The device that was there.
-    public let present: StaticString
+    package let present: StaticString
     /// The device that was to be added.
-    public let added: StaticString
+    package let added: StaticString
 
     /// Names both.
-    public var description: String { "\(added) would overlap \(present) on the bus" }
+    package var description: String { "\(added) would overlap \(present) on the bus" }
   }
 
   /// The devices by rising address.
-  public private(set) var slots: [Slot] = []
+  package private(set) var slots: [Slot] = []
 
   /// A bus without devices: reads give all ones.
-  public init() {}
+  package init() {}
 
   /// Puts `device` at `count` addresses from `start` on.
-  public mutating func add(_ device: any Device, at start: UInt64, count: UInt64) throws(Overlap) {
+  package mutating func add(_ device: any Device, at start: UInt64, count: UInt64) throws(Overlap) {
     let last = start + (count - 1)
     for slot in slots where slot.start <= last && start <= slot.last {
       throw Overlap(present: slot.device.name, added: device.name)
@@ -42,7 +42,7 @@ public struct Bus: Sendable {
 
   /// The index in `slots` of the device at `address`, or -1.
   @inlinable
-  public func index(of address: UInt64) -> Int {
+  package func index(of address: UInt64) -> Int {
     // An index loop: for-in over the slots would retain each device.
     var low = 0
     var high = slots.count
@@ -54,7 +54,7 @@ public struct Bus: Sendable {
   }
 
   /// Reads `width` bytes at `address`. Where nobody answers, bits are ones.
-  public func read(_ address: UInt64, width: Int) -> UInt64 {
+  package func read(_ address: UInt64, width: Int) -> UInt64 {
     let index = index(of: address)
     if index >= 0 && takesWhole(index, address, width) {
       return slots[index].device.read(offset: address &- slots[index].start, width: width)
@@ -63,7 +63,7 @@ public struct Bus: Sendable {
   }
 
   /// Writes `width` bytes at `address`. What nobody takes is dropped.
-  public func write(_ address: UInt64, width: Int, value: UInt64) {
+  package func write(_ address: UInt64, width: Int, value: UInt64) {
     let index = index(of: address)
     if index >= 0 && takesWhole(index, address, width) {
       slots[index].device.write(
@@ -75,7 +75,7 @@ public struct Bus: Sendable {
 
   /// Fills `bytes` by one repeated read of the one address `address`, in order, with accesses of
   /// `width` bytes.
-  public func read(_ address: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
+  package func read(_ address: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
     let index = index(of: address)
     if index >= 0 && takesWhole(index, address, width) {
       slots[index].device.read(
@@ -94,7 +94,7 @@ public struct Bus: Sendable {
 
   /// Writes the bytes of one repeated write to the one address `address`, in order, with accesses of
   /// `width` bytes.
-  public func write(_ address: UInt64, width: Int, bytes: Span<UInt8>) {
+  package func write(_ address: UInt64, width: Int, bytes: Span<UInt8>) {
     let index = index(of: address)
     if index >= 0 && takesWhole(index, address, width) {
       slots[index].device.write(
@@ -111,7 +111,7 @@ public struct Bus: Sendable {
   }
 
   /// The name of the device that answers at `address`; nil where nobody answers.
-  public func deviceName(at address: UInt64) -> StaticString? {
+  package func deviceName(at address: UInt64) -> StaticString? {
     let index = index(of: address)
     return index >= 0 ? slots[index].device.name(at: address &- slots[index].start) : nil
   }

@@ -3,7 +3,7 @@
 /// A device doesn't know where it stands: it sees offsets from its own start. It is called by the
 /// threads of all VCPUs, and by the event loop, so one with state guards it; look-up on the bus takes
 /// no lock. Nothing a guest does may make it trap.
-public protocol Device: AnyObject, Sendable {
+package protocol Device: AnyObject, Sendable {
   /// The name that traces and tables show, such as `uart`.
   var name: StaticString { get }
 
@@ -32,18 +32,18 @@ public protocol Device: AnyObject, Sendable {
 
 extension Device {
   /// The device itself.
-  public func name(at offset: UInt64) -> StaticString? { name }
+  package func name(at offset: UInt64) -> StaticString? { name }
 
   /// Byte-wide, as ISA devices are.
-  public var widestAccess: Int { 1 }
+  package var widestAccess: Int { 1 }
 
   /// One read after another.
-  public func read(offset: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
+  package func read(offset: UInt64, width: Int, into bytes: inout MutableSpan<UInt8>) {
     readOneByOne(offset: offset, width: width, into: &bytes)
   }
 
   /// One write after another.
-  public func write(offset: UInt64, width: Int, bytes: Span<UInt8>) {
+  package func write(offset: UInt64, width: Int, bytes: Span<UInt8>) {
     writeOneByOne(offset: offset, width: width, bytes: bytes)
   }
 
@@ -72,19 +72,19 @@ extension Device {
 }
 
 /// One interrupt input of the machine, as a device sees it.
-public protocol InterruptLine: AnyObject, Sendable {
+package protocol InterruptLine: AnyObject, Sendable {
   /// Raises or lowers the line. Called by any thread.
   func set(_ isRaised: Bool)
 }
 
 /// Where a device's bytes go: a terminal, a file, a test's buffer.
-public protocol ByteSink: AnyObject, Sendable {
+package protocol ByteSink: AnyObject, Sendable {
   /// Takes all of `bytes`, and returns when they are on their way. Called by any thread.
   func write(_ bytes: Span<UInt8>)
 }
 
 /// What a guest can ask of the machine it runs on, through one device or another.
-public protocol MachineControl: AnyObject, Sendable {
+package protocol MachineControl: AnyObject, Sendable {
   /// Ends the run as if the power were switched off.
   func requestPowerOff()
   /// Suspends the machine to RAM: all but memory, and what wakes it, loses its state.

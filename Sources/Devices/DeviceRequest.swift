@@ -1,7 +1,7 @@
 /// One request of a device's, as statistics and traces tell it.
-public struct DeviceRequest: Sendable {
+package struct DeviceRequest: Sendable {
   /// Which way its data went.
-  public enum Flow: Sendable {
+  package enum Flow: Sendable {
     /// The guest read it.
     case toGuest
     /// The guest wrote it.
@@ -11,7 +11,7 @@ public struct DeviceRequest: Sendable {
   }
 
   /// What became of it.
-  public enum Result: String, Sendable {
+  package enum Result: String, Sendable {
     /// It was done.
     case ok
     /// It was not.
@@ -23,18 +23,18 @@ public struct DeviceRequest: Sendable {
   }
 
   /// What was asked for, in a word or two.
-  public var operation: StaticString
+  package var operation: StaticString
   /// Which way its data went.
-  public var flow = Flow.none
+  package var flow = Flow.none
   /// Where on the disk, in sectors of 512 bytes; nil for what isn't on a disk.
-  public var sector: UInt64?
+  package var sector: UInt64?
   /// How much: data, or the memory or part of the disk that it is about.
-  public var bytes: UInt64 = 0
+  package var bytes: UInt64 = 0
   /// What became of it.
-  public var result = Result.ok
+  package var result = Result.ok
 
   /// A request that went well.
-  public init(
+  package init(
     _ operation: StaticString, _ flow: Flow = .none, sector: UInt64? = nil, bytes: UInt64 = 0
   ) {
     self.operation = operation
@@ -45,7 +45,7 @@ public struct DeviceRequest: Sendable {
 }
 
 /// How a device interrupted its driver.
-public enum DeviceInterrupt: Sendable {
+package enum DeviceInterrupt: Sendable {
   /// By the MSI-X vector of this number.
   case message(Int)
   /// By its pin or line.
@@ -55,7 +55,7 @@ public enum DeviceInterrupt: Sendable {
 }
 
 /// Hears what a ring, a drive or a device does. Called by the thread that does it.
-public protocol RequestObserver: AnyObject, Sendable {
+package protocol RequestObserver: AnyObject, Sendable {
   /// A request is done; times are those of `Clock.monotonicNanoseconds`. The requests of one ring
   /// follow each other.
   func didFinish(_ request: DeviceRequest, from start: UInt64, to end: UInt64)
@@ -66,12 +66,12 @@ public protocol RequestObserver: AnyObject, Sendable {
 }
 
 /// What is to be seen of devices: their requests' times and, if somebody listens, all they do.
-public struct DeviceObservation: Sendable {
+package struct DeviceObservation: Sendable {
   /// Makes who hears of what is called by this label: a ring, a drive or a device.
-  public var makeObserver: (@Sendable (String) -> any RequestObserver)?
+  package var makeObserver: (@Sendable (String) -> any RequestObserver)?
 
   /// Times alone, or all that `makeObserver`'s want to hear.
-  public init(makeObserver: (@Sendable (String) -> any RequestObserver)? = nil) {
+  package init(makeObserver: (@Sendable (String) -> any RequestObserver)? = nil) {
     self.makeObserver = makeObserver
   }
 }

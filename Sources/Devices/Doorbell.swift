@@ -1,7 +1,7 @@
 import Host
 
 /// A place that a guest can write to.
-public enum BusAddress: Hashable, Sendable {
+package enum BusAddress: Hashable, Sendable {
   /// A port.
   case port(UInt16)
   /// A guest-physical address.
@@ -9,17 +9,17 @@ public enum BusAddress: Hashable, Sendable {
 }
 
 /// Writes of a guest's that need no answer, only somebody who looks: each raises an event.
-public final class Doorbell: Sendable {
+package final class Doorbell: Sendable {
   /// What a write raises. Other processes may wait for it by its descriptor.
-  public let event: Event
+  package let event: Event
   /// How wide a write is, in bytes: 1, 2, 4 or 8; 0 for any width.
-  public let width: Int
+  package let width: Int
   /// What must be written; nil for anything.
-  public let value: UInt64?
+  package let value: UInt64?
 
   /// A doorbell that nobody has rung, for writes of `width` bytes, and of that `value` alone if there
   /// is one, which takes a width other than 0.
-  public init(width: Int, value: UInt64? = nil) throws(Errno) {
+  package init(width: Int, value: UInt64? = nil) throws(Errno) {
     precondition([0, 1, 2, 4, 8].contains(width) && (value == nil || width > 0))
     event = try Event()
     self.width = width
@@ -31,7 +31,7 @@ public final class Doorbell: Sendable {
 ///
 /// Nothing depends on it but speed: a device takes the same write where the host can't, or where
 /// doorbells are in each other's way.
-public protocol DoorbellHost: AnyObject, Sendable {
+package protocol DoorbellHost: AnyObject, Sendable {
   /// Lets writes at `place` ring `doorbell`. Returns whether they do.
   @discardableResult
   func connect(_ doorbell: Doorbell, at place: BusAddress) -> Bool

@@ -1,21 +1,21 @@
 /// Ends the run with a status, as QEMU's isa-debug-exit does.
 ///
 /// It stands at four ports (0xF4 on), so that 8, 16 and 32-bit writes all arrive whole.
-public final class ExitPort: Device {
+package final class ExitPort: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "exit" }
+  package var name: StaticString { "exit" }
   /// Takes up to four bytes in one piece.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
   private let machine: any MachineControl
 
   /// An exit port that ends the run of `machine`.
-  public init(machine: any MachineControl) { self.machine = machine }
+  package init(machine: any MachineControl) { self.machine = machine }
 
   /// Answers 0, as isa-debug-exit does.
-  public func read(offset: UInt64, width: Int) -> UInt64 { 0 }
+  package func read(offset: UInt64, width: Int) -> UInt64 { 0 }
 
   /// Asks for the end of the run with `value`, whichever of the ports it went to.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     machine.requestExit(UInt32(truncatingIfNeeded: value))
   }
 }

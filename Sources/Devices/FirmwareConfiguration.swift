@@ -5,11 +5,11 @@ import Synchronization
 ///
 /// Two ports: 16 bits written to the first select an item and go to its start; each byte read is the
 /// next of the item. Unknown items, and what is behind an item's end, read zero.
-public final class FirmwareConfiguration: Device {
+package final class FirmwareConfiguration: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "fw-cfg" }
+  package var name: StaticString { "fw-cfg" }
   /// Takes the selector in one piece.
-  public var widestAccess: Int { 2 }
+  package var widestAccess: Int { 2 }
 
   private let items: [Item]
   private let registers = Mutex(Registers())
@@ -22,66 +22,66 @@ public final class FirmwareConfiguration: Device {
   }
 
   /// An item by its number.
-  public struct Item: Sendable {
+  package struct Item: Sendable {
     /// Its number, the key that selects it.
-    public let key: UInt16
+    package let key: UInt16
     /// What it holds.
-    public let bytes: [UInt8]
+    package let bytes: [UInt8]
 
     /// Takes both as they are.
-    public init(key: UInt16, bytes: [UInt8]) {
+    package init(key: UInt16, bytes: [UInt8]) {
       self.key = key
       self.bytes = bytes
     }
 
     /// An item that holds a little-endian number.
-    public init<T: FixedWidthInteger>(key: UInt16, _ value: T) {
+    package init<T: FixedWidthInteger>(key: UInt16, _ value: T) {
       self.key = key
       bytes = littleEndianBytes(value)
     }
   }
 
   /// An item that is found by its name in the directory.
-  public struct File: Sendable {
+  package struct File: Sendable {
     /// Its name, in up to 55 ASCII characters, such as `etc/e820`.
-    public let name: String
+    package let name: String
     /// What it holds.
-    public let bytes: [UInt8]
+    package let bytes: [UInt8]
 
     /// Takes both as they are.
-    public init(name: String, bytes: [UInt8]) {
+    package init(name: String, bytes: [UInt8]) {
       self.name = name
       self.bytes = bytes
     }
 
     /// A file that holds a little-endian number.
-    public init<T: FixedWidthInteger>(name: String, number: T) {
+    package init<T: FixedWidthInteger>(name: String, number: T) {
       self.init(name: name, bytes: littleEndianBytes(number))
     }
   }
 
   /// The keys that every machine answers (QEMU, include/standard-headers/linux/qemu_fw_cfg.h).
-  public enum Key {
+  package enum Key {
     /// `QEMU`
-    public static let signature: UInt16 = 0x00
+    package static let signature: UInt16 = 0x00
     /// What the device can do, in 32 bits. Bit 0 is this interface, bit 1 would be DMA.
-    public static let id: UInt16 = 0x01
+    package static let id: UInt16 = 0x01
     /// RAM in bytes, 64 bits.
-    public static let ramSize: UInt16 = 0x03
+    package static let ramSize: UInt16 = 0x03
     /// Whether there is no screen, 16 bits.
-    public static let noGraphics: UInt16 = 0x04
+    package static let noGraphics: UInt16 = 0x04
     /// How many CPUs run, 16 bits.
-    public static let cpuCount: UInt16 = 0x05
+    package static let cpuCount: UInt16 = 0x05
     /// How many CPUs there could be, 16 bits.
-    public static let mostCPUs: UInt16 = 0x0F
+    package static let mostCPUs: UInt16 = 0x0F
     /// The directory of files.
-    public static let fileDirectory: UInt16 = 0x19
+    package static let fileDirectory: UInt16 = 0x19
     /// The first file; the others follow.
-    public static let firstFile: UInt16 = 0x20
+    package static let firstFile: UInt16 = 0x20
   }
 
   /// A device with the items that every machine has, and with `items` and `files` besides.
-  public init(ramSize: UInt64, cpuCount: Int, items: [Item] = [], files: [File] = []) {
+  package init(ramSize: UInt64, cpuCount: Int, items: [Item] = [], files: [File] = []) {
     let cpus = UInt16(clamping: cpuCount)
     var all = [
       Item(key: Key.signature, bytes: Array("QEMU".utf8)), Item(key: Key.id, UInt32(1)),
@@ -97,7 +97,7 @@ public final class FirmwareConfiguration: Device {
   }
 
   /// Answers the next byte of the item, at either port; only bytes can be read.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     guard width == 1 else { return .max >> UInt64(clamping: 64 - width * 8) }
     return registers.withLock { registers in
       guard items.indices.contains(registers.selected) else { return 0 }
@@ -109,7 +109,7 @@ public final class FirmwareConfiguration: Device {
   }
 
   /// Selects an item by 16 bits at the first port; items can't be written.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     guard offset == 0, width == 2 else { return }
     let new = select(UInt16(truncatingIfNeeded: value))
     registers.withLock { $0 = new }

@@ -4,7 +4,7 @@ import Synchronization
 ///
 /// Its two ports, 0x60 and 0x64, are devices of their own, for port B stands between them. It
 /// raises no interrupts: with nothing attached, all it says is in answer to the guest.
-public final class I8042: Sendable {
+package final class I8042: Sendable {
   private let machine: any MachineControl
   private let registers = Mutex(Registers())
 
@@ -69,13 +69,13 @@ public final class I8042: Sendable {
   }
 
   /// A controller that resets `machine`.
-  public init(machine: any MachineControl) { self.machine = machine }
+  package init(machine: any MachineControl) { self.machine = machine }
 
   /// The data port, for 0x60.
-  public func makeDataPort() -> any Device { DataPort(self) }
+  package func makeDataPort() -> any Device { DataPort(self) }
 
   /// The status and command port, for 0x64.
-  public func makeCommandPort() -> any Device { CommandPort(self) }
+  package func makeCommandPort() -> any Device { CommandPort(self) }
 }
 
 // MARK: - Ports

@@ -4,26 +4,26 @@ import Synchronization
 /// Linux writes to pass a little time.
 ///
 /// It stands at one to four ports; each keeps its byte, so wide codes are kept whole.
-public final class PostPort: Device {
+package final class PostPort: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "post" }
+  package var name: StaticString { "post" }
   /// Takes up to four bytes in one piece.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
   private let code = Atomic<UInt32>(0)
 
   /// A port that nothing has been written to: the code is 0.
-  public init() {}
+  package init() {}
 
   /// The code written last, for accounts of how far a guest came.
-  public var lastCode: UInt32 { code.load(ordering: .relaxed) }
+  package var lastCode: UInt32 { code.load(ordering: .relaxed) }
 
   /// Answers what was written last.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     UInt64(lastCode >> shift(offset)) & mask(width)
   }
 
   /// Remembers `width` bytes of the code.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     let lanes = UInt32(truncatingIfNeeded: mask(width) << shift(offset))
     let bytes = UInt32(truncatingIfNeeded: value << shift(offset))
     var old = code.load(ordering: .relaxed)

@@ -6,11 +6,11 @@ import Synchronization
 /// There is no System Management Mode, so the machine is in ACPI mode from the start (SCI_EN is
 /// always set). The timer's status comes as time passes, for guests that look; an SCI of its own it
 /// raises no sooner than at the next access, since kernels keep time by other means.
-public final class PowerManagement: Device {
+package final class PowerManagement: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "acpi-pm" }
+  package var name: StaticString { "acpi-pm" }
   /// Takes up to four bytes in one piece.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
 
   private let machine: any MachineControl
   private let line: any InterruptLine
@@ -19,11 +19,11 @@ public final class PowerManagement: Device {
 
   /// What must be in SLP_TYP for the power to go off, as in the PIIX4. Guests without ACPI count on
   /// it: they write 0x2000, SLP_EN alone, as they do for QEMU.
-  public static let powerOffType: UInt8 = 0
+  package static let powerOffType: UInt8 = 0
   /// What must be in SLP_TYP for the machine to be suspended to RAM, as in the PIIX4 and in QEMU.
-  public static let suspendType: UInt8 = 1
+  package static let suspendType: UInt8 = 1
   /// How fast the timer counts.
-  public static let timerHertz: UInt64 = 3_579_545
+  package static let timerHertz: UInt64 = 3_579_545
 
   /// Where the registers stand, from the first port on; PM1_STS is at 0.
   private enum Offset {
@@ -72,7 +72,7 @@ public final class PowerManagement: Device {
 
   /// Registers that switch `machine` off and raise `line`, the SCI; `now` is any clock that counts
   /// nanoseconds and never goes back.
-  public init(
+  package init(
     machine: any MachineControl, line: any InterruptLine, now: @escaping @Sendable () -> UInt64
   ) {
     self.machine = machine
@@ -82,7 +82,7 @@ public final class PowerManagement: Device {
   }
 
   /// Tells the guest that somebody has pressed the power button.
-  public func pressPowerButton() {
+  package func pressPowerButton() {
     registers.withLock { registers in
       registers.status.insert(.powerButton)
       update(&registers)
@@ -90,17 +90,19 @@ public final class PowerManagement: Device {
   }
 
   /// Whether the clock's alarm may wake a suspended machine (ACPI 6.5, 4.8.2.4: RTC_EN).
-  public var clockMayWake: Bool { registers.withLock { $0.enable.contains(.realTimeClock) } }
+  package var clockMayWake: Bool { registers.withLock { $0.enable.contains(.realTimeClock) } }
 
   /// Tells the guest that its machine has been woken by the clock's alarm.
-  public func wakeByClock() { registers.withLock { $0.status.formUnion([.wake, .realTimeClock]) } }
+  package func wakeByClock() {
+    registers.withLock { $0.status.formUnion([.wake, .realTimeClock]) }
+  }
 }
 
 // MARK: - Accesses
 
 extension PowerManagement {
   /// Answers the registers' bytes; between the registers there are ones.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     return registers.withLock { registers in
       let ticks = ticks(since: registers.start)
       advance(&registers, to: ticks)
@@ -112,7 +114,7 @@ extension PowerManagement {
   }
 
   /// Takes the registers' bytes, each by its own rule.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     let sleepType = registers.withLock { registers in
       advance(&registers, to: ticks(since: registers.start))
       var sleepType: UInt8?

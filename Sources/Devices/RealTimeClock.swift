@@ -5,9 +5,9 @@ import Synchronization
 /// The flags of register C come as time passes, for guests that poll them, and for a suspended machine
 /// to wake by the alarm. Those that register B enables raise the interrupt, until C is read; only for
 /// them somebody has to wait.
-public final class RealTimeClock: Device {
+package final class RealTimeClock: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "rtc" }
+  package var name: StaticString { "rtc" }
   private let line: (any InterruptLine)?
   private let hostTime: @Sendable () -> Int64
   private let schedule: @Sendable (Int64?) -> Void
@@ -17,16 +17,16 @@ public final class RealTimeClock: Device {
   private let lead = Atomic<Int64>(0)
 
   /// What firmware and kernels look up in CMOS RAM about the machine.
-  public struct MachineSizes: Sendable {
+  package struct MachineSizes: Sendable {
     /// RAM below 4 GiB in bytes, from address 0 on.
-    public let ramBelow4GiB: UInt64
+    package let ramBelow4GiB: UInt64
     /// RAM above 4 GiB in bytes.
-    public let ramAbove4GiB: UInt64
+    package let ramAbove4GiB: UInt64
     /// How many CPUs there are, at least one.
-    public let cpuCount: Int
+    package let cpuCount: Int
 
     /// Takes the three as they are.
-    public init(ramBelow4GiB: UInt64, ramAbove4GiB: UInt64, cpuCount: Int) {
+    package init(ramBelow4GiB: UInt64, ramAbove4GiB: UInt64, cpuCount: Int) {
       self.ramBelow4GiB = ramBelow4GiB
       self.ramAbove4GiB = ramAbove4GiB
       self.cpuCount = cpuCount
@@ -37,7 +37,7 @@ public final class RealTimeClock: Device {
   ///
   /// `line` is its interrupt; it and `schedule` are called under the clock's lock, and must not call
   /// back. `schedule` gets the nanoseconds until `tick()` shall be called; nil for not at all.
-  public init(
+  package init(
     sizes: MachineSizes, line: (any InterruptLine)? = nil, now: @escaping @Sendable () -> Int64,
     schedule: @escaping @Sendable (Int64?) -> Void = { _ in }
   ) {
@@ -50,7 +50,7 @@ public final class RealTimeClock: Device {
   private func now() -> Int64 { hostTime() &+ lead.load(ordering: .relaxed) }
 
   /// Whether the alarm has come by now and is enabled, for a suspended machine to wake by.
-  public var hasAlarm: Bool {
+  package var hasAlarm: Bool {
     state.withLock { state in
       state.advance(to: now())
       return state.hasAlarm
@@ -58,7 +58,7 @@ public final class RealTimeClock: Device {
   }
 
   /// Lets the time pass until now: an interrupt may be due.
-  public func tick() {
+  package func tick() {
     state.withLock { state in
       state.advance(to: now())
       follow(&state)
@@ -78,7 +78,7 @@ public final class RealTimeClock: Device {
   }
 
   /// Answers a read of the data port; the index port is write-only and reads ones.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     guard offset & 1 == 1 else { return 0xFF }
     return state.withLock { state in
       state.advance(to: now())
@@ -89,7 +89,7 @@ public final class RealTimeClock: Device {
   }
 
   /// Takes a write: the index at the first port, whose bit 7 masks NMIs, or data at the second.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     let byte = UInt8(truncatingIfNeeded: value)
     state.withLock { state in
       if offset & 1 == 0 {

@@ -4,11 +4,11 @@ import Synchronization
 ///
 /// It stands at the four ports from 0xCF8 on and answers only byte accesses to its own: a 32-bit
 /// write to 0xCF8 is a PCI configuration address, whose second byte must not pass for a reset.
-public final class ResetControl: Device {
+package final class ResetControl: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "reset" }
+  package var name: StaticString { "reset" }
   /// Takes up to four bytes in one piece, to tell them from a byte.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
   private let machine: any MachineControl
   private let value = Atomic<UInt8>(0)
 
@@ -22,16 +22,16 @@ public final class ResetControl: Device {
   }
 
   /// A register that resets `machine`.
-  public init(machine: any MachineControl) { self.machine = machine }
+  package init(machine: any MachineControl) { self.machine = machine }
 
   /// Answers the register's bits at its port, and ones elsewhere.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     if isRegister(offset, width) { return UInt64(value.load(ordering: .relaxed)) }
     return (1 << UInt64(truncatingIfNeeded: width * 8)) &- 1
   }
 
   /// Sets the bits; a reset, soft or hard, starts when RCPU goes from 0 to 1.
-  public func write(offset: UInt64, width: Int, value newValue: UInt64) {
+  package func write(offset: UInt64, width: Int, value newValue: UInt64) {
     guard isRegister(offset, width) else { return }
     let new = Bits(rawValue: UInt8(truncatingIfNeeded: newValue)).intersection(.all)
     let old = Bits(rawValue: value.exchange(new.rawValue, ordering: .relaxed))

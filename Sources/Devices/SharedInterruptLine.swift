@@ -2,15 +2,15 @@ import Synchronization
 
 /// One interrupt input for several devices: raised as long as any of them raises it, as
 /// level-triggered lines are wired.
-public final class SharedInterruptLine: Sendable {
+package final class SharedInterruptLine: Sendable {
   private let line: any InterruptLine
   private let raised = Mutex(0)
 
   /// Shares `line`, which is low.
-  public init(_ line: any InterruptLine) { self.line = line }
+  package init(_ line: any InterruptLine) { self.line = line }
 
   /// An input of its own for one more device, low at first.
-  public func makeInput() -> any InterruptLine { Input(self) }
+  package func makeInput() -> any InterruptLine { Input(self) }
 
   fileprivate func add(_ change: Int) {
     // The line is set under the lock: levels reach it in the order they came about.

@@ -3,9 +3,9 @@ import Synchronization
 /// System control port A of the PS/2 at port 0x92: the fast reset and the fast A20 gate.
 ///
 /// A20 always passes; the guest only reads back what it has set.
-public final class SystemControlPortA: Device {
+package final class SystemControlPortA: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "port92" }
+  package var name: StaticString { "port92" }
   private let machine: any MachineControl
   private let value = Atomic<UInt8>(Bits.alternateA20Gate.rawValue)
 
@@ -18,15 +18,15 @@ public final class SystemControlPortA: Device {
   }
 
   /// A port that resets `machine`.
-  public init(machine: any MachineControl) { self.machine = machine }
+  package init(machine: any MachineControl) { self.machine = machine }
 
   /// Answers the bits as they were written.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     UInt64(value.load(ordering: .relaxed))
   }
 
   /// Sets the bits; a reset starts when its bit goes from 0 to 1.
-  public func write(offset: UInt64, width: Int, value newValue: UInt64) {
+  package func write(offset: UInt64, width: Int, value newValue: UInt64) {
     let new = Bits(rawValue: UInt8(truncatingIfNeeded: newValue)).intersection(.all)
     let old = Bits(rawValue: value.exchange(new.rawValue, ordering: .relaxed))
     if new.contains(.alternateHotReset) && !old.contains(.alternateHotReset) {

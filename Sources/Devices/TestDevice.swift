@@ -5,30 +5,30 @@ import Synchronization
 ///
 /// This is the part at ports 0xE0 to 0xEB: at 0 a latch of 32 bits, at 4 the flush, at 8 the latch
 /// again. The rest are devices of their own.
-public final class TestDevice: Device {
+package final class TestDevice: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "testdev" }
+  package var name: StaticString { "testdev" }
   /// Takes up to four bytes in one piece.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
 
   private let flush: @Sendable (UInt64) -> Void
   private let latch = Mutex<UInt32>(0)
 
   /// How many ports this part has.
-  public static let portCount: UInt64 = 12
+  package static let portCount: UInt64 = 12
   private static let flushOffset: UInt64 = 4
 
   /// A test device; `flush` makes KVM forget how it translates the page at a guest-physical address.
-  public init(flush: @escaping @Sendable (UInt64) -> Void) { self.flush = flush }
+  package init(flush: @escaping @Sendable (UInt64) -> Void) { self.flush = flush }
 
   /// Answers those bytes of the latch; the flush port reads ones.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     guard !isFlush(offset) else { return mask(width) }
     return UInt64(latch.withLock { $0 } >> shift(offset)) & mask(width)
   }
 
   /// Sets those bytes of the latch, or flushes the page at an address of 32 bits.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     if isFlush(offset) {
       if offset == Self.flushOffset && width == 4 { flush(value & 0xFFFF_F000) }
       return
@@ -49,28 +49,28 @@ public final class TestDevice: Device {
 
 /// The ports from 0x2000 on: a byte that isn't zero raises the interrupt line of that number, zero
 /// lowers it.
-public final class TestInterruptPorts: Device {
+package final class TestInterruptPorts: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "testdev-irq" }
+  package var name: StaticString { "testdev-irq" }
   /// Sees wider writes whole, to refuse them.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
 
   private let lines: [any InterruptLine]
   private let levels: Mutex<[Bool]>
 
   /// A port for each of `lines`.
-  public init(lines: [any InterruptLine]) {
+  package init(lines: [any InterruptLine]) {
     self.lines = lines
     levels = Mutex(lines.map { _ in false })
   }
 
   /// Answers ones: the ports are for writing.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     .max >> UInt64(clamping: 64 - width * 8)
   }
 
   /// Sets the line of that offset. Only bytes count.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     guard width == 1, offset < UInt64(lines.count) else { return }
     levels.withLock { levels in
       levels[Int(offset)] = value != 0
@@ -82,21 +82,21 @@ public final class TestInterruptPorts: Device {
 // MARK: - Memory
 
 /// The 64 KiB at 0xFF000000 that keep what is written but aren't RAM: each access leaves the guest.
-public final class TestMemory: Device {
+package final class TestMemory: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "testdev-memory" }
+  package var name: StaticString { "testdev-memory" }
   /// Takes up to eight bytes in one piece.
-  public var widestAccess: Int { 8 }
+  package var widestAccess: Int { 8 }
 
   /// How many bytes there are.
-  public static let size: UInt64 = 0x10000
+  package static let size: UInt64 = 0x10000
   private let bytes = Mutex([UInt8](repeating: 0, count: Int(TestMemory.size)))
 
   /// Memory full of zeros.
-  public init() {}
+  package init() {}
 
   /// Answers the bytes from `offset` on.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     bytes.withLock { bytes in
       (0..<width).reduce(0) { value, index in
         value | UInt64(bytes[place(offset, index)]) << UInt64(index * 8)
@@ -105,7 +105,7 @@ public final class TestMemory: Device {
   }
 
   /// Keeps the bytes from `offset` on.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     bytes.withLock { bytes in
       for index in 0..<width {
         bytes[place(offset, index)] = UInt8(truncatingIfNeeded: value >> UInt64(index * 8))

@@ -1,14 +1,14 @@
 import Synchronization
 
 /// Whoever feeds a receiver, and waits for it to have room again.
-public protocol ReceiveDemand: AnyObject, Sendable {
+package protocol ReceiveDemand: AnyObject, Sendable {
   /// The receiver has room after it had to refuse bytes. Called once for each time it ran out, by
   /// the VCPU that made the room, perhaps before the call that was refused has returned.
   func receiverHasRoom()
 }
 
 /// Whoever is fed: a console's device.
-public protocol ByteReceiver: AnyObject, Sendable {
+package protocol ByteReceiver: AnyObject, Sendable {
   /// Takes as many of `bytes` as fit, from the first on, and returns how many those are. Where it is
   /// fewer than all, `receiverHasRoom` will be called.
   func receive(_ bytes: Span<UInt8>) -> Int
@@ -20,9 +20,9 @@ public protocol ByteReceiver: AnyObject, Sendable {
 ///
 /// What the guest sends is sent at once, so the transmitter is always empty. What comes in waits at
 /// the sender's until the guest has read what came before, so no byte is lost.
-public final class UART16550A: Device, ByteReceiver {
+package final class UART16550A: Device, ByteReceiver {
   /// The name that traces and tables show.
-  public let name: StaticString
+  package let name: StaticString
   private let line: any InterruptLine
   private let sink: any ByteSink
   private let demand: (any ReceiveDemand)?
@@ -38,7 +38,7 @@ public final class UART16550A: Device, ByteReceiver {
   /// A UART as it is after reset: FIFOs off, interrupts off, 9600 baud.
   ///
   /// `line` is set under the UART's lock, so that levels arrive in order: it must not call back.
-  public init(
+  package init(
     name: StaticString = "uart", line: any InterruptLine, sink: any ByteSink,
     demand: (any ReceiveDemand)? = nil
   ) {
@@ -49,7 +49,7 @@ public final class UART16550A: Device, ByteReceiver {
   }
 
   /// Answers a read of the register at `offset`.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     let (value, effect) = registers.withLock { registers in
       let value = readRegister(offset, &registers)
       drive(&registers)
@@ -60,7 +60,7 @@ public final class UART16550A: Device, ByteReceiver {
   }
 
   /// Takes a write to the register at `offset`.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     let byte = UInt8(truncatingIfNeeded: value)
     let effect = registers.withLock { registers in
       let effect = writeRegister(offset, byte, &registers)
@@ -75,7 +75,7 @@ public final class UART16550A: Device, ByteReceiver {
   }
 
   /// Takes the bytes of a repeated write; those to the THR reach the sink in one call.
-  public func write(offset: UInt64, width: Int, bytes: Span<UInt8>) {
+  package func write(offset: UInt64, width: Int, bytes: Span<UInt8>) {
     let isTransmission = registers.withLock { registers in
       guard isTransmitter(offset, registers), !registers.isLoopback else { return false }
       transmitterEmptied(&registers)
@@ -95,7 +95,7 @@ extension UART16550A {
   /// How many bytes `receive` would take now: up to 16 with FIFOs on, 1 without, 0 in loopback.
   ///
   /// A caller that is told 0 counts as refused: `receiverHasRoom` follows.
-  public var receiveRoom: Int {
+  package var receiveRoom: Int {
     registers.withLock { registers in
       let room = registers.receiveRoom
       if room == 0 { registers.isRoomAwaited = true }
@@ -106,7 +106,7 @@ extension UART16550A {
   /// Takes as many of `bytes` as fit, from the first on, and returns how many those are.
   ///
   /// Where it is fewer than all, `receiverHasRoom` will be called when the rest is worth offering.
-  public func receive(_ bytes: Span<UInt8>) -> Int {
+  package func receive(_ bytes: Span<UInt8>) -> Int {
     registers.withLock { registers in
       let taken = min(bytes.count, registers.receiveRoom)
       for index in 0..<taken { registers.receive(bytes[index]) }
@@ -117,10 +117,10 @@ extension UART16550A {
   }
 
   /// What it has received and the guest has not read.
-  public var unread: [UInt8] { registers.withLock { $0.receiver.waiting } }
+  package var unread: [UInt8] { registers.withLock { $0.receiver.waiting } }
 
   /// Takes a break condition, which Linux's SysRq listens for, or returns false for want of room.
-  public func receiveBreak() -> Bool {
+  package func receiveBreak() -> Bool {
     registers.withLock { registers in
       guard registers.receiveRoom > 0 else { return false }
       registers.receive(0, isBreak: true)

@@ -1,20 +1,20 @@
 import Host
 
 /// The part of KVM that runs guests on this processor: what serves /dev/kvm, and how it is set up.
-public struct BackEnd: Sendable, Equatable {
+package struct BackEnd: Sendable, Equatable {
   /// The module's name, such as `kvm_intel`.
-  public let name: String
+  package let name: String
   /// Its parameters, as /sys/module has them.
-  public let parameters: [String: String]
+  package let parameters: [String: String]
 
   /// A back end with these parameters.
-  public init(name: String, parameters: [String: String] = [:]) {
+  package init(name: String, parameters: [String: String] = [:]) {
     self.name = name
     self.parameters = parameters
   }
 
   /// Finds the back end of this host; nil where /sys/module shows none.
-  public static func read(_ facts: HostFacts) -> BackEnd? {
+  package static func read(_ facts: HostFacts) -> BackEnd? {
     guard let name = facts.backEnd else { return nil }
     var parameters: [String: String] = [:]
     for parameter in switches(of: name) {
@@ -26,7 +26,7 @@ public struct BackEnd: Sendable, Equatable {
   }
 
   /// What runs the guest, in a few words.
-  public var summary: String {
+  package var summary: String {
     switch name {
     case "kvm_intel": "VT-x of an Intel processor"
     case "kvm_amd": "AMD-V (SVM) of an AMD processor"
@@ -36,7 +36,7 @@ public struct BackEnd: Sendable, Equatable {
   }
 
   /// What a user should know of it, a sentence a line.
-  public var notes: [String] {
+  package var notes: [String] {
     guard name == "kvm_pvm" else { return [] }
     return [
       "Ring 0 is emulated, instruction by instruction; ring 3 runs natively.",
@@ -48,7 +48,7 @@ public struct BackEnd: Sendable, Equatable {
 
   /// What to tell the user of a stock kernel that came to nothing here, a sentence a line; none where
   /// such kernels run.
-  public var adviceForKernels: [String] {
+  package var adviceForKernels: [String] {
     guard name == "kvm_pvm" else { return [] }
     return [
       "This host's KVM is kvm_pvm, which emulates ring 0 and lacks some of its instructions: stock",
@@ -60,19 +60,19 @@ public struct BackEnd: Sendable, Equatable {
   }
 
   /// One thing the processor may do for guests, and whether it is turned on.
-  public struct Switch: Sendable, Equatable {
+  package struct Switch: Sendable, Equatable {
     /// The module's parameter.
-    public let name: String
+    package let name: String
     /// What it is called.
-    public let title: String
+    package let title: String
     /// What it's good for.
-    public let use: String
+    package let use: String
     /// Whether it's on; nil if the module doesn't say.
-    public let isOn: Bool?
+    package let isOn: Bool?
   }
 
   /// What the back end lets be turned on and off, with how it is now.
-  public var switches: [Switch] {
+  package var switches: [Switch] {
     Self.switches(of: name).map { known in
       Switch(
         name: known.name, title: known.title, use: known.use,

@@ -1,36 +1,36 @@
 import Host
 
 /// /dev/kvm as a file: who owns it, who may open it, and who asks.
-public struct DeviceFile: Sendable, Equatable {
+package struct DeviceFile: Sendable, Equatable {
   /// Owner, group and permissions.
-  public let ownership: Ownership
+  package let ownership: Ownership
   /// The owner's name, or number where it has none.
-  public let owner: String
+  package let owner: String
   /// The group's name, or number where it has none.
-  public let group: String
+  package let group: String
   /// Who asks.
-  public let asker: Asker
+  package let asker: Asker
 
   /// The user of this process.
-  public struct Asker: Sendable, Equatable {
+  package struct Asker: Sendable, Equatable {
     /// Whether it's root.
-    public var isRoot = false
+    package var isRoot = false
     /// Whether this process has the rights of the device's group.
-    public var isInGroup = false
+    package var isInGroup = false
     /// Whether the list of groups has the user in it, which counts from the next login on.
-    public var isListedInGroup = false
+    package var isListedInGroup = false
     /// Whether it runs in a container.
-    public var isContainer = false
+    package var isContainer = false
 
     /// Somebody without any rights.
-    public init() {}
+    package init() {}
   }
 
   /// The numbers of KVM's device: 10 is that of miscellaneous devices.
   static let deviceNumber = Ownership.Device(major: 10, minor: 232)
 
   /// Takes all as it is.
-  public init(_ ownership: Ownership, owner: String, group: String, asker: Asker) {
+  package init(_ ownership: Ownership, owner: String, group: String, asker: Asker) {
     self.ownership = ownership
     self.owner = owner
     self.group = group
@@ -38,7 +38,7 @@ public struct DeviceFile: Sendable, Equatable {
   }
 
   /// Looks at `path`; nil if there is no such file.
-  public static func read(_ path: String = "/dev/kvm") -> DeviceFile? {
+  package static func read(_ path: String = "/dev/kvm") -> DeviceFile? {
     guard let ownership = try? Ownership(of: path) else { return nil }
     let users = HostText.contents(of: "/etc/passwd", limit: 1 << 20)
     let groups = HostText.contents(of: "/etc/group", limit: 1 << 20)
@@ -56,7 +56,7 @@ public struct DeviceFile: Sendable, Equatable {
   }
 
   /// Permissions, owner and group as `ls -l` shows them: `crw-rw---- root kvm`.
-  public var description: String {
+  package var description: String {
     let letters: [Character] = ["x", "w", "r"]
     var mode = ownership.device == nil ? "-" : "c"
     for bit in (0..<9).reversed() {

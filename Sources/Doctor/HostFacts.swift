@@ -1,25 +1,25 @@
 import Host
 
 /// What the host's kernel says of its processor and its modules, for a KVM that isn't there.
-public struct HostFacts: Sendable, Equatable {
+package struct HostFacts: Sendable, Equatable {
   /// The processor says that it has VT-x.
-  public var hasVTx = false
+  package var hasVTx = false
   /// The processor says that it has AMD-V.
-  public var hasAMDV = false
+  package var hasAMDV = false
   /// The host is a virtual machine itself.
-  public var isVirtual = false
+  package var isVirtual = false
   /// This process runs in a container.
-  public var isContainer = false
+  package var isContainer = false
   /// KVM's modules that the kernel has, such as `kvm` and `kvm_intel`.
-  public var modules: [String] = []
+  package var modules: [String] = []
   /// Modules of other hypervisors that are loaded, such as `vboxdrv`.
-  public var otherHypervisors: [String] = []
+  package var otherHypervisors: [String] = []
 
   /// Facts that are all negative.
-  public init() {}
+  package init() {}
 
   /// Takes the facts from a text like /proc/cpuinfo's and the names in /sys/module.
-  public init(cpuinfo: String, modules: [String], isContainer: Bool = false) {
+  package init(cpuinfo: String, modules: [String], isContainer: Bool = false) {
     let line = cpuinfo.split(separator: "\n").first { $0.hasPrefix("flags") } ?? ""
     let flags = Set(line.split(separator: " "))
     hasVTx = flags.contains("vmx")
@@ -31,7 +31,7 @@ public struct HostFacts: Sendable, Equatable {
   }
 
   /// Reads /proc/cpuinfo, /sys/module and what container engines leave behind.
-  public static func read() -> HostFacts {
+  package static func read() -> HostFacts {
     HostFacts(
       cpuinfo: HostText.contents(of: "/proc/cpuinfo"), modules: Directory.names(in: "/sys/module"),
       isContainer: FileDescriptor.exists("/.dockerenv")
@@ -39,7 +39,7 @@ public struct HostFacts: Sendable, Equatable {
   }
 
   /// The module that serves, or would serve, /dev/kvm; nil if there is none that fits.
-  public var backEnd: String? {
+  package var backEnd: String? {
     let fitting = modules.filter { $0 != "kvm" }
     // A kernel with both built in shows both.
     if hasVTx && fitting.contains("kvm_intel") { return "kvm_intel" }

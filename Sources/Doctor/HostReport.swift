@@ -2,41 +2,41 @@ import Host
 import KVM
 
 /// What this host can do for virtual machines: what `kvmlite doctor` tells.
-public struct HostReport: Sendable {
+package struct HostReport: Sendable {
   /// /dev/kvm as a file; nil if there is none.
-  public let device: DeviceFile?
+  package let device: DeviceFile?
   /// What the kernel says of processor and modules.
-  public let facts: HostFacts
+  package let facts: HostFacts
   /// What serves /dev/kvm; nil where the kernel doesn't show it.
-  public let backEnd: BackEnd?
+  package let backEnd: BackEnd?
   /// What this KVM can do; empty if it could not be asked.
-  public let facilities: [Facility]
+  package let facilities: [Facility]
   /// Why no virtual machine can run here; nil if a small one was made.
-  public let trouble: KVMTrouble?
+  package let trouble: KVMTrouble?
 
   /// Something that a KVM may or may not do.
-  public struct Facility: Sendable, Equatable {
+  package struct Facility: Sendable, Equatable {
     /// The kernel's name, such as `KVM_CAP_IRQFD`.
-    public let name: String
+    package let name: String
     /// What it is.
-    public let title: String
+    package let title: String
     /// What it's good for.
-    public let use: String
+    package let use: String
     /// What KVM says: 0 for no, 1 or more for yes.
-    public let value: Int
+    package let value: Int
     /// Whether the value is a number of something.
-    public let isCount: Bool
+    package let isCount: Bool
     /// Whether no machine can do without it.
-    public let isRequired: Bool
+    package let isRequired: Bool
     /// What would bring it, where it's missing.
-    public let remedy: String
+    package let remedy: String
 
     /// Whether this KVM has it.
-    public var isThere: Bool { value > 0 }
+    package var isThere: Bool { value > 0 }
   }
 
   /// Looks at this host, and makes a small virtual machine to see whether that works.
-  public static func make() -> HostReport {
+  package static func make() -> HostReport {
     let facts = HostFacts.read()
     var facilities: [Facility] = []
     var trouble: KVMTrouble?
@@ -67,7 +67,7 @@ public struct HostReport: Sendable {
 
   /// 0 if virtual machines can run here, 77 (EX_NOPERM) for a lack of permission, else 69
   /// (EX_UNAVAILABLE).
-  public var exitStatus: Int32 {
+  package var exitStatus: Int32 {
     guard let trouble else { return 0 }
     return trouble.exitStatus == 77 ? 77 : 69
   }

@@ -2,7 +2,7 @@ import Host
 import KVM
 
 /// Why KVM can't be used, in a user's words, with what mends it.
-public enum KVMTrouble: Sendable, Equatable {
+package enum KVMTrouble: Sendable, Equatable {
   /// There is no /dev/kvm.
   case missing(HostFacts)
   /// There is one, but no hypervisor behind it.
@@ -19,7 +19,7 @@ public enum KVMTrouble: Sendable, Equatable {
   case other(KVMError)
 
   /// What a request that failed means.
-  public init(_ error: KVMError) {
+  package init(_ error: KVMError) {
     let isOpen = error.operation == "open"
     let makesVM = error.operation == "KVM_CREATE_VM"
     switch error.errno {
@@ -43,7 +43,7 @@ public enum KVMTrouble: Sendable, Equatable {
 
   /// 77 (EX_NOPERM) for a lack of permission, 71 (EX_OSERR) for a failed request, else 69
   /// (EX_UNAVAILABLE).
-  public var exitStatus: Int32 {
+  package var exitStatus: Int32 {
     switch self {
     case .forbidden: 77
     case .other: 71
@@ -53,7 +53,7 @@ public enum KVMTrouble: Sendable, Equatable {
 
   /// One word for machines: `missing`, `no-driver`, `impostor`, `forbidden`, `busy`, `too-old` or
   /// `other`.
-  public var kind: String {
+  package var kind: String {
     switch self {
     case .missing: "missing"
     case .noDriver: "no-driver"
@@ -66,7 +66,7 @@ public enum KVMTrouble: Sendable, Equatable {
   }
 
   /// What is wrong, in one line.
-  public var summary: String {
+  package var summary: String {
     switch self {
     case .missing: "there is no /dev/kvm on this machine"
     case .noDriver: "/dev/kvm is there, but no KVM module serves it"
@@ -83,7 +83,7 @@ public enum KVMTrouble: Sendable, Equatable {
 
   /// What mends it: one step a line, the likeliest first. A line that starts with spaces belongs to
   /// the one before it.
-  public var remedies: [String] {
+  package var remedies: [String] {
     switch self {
     case .missing(let facts), .noDriver(let facts): return facts.remedies
     case .impostor:
@@ -108,7 +108,7 @@ public enum KVMTrouble: Sendable, Equatable {
 
 extension KVMTrouble: CustomStringConvertible {
   /// The summary, below it what mends it, and where to learn more.
-  public var description: String {
+  package var description: String {
     let steps = remedies.map { ($0.hasPrefix(" ") ? "    " : "  - ") + $0 }
     return ([summary] + steps + ["kvmlite doctor says more of this machine"])
       .joined(separator: "\n")

@@ -4,7 +4,7 @@ import Glibc
 ///
 /// The time is the thread's own processor time, which a guest that never leaves uses up and a busy
 /// host takes from nobody. A thread that uses none is told after twenty times as long.
-public final class Alarm: @unchecked Sendable {
+package final class Alarm: @unchecked Sendable {
   // Sound as Sendable: the flags are only used inside the monitor.
   private let monitor = Monitor()
   private var isDone = false
@@ -13,7 +13,7 @@ public final class Alarm: @unchecked Sendable {
 
   /// Sets an alarm for the calling thread after `seconds` of its processor time; `fire` is called
   /// before each kick, on a thread of the alarm's own. Corresponds to `pthread_getcpuclockid(3)`.
-  public init(seconds: Int, _ fire: @escaping @Sendable () -> Void) throws(Errno) {
+  package init(seconds: Int, _ fire: @escaping @Sendable () -> Void) throws(Errno) {
     Signal.kick.installInterruptingHandler()
     Signal.unblock([.kick])
     let target = pthread_self()
@@ -49,10 +49,10 @@ public final class Alarm: @unchecked Sendable {
   }
 
   /// Whether the time was over before `cancel()`.
-  public var isOver: Bool { monitor.locked { hasFired } }
+  package var isOver: Bool { monitor.locked { hasFired } }
 
   /// Ends it; to be called once, by the thread it was set for.
-  public func cancel() {
+  package func cancel() {
     monitor.locked {
       isDone = true
       monitor.wakeAll()

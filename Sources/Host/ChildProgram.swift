@@ -3,9 +3,9 @@ import Glibc
 import Synchronization
 
 /// Another program that runs for as long as this object is there.
-public final class ChildProgram: Sendable {
+package final class ChildProgram: Sendable {
   /// Its process's number.
-  public let identifier: Int32
+  package let identifier: Int32
   private let hasEnded = Atomic<Bool>(false)
 
   /// The number by which a program has the file that it inherits.
@@ -22,7 +22,7 @@ public final class ChildProgram: Sendable {
   }
 
   /// The same with no other open file than `file` for its standard error.
-  public convenience init(
+  package convenience init(
     _ program: String, _ arguments: [String], standardError file: borrowing FileDescriptor
   ) throws(Errno) {
     try self.init(program, arguments, error: file.number, inherited: nil)
@@ -75,7 +75,7 @@ public final class ChildProgram: Sendable {
   }
 
   /// How it ended: its exit status, or 128 and the signal; nil while it runs.
-  public func endStatus() -> Int32? {
+  package func endStatus() -> Int32? {
     guard !hasEnded.load(ordering: .acquiring) else { return nil }
     var status: Int32 = 0
     guard unsafe waitpid(identifier, &status, WNOHANG) == identifier else { return nil }
@@ -85,7 +85,7 @@ public final class ChildProgram: Sendable {
 
   /// The processor time that it took so far, in nanoseconds; 0 once it has ended. Corresponds to
   /// `clock_getcpuclockid(3)`.
-  public var processorNanoseconds: UInt64 {
+  package var processorNanoseconds: UInt64 {
     var clock = clockid_t()
     var time = timespec()
     let isFound = unsafe clock_getcpuclockid(identifier, &clock) == 0
@@ -95,7 +95,7 @@ public final class ChildProgram: Sendable {
 
   /// Stops it where it is, and returns when all its threads stand still; false if it has ended.
   /// Corresponds to SIGSTOP.
-  public func pause() -> Bool {
+  package func pause() -> Bool {
     guard !hasEnded.load(ordering: .acquiring), kill(identifier, SIGSTOP) == 0 else { return false }
     var information = unsafe siginfo_t()
     // WNOWAIT leaves its end, if that is what came, to `endStatus()`.
@@ -105,10 +105,10 @@ public final class ChildProgram: Sendable {
   }
 
   /// Lets it go on. Corresponds to SIGCONT.
-  public func goOn() { kill(identifier, SIGCONT) }
+  package func goOn() { kill(identifier, SIGCONT) }
 
   /// Ends it and waits for that.
-  public func stop() {
+  package func stop() {
     guard !hasEnded.exchange(true, ordering: .acquiringAndReleasing) else { return }
     kill(identifier, SIGTERM)
     kill(identifier, SIGCONT)

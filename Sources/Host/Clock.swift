@@ -2,10 +2,10 @@ import CLinux
 import Glibc
 
 /// The host's clocks, as plain numbers.
-public enum Clock {
+package enum Clock {
   /// Nanoseconds of `CLOCK_MONOTONIC`, which never goes back. Corresponds to `clock_gettime(2)`.
   @inline(__always)
-  public static var monotonicNanoseconds: UInt64 {
+  package static var monotonicNanoseconds: UInt64 {
     var time = timespec()
     // The C library writes one timespec; this clock can't fail.
     unsafe clock_gettime(CLOCK_MONOTONIC, &time)
@@ -14,7 +14,7 @@ public enum Clock {
 
   /// Nanoseconds of processor time that all threads of this process took, in the guest too.
   /// Corresponds to `CLOCK_PROCESS_CPUTIME_ID`.
-  public static var processorNanoseconds: UInt64 {
+  package static var processorNanoseconds: UInt64 {
     var time = timespec()
     // As above.
     unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
@@ -22,7 +22,7 @@ public enum Clock {
   }
 
   /// Nanoseconds since 1970 in UTC, by `CLOCK_REALTIME`. Corresponds to `clock_gettime(2)`.
-  public static var realtimeNanoseconds: Int64 {
+  package static var realtimeNanoseconds: Int64 {
     var time = timespec()
     // The C library writes one timespec; this clock can't fail.
     unsafe clock_gettime(CLOCK_REALTIME, &time)
@@ -31,5 +31,5 @@ public enum Clock {
 
   /// The processor's time-stamp counter, in cycles of its base clock. Corresponds to `RDTSC`.
   @inline(__always)
-  public static var cycles: UInt64 { clinux_cycles() }
+  package static var cycles: UInt64 { clinux_cycles() }
 }

@@ -2,16 +2,16 @@ import CZlib
 import CZstd
 
 /// Decompresses bytes with the host's libraries.
-public enum Decompression {
+package enum Decompression {
   /// The `count` bytes that a raw deflate stream at the start of `bytes` begins with; nil if it has
   /// fewer or is none. Corresponds to zlib's `inflate`.
-  public static func inflate(_ bytes: Span<UInt8>, count: Int) -> [UInt8]? {
+  package static func inflate(_ bytes: Span<UInt8>, count: Int) -> [UInt8]? {
     unsafe run(bytes, count) { unsafe czlib_inflate($0, UInt32($1), $2, UInt32($3)) }
   }
 
   /// The `count` bytes that Zstandard frames at the start of `bytes` begin with; nil if they have
   /// fewer or are none. Corresponds to `ZSTD_decompressStream`.
-  public static func zstandard(_ bytes: Span<UInt8>, count: Int) -> [UInt8]? {
+  package static func zstandard(_ bytes: Span<UInt8>, count: Int) -> [UInt8]? {
     unsafe run(bytes, count) { unsafe czstd_decompress($0, $1, $2, $3) }
   }
 

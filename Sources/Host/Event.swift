@@ -4,12 +4,12 @@ import Glibc
 /// A counter in the kernel that one thread raises to wake another's event loop.
 ///
 /// Corresponds to `eventfd(2)`.
-public struct Event: ~Copyable, Sendable {
+package struct Event: ~Copyable, Sendable {
   /// Readable while the event is raised.
-  public let descriptor: FileDescriptor
+  package let descriptor: FileDescriptor
 
   /// Makes an event that is not raised.
-  public init() throws(Errno) {
+  package init() throws(Errno) {
     let number = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
     guard number >= 0 else { throw Errno.current }
     descriptor = FileDescriptor(owning: number)
@@ -17,7 +17,7 @@ public struct Event: ~Copyable, Sendable {
 
   /// Takes over an event that came from another process; `EINVAL` for a file that is none. The other
   /// process can still make it one that waits.
-  public init(adopting file: consuming FileDescriptor) throws(Errno) {
+  package init(adopting file: consuming FileDescriptor) throws(Errno) {
     // Nothing but /proc tells an event from other files; a pipe, say, could make who raises it wait.
     let capacity = 64
     let name = unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: capacity) { buffer in
@@ -33,19 +33,19 @@ public struct Event: ~Copyable, Sendable {
   }
 
   /// Raises the event, from any thread.
-  public borrowing func raise() {
+  package borrowing func raise() {
     eventfd_write(descriptor.number, 1)
   }
 
   /// Whether the event is raised; it stays as it is.
-  public var isRaised: Bool {
+  package var isRaised: Bool {
     var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
     return unsafe poll(&request, 1, 0) == 1
   }
 
   /// Takes the event back and tells whether it was raised.
   @discardableResult
-  public borrowing func consume() -> Bool {
+  package borrowing func consume() -> Bool {
     var value: eventfd_t = 0
     return unsafe eventfd_read(descriptor.number, &value) == 0
   }

@@ -1,19 +1,19 @@
 import Glibc
 
 /// Owns an open file of the host and closes it at the end of its life.
-public struct FileDescriptor: ~Copyable, Sendable {
+package struct FileDescriptor: ~Copyable, Sendable {
   /// The number the kernel knows the open file by.
-  public let number: Int32
+  package let number: Int32
   private let isOwned: Bool
 
   /// Takes over `number`, which nobody else closes.
-  public init(owning number: Int32) {
+  package init(owning number: Int32) {
     self.number = number
     self.isOwned = true
   }
 
   /// Uses `number` without ever closing it, as is right for the standard streams.
-  public init(borrowing number: Int32) {
+  package init(borrowing number: Int32) {
     self.number = number
     self.isOwned = false
   }
@@ -23,39 +23,40 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// The same open file by another number. Corresponds to `F_DUPFD_CLOEXEC` of `fcntl(2)`.
-  public borrowing func duplicate() throws(Errno) -> FileDescriptor {
+  package borrowing func duplicate() throws(Errno) -> FileDescriptor {
     let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
     guard copy >= 0 else { throw Errno.current }
     return FileDescriptor(owning: copy)
   }
 
   /// How to open a file. Corresponds to the flags of `open(2)`.
-  public struct OpenFlags: OptionSet, Sendable {
+  package struct OpenFlags: OptionSet, Sendable {
     /// The flags as `open(2)` takes them.
-    public let rawValue: Int32
+    package let rawValue: Int32
     /// Takes flags as they are.
-    public init(rawValue: Int32) { self.rawValue = rawValue }
+    package init(rawValue: Int32) { self.rawValue = rawValue }
 
     /// For reading only.
-    public static let readOnly = OpenFlags(rawValue: O_RDONLY)
+    package static let readOnly = OpenFlags(rawValue: O_RDONLY)
     /// For writing only.
-    public static let writeOnly = OpenFlags(rawValue: O_WRONLY)
+    package static let writeOnly = OpenFlags(rawValue: O_WRONLY)
     /// For both.
-    public static let readWrite = OpenFlags(rawValue: O_RDWR)
+    package static let readWrite = OpenFlags(rawValue: O_RDWR)
     /// Makes the file if it isn't there.
-    public static let create = OpenFlags(rawValue: O_CREAT)
+    package static let create = OpenFlags(rawValue: O_CREAT)
     /// Fails if the file is there already.
-    public static let exclusive = OpenFlags(rawValue: O_EXCL)
+    package static let exclusive = OpenFlags(rawValue: O_EXCL)
     /// Empties the file first.
-    public static let truncate = OpenFlags(rawValue: O_TRUNC)
+    package static let truncate = OpenFlags(rawValue: O_TRUNC)
     /// Never waits, neither for the open nor for data.
-    public static let nonBlocking = OpenFlags(rawValue: O_NONBLOCK)
+    package static let nonBlocking = OpenFlags(rawValue: O_NONBLOCK)
     /// Doesn't make a terminal the process's own.
-    public static let noTerminalControl = OpenFlags(rawValue: O_NOCTTY)
+    package static let noTerminalControl = OpenFlags(rawValue: O_NOCTTY)
   }
 
   /// Opens `path`; a new file gets `permissions` less the umask. Corresponds to `open(2)`.
-  public init(opening path: String, _ flags: OpenFlags, permissions: UInt32 = 0o666) throws(Errno) {
+  package init(opening path: String, _ flags: OpenFlags, permissions: UInt32 = 0o666) throws(Errno)
+  {
     let number = unsafe open(path, flags.rawValue | O_CLOEXEC, permissions)
     guard number >= 0 else { throw Errno.current }
     self.init(owning: number)
@@ -65,7 +66,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
   ///
   /// Throws `EINTR` too: whether to go on after a signal is the caller's decision. Corresponds to
   /// `read(2)`.
-  public borrowing func read(into bytes: inout MutableSpan<UInt8>) throws(Errno) -> Int {
+  package borrowing func read(into bytes: inout MutableSpan<UInt8>) throws(Errno) -> Int {
     // The kernel writes at most the buffer's length.
     let count = unsafe bytes.withUnsafeMutableBufferPointer {
       unsafe Glibc.read(number, $0.baseAddress, $0.count)
@@ -75,7 +76,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Reads at most `count` bytes and returns those that came; none means the end.
-  public borrowing func read(atMost count: Int) throws(Errno) -> [UInt8] {
+  package borrowing func read(atMost count: Int) throws(Errno) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: count)
     var span = bytes.mutableSpan
     let length = try read(into: &span)
@@ -84,7 +85,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Writes at most all of `bytes` and returns how many went. Corresponds to `write(2)`.
-  public borrowing func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+  package borrowing func write(_ bytes: Span<UInt8>) throws(Errno) -> Int {
     // The kernel only reads, and within the buffer's length.
     let count = unsafe bytes.withUnsafeBufferPointer {
       unsafe Glibc.write(number, $0.baseAddress, $0.count)
@@ -94,7 +95,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Writes all of `bytes`, going on after signals and partial writes.
-  public borrowing func writeAll(_ bytes: Span<UInt8>) throws(Errno) {
+  package borrowing func writeAll(_ bytes: Span<UInt8>) throws(Errno) {
     var done = 0
     while done < bytes.count {
       do {
@@ -106,12 +107,12 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Writes the UTF-8 of `text`.
-  public borrowing func writeAll(_ text: String) throws(Errno) {
+  package borrowing func writeAll(_ text: String) throws(Errno) {
     try writeAll(Array(text.utf8).span)
   }
 
   /// Reads into `bytes` from `offset` on and returns how many bytes came. Corresponds to `pread(2)`.
-  public borrowing func read(into bytes: inout MutableSpan<UInt8>, at offset: Int) throws(Errno)
+  package borrowing func read(into bytes: inout MutableSpan<UInt8>, at offset: Int) throws(Errno)
     -> Int
   {
     // The kernel writes at most the buffer's length.
@@ -124,7 +125,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
 
   /// Fills `bytes` from `offset` on and returns how many came: fewer only where the file ends. Goes
   /// on after signals and short reads. Corresponds to `pread(2)`.
-  public borrowing func readAll(
+  package borrowing func readAll(
     into bytes: inout MutableSpan<UInt8>, at offset: Int
   ) throws(Errno) -> Int {
     // The kernel writes at most what is left of the buffer.
@@ -145,7 +146,7 @@ public struct FileDescriptor: ~Copyable, Sendable {
 
   /// Writes all of `bytes` at `offset`, going on after signals and short writes. Corresponds to
   /// `pwrite(2)`.
-  public borrowing func writeAll(_ bytes: Span<UInt8>, at offset: Int) throws(Errno) {
+  package borrowing func writeAll(_ bytes: Span<UInt8>, at offset: Int) throws(Errno) {
     guard offset <= Int.max - bytes.count else { throw Errno.fileTooLarge }
     // The kernel only reads, and within what is left of the buffer.
     let error = unsafe bytes.withUnsafeBufferPointer { buffer -> Int32 in
@@ -164,12 +165,12 @@ public struct FileDescriptor: ~Copyable, Sendable {
   }
 
   /// Whether this is a terminal. Corresponds to `isatty(3)`.
-  public var isTerminal: Bool { isatty(number) == 1 }
+  package var isTerminal: Bool { isatty(number) == 1 }
 }
 
 extension FileDescriptor {
   /// The kind of file behind a descriptor. Corresponds to `st_mode` of `fstat(2)`.
-  public enum Kind: Sendable {
+  package enum Kind: Sendable {
     /// A regular file.
     case regular
     /// A directory.
@@ -187,7 +188,7 @@ extension FileDescriptor {
   }
 
   /// What kind of file this is, and its length in bytes.
-  public func status() throws(Errno) -> (kind: Kind, count: Int) {
+  package func status() throws(Errno) -> (kind: Kind, count: Int) {
     var status = stat()
     guard unsafe fstat(number, &status) == 0 else { throw Errno.current }
     let kind: Kind =
@@ -201,14 +202,14 @@ extension FileDescriptor {
 
   /// Waits until something is there to be read, or nothing will ever be; for `milliseconds` at most.
   /// Returns early after a signal. Corresponds to `poll(2)`.
-  public func waitUntilReadable(milliseconds: Int32) {
+  package func waitUntilReadable(milliseconds: Int32) {
     var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)
     unsafe poll(&request, 1, milliseconds)
   }
 
   /// Whether writing would not block, or an error would come of it, within `milliseconds`; false after
   /// a signal, too. Corresponds to `poll(2)`.
-  public func isWritable(within milliseconds: Int32) -> Bool {
+  package func isWritable(within milliseconds: Int32) -> Bool {
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
     return unsafe poll(&request, 1, milliseconds) == 1
   }
@@ -220,7 +221,7 @@ extension FileDescriptor {
   }
 
   /// Waits until writing would not block. Returns early after a signal. Corresponds to `poll(2)`.
-  public func waitUntilWritable() {
+  package func waitUntilWritable() {
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
     unsafe poll(&request, 1, -1)
   }
@@ -228,7 +229,7 @@ extension FileDescriptor {
 
 extension FileDescriptor {
   /// Whether there is a file at `path`. Corresponds to `access(2)`.
-  public static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+  package static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 }
 
 extension FileDescriptor {
@@ -239,7 +240,7 @@ extension FileDescriptor {
 
   /// Puts something at the numbers 0 to 2 that were closed when the program started, so that no file
   /// it opens gets them: reading and writing fail there as they would have.
-  public static func reserveStandardStreams() {
+  package static func reserveStandardStreams() {
     for number in Int32(0)...2 where fcntl(number, F_GETFD) < 0 {
       // open(2) gives the lowest free number, which is this one.
       _ = unsafe open("/dev/null", number == 0 ? O_WRONLY : O_RDONLY)
@@ -248,11 +249,11 @@ extension FileDescriptor {
 }
 
 /// Names in a directory of the host.
-public enum Directory {
+package enum Directory {
   /// The names in `path`, without `.` and `..`, in no particular order; none if it can't be read.
   ///
   /// Corresponds to `readdir(3)`.
-  public static func names(in path: String) -> [String] {
+  package static func names(in path: String) -> [String] {
     guard let directory = unsafe opendir(path) else { return [] }
     defer { unsafe closedir(directory) }
     var names: [String] = []

@@ -6,17 +6,17 @@ import Glibc
 extension FileDescriptor {
   /// Locks the byte at `offset`, shared with any number of others. Corresponds to `F_OFD_SETLK` of
   /// `fcntl(2)`.
-  public func lockShared(_ offset: Int64) throws(Errno) {
+  package func lockShared(_ offset: Int64) throws(Errno) {
     guard clinux_lock(number, Int32(F_RDLCK), offset, 1) == 0 else { throw Errno.current }
   }
 
   /// Lets all locks go, which closing does too; but not while a process that was just forked has the
   /// open file as well, up to its `execve(2)`.
-  public func unlockAll() { _ = clinux_lock(number, Int32(F_UNLCK), 0, 0) }
+  package func unlockAll() { _ = clinux_lock(number, Int32(F_UNLCK), 0, 0) }
 
   /// Whether somebody else, this process through another open file included, has locked the byte at
   /// `offset`. Corresponds to `F_OFD_GETLK`.
-  public func isLockedByAnother(_ offset: Int64) throws(Errno) -> Bool {
+  package func isLockedByAnother(_ offset: Int64) throws(Errno) -> Bool {
     let answer = clinux_is_locked(number, offset, 1)
     guard answer >= 0 else { throw Errno.current }
     return answer == 1
@@ -24,20 +24,20 @@ extension FileDescriptor {
 }
 
 /// A process that has a lock on a file.
-public struct LockHolder: Equatable, Sendable, CustomStringConvertible {
+package struct LockHolder: Equatable, Sendable, CustomStringConvertible {
   /// Its process ID.
-  public let process: Int32
+  package let process: Int32
   /// Its name, such as `qemu-img`.
-  public let name: String
+  package let name: String
 
   /// `qemu-img (process 4711)`.
-  public var description: String { "\(name) (process \(process))" }
+  package var description: String { "\(name) (process \(process))" }
 
   /// The processes that have any lock of an open file on the file, as far as this one may look.
   ///
   /// The kernel says of such locks neither in `fcntl(2)` nor in /proc/locks who has them; but it
   /// lists those of each open file in /proc/PID/fdinfo.
-  public static func all(of file: FileIdentity) -> [LockHolder] {
+  package static func all(of file: FileIdentity) -> [LockHolder] {
     var holders: [LockHolder] = []
     for entry in Directory.names(in: "/proc") {
       guard let process = Int32(entry) else { continue }
@@ -55,7 +55,7 @@ public struct LockHolder: Equatable, Sendable, CustomStringConvertible {
   }
 
   /// This process.
-  public static var currentProcess: Int32 { getpid() }
+  package static var currentProcess: Int32 { getpid() }
 
   private static func text(_ path: String) -> String {
     guard let file = try? FileDescriptor(opening: path, [.readOnly]),

@@ -2,11 +2,11 @@ import CLinux
 import Glibc
 
 /// Names of files.
-public enum FileName {
+package enum FileName {
   /// Gives the file called `old` the name `new`; unless `replaces`, only where nothing has it, else
   /// `EEXIST`. The change is safe from a power cut when this returns. Corresponds to `rename(2)` and
   /// `link(2)`.
-  public static func move(_ old: String, to new: String, replaces: Bool) throws(Errno) {
+  package static func move(_ old: String, to new: String, replaces: Bool) throws(Errno) {
     if replaces {
       guard unsafe rename(old, new) == 0 else { throw Errno.current }
     } else if unsafe link(old, new) == 0 {
@@ -22,7 +22,7 @@ public enum FileName {
   /// Gives a file that `FileDescriptor(linkableIn:)` made the name `new`; where something has it, that
   /// is `EEXIST`, or the file is called `between` for a moment, where that is given, and replaces it.
   /// The change is safe from a power cut when this returns. Corresponds to `linkat(2)` and `rename(2)`.
-  public static func give(
+  package static func give(
     _ file: borrowing FileDescriptor, _ new: String, replacingBy between: String? = nil
   ) throws(Errno) {
     let old = "/proc/self/fd/\(file.number)"
@@ -48,7 +48,7 @@ public enum FileName {
   }
 
   /// The directory that the name `path` is in.
-  public static func directory(of path: String) -> String {
+  package static func directory(of path: String) -> String {
     path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
   }
 
@@ -62,11 +62,11 @@ public enum FileName {
   }
 
   /// Removes a file's name. Corresponds to `unlink(2)`.
-  public static func remove(_ path: String) { unsafe unlink(path) }
+  package static func remove(_ path: String) { unsafe unlink(path) }
 
   /// The name of the file at `path` without symbolic links; nil if there is no such file. Corresponds
   /// to `realpath(3)`.
-  public static func withoutLinks(_ path: String) -> String? {
+  package static func withoutLinks(_ path: String) -> String? {
     // The C library allocates the string, which is copied and freed at once.
     guard let name = unsafe realpath(path, nil) else { return nil }
     defer { unsafe free(name) }
@@ -75,7 +75,7 @@ public enum FileName {
 
   /// What the symbolic link at `path` says, up to 4095 bytes; nil if there is none or it can't be
   /// read. Corresponds to `readlink(2)`.
-  public static func target(of path: String) -> String? {
+  package static func target(of path: String) -> String? {
     let capacity = 4096
     return unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: capacity) { buffer in
       // The kernel writes at most the given length, and no zero behind it.

@@ -4,7 +4,7 @@ import Glibc
 /// The space behind an open file: its length, its holes, and when it is safe from a power cut.
 extension FileDescriptor {
   /// Returns when the file's contents are on stable storage. Corresponds to `fdatasync(2)`.
-  public func synchronizeData() throws(Errno) {
+  package func synchronizeData() throws(Errno) {
     while fdatasync(number) != 0 {
       if errno != EINTR { throw Errno.current }
     }
@@ -12,7 +12,7 @@ extension FileDescriptor {
 
   /// Makes the file end after `length` bytes; what is new reads as zeros. Corresponds to
   /// `ftruncate(2)`.
-  public func setLength(_ length: UInt64) throws(Errno) {
+  package func setLength(_ length: UInt64) throws(Errno) {
     guard let length = off_t(exactly: length) else { throw Errno.fileTooLarge }
     while ftruncate(number, length) != 0 {
       if errno != EINTR { throw Errno.current }
@@ -23,7 +23,7 @@ extension FileDescriptor {
   ///
   /// Throws `EOPNOTSUPP` where the file system can't. Works on block devices too. Corresponds to
   /// `fallocate(2)` with `FALLOC_FL_PUNCH_HOLE`.
-  public func punchHole(at offset: UInt64, count: UInt64) throws(Errno) {
+  package func punchHole(at offset: UInt64, count: UInt64) throws(Errno) {
     try allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, count)
   }
 
@@ -31,13 +31,13 @@ extension FileDescriptor {
   ///
   /// Throws `EOPNOTSUPP` where the file system can't. Corresponds to `fallocate(2)` with
   /// `FALLOC_FL_ZERO_RANGE`.
-  public func zeroRange(at offset: UInt64, count: UInt64) throws(Errno) {
+  package func zeroRange(at offset: UInt64, count: UInt64) throws(Errno) {
     try allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, count)
   }
 
   /// Reserves the space of a range, and lengthens the file to its end. Corresponds to
   /// `fallocate(2)`.
-  public func reserve(at offset: UInt64, count: UInt64) throws(Errno) {
+  package func reserve(at offset: UInt64, count: UInt64) throws(Errno) {
     try allocate(0, offset, count)
   }
 
@@ -51,7 +51,7 @@ extension FileDescriptor {
   }
 
   /// What is in a file from some place on.
-  public enum Extent: Equatable, Sendable {
+  package enum Extent: Equatable, Sendable {
     /// Data up to an offset.
     case data(until: UInt64)
     /// A hole up to an offset: it reads as zeros and takes no space.
@@ -60,7 +60,7 @@ extension FileDescriptor {
 
   /// Whether there is data at `offset`, which is before the file's end, and up to where. All is data
   /// where the file system doesn't tell. Corresponds to `lseek(2)` with `SEEK_DATA` and `SEEK_HOLE`.
-  public func extent(at offset: UInt64, length: UInt64) -> Extent {
+  package func extent(at offset: UInt64, length: UInt64) -> Extent {
     guard let start = off_t(exactly: offset) else { return .data(until: length) }
     let data = lseek(number, start, Int32(CLINUX_SEEK_DATA))
     if data < 0 { return errno == ENXIO ? .hole(until: length) : .data(until: length) }
@@ -73,7 +73,7 @@ extension FileDescriptor {
 /// A block device of the host's, such as a partition.
 extension FileDescriptor {
   /// The size in bytes. Corresponds to `BLKGETSIZE64`.
-  public func blockDeviceSize() throws(Errno) -> UInt64 {
+  package func blockDeviceSize() throws(Errno) -> UInt64 {
     var size: UInt64 = 0
     guard unsafe clinux_block_size(number, &size) == 0 else { throw Errno.current }
     return size
@@ -81,14 +81,14 @@ extension FileDescriptor {
 }
 
 /// Which file an open file is, whatever its name, and when it last changed.
-public struct FileIdentity: Hashable, Sendable {
+package struct FileIdentity: Hashable, Sendable {
   /// The device that it is on. Corresponds to `st_dev`.
-  public let device: UInt64
+  package let device: UInt64
   /// Its number there. Corresponds to `st_ino`.
-  public let number: UInt64
+  package let number: UInt64
 
   /// What the file is.
-  public enum Kind: Sendable {
+  package enum Kind: Sendable {
     /// A regular file.
     case regular
     /// A directory.
@@ -101,26 +101,26 @@ public struct FileIdentity: Hashable, Sendable {
 }
 
 /// What the host knows of a file beside its contents. Corresponds to `struct stat`.
-public struct FileFacts: Equatable, Sendable {
+package struct FileFacts: Equatable, Sendable {
   /// Which file it is.
-  public let identity: FileIdentity
+  package let identity: FileIdentity
   /// What it is.
-  public let kind: FileIdentity.Kind
+  package let kind: FileIdentity.Kind
   /// How many names it has: none once it is removed. Corresponds to `st_nlink`.
-  public let names: UInt64
+  package let names: UInt64
   /// How many bytes it has; 0 for a device.
-  public let length: UInt64
+  package let length: UInt64
   /// How many bytes of the host's disk it takes.
-  public let allocated: UInt64
+  package let allocated: UInt64
   /// When its contents last changed: seconds since 1970.
-  public let modified: Int64
+  package let modified: Int64
   /// The nanoseconds beside them.
-  public let modifiedNanoseconds: Int64
+  package let modifiedNanoseconds: Int64
 }
 
 extension FileDescriptor {
   /// What the host knows of the file. Corresponds to `fstat(2)`.
-  public func facts() throws(Errno) -> FileFacts {
+  package func facts() throws(Errno) -> FileFacts {
     var status = stat()
     guard unsafe fstat(number, &status) == 0 else { throw Errno.current }
     return FileFacts(status)
@@ -129,7 +129,7 @@ extension FileDescriptor {
 
 extension FileFacts {
   /// What the host knows of the file called `path`. Corresponds to `stat(2)`.
-  public init(of path: String) throws(Errno) {
+  package init(of path: String) throws(Errno) {
     var status = stat()
     guard unsafe stat(path, &status) == 0 else { throw Errno.current }
     self.init(status)
@@ -156,7 +156,7 @@ extension FileDescriptor {
   ///
   /// Corresponds to `open(2)` with `O_TMPFILE`, and where a file system can't, to a name that is
   /// removed at once.
-  public init(unnamedIn directory: String) throws(Errno) {
+  package init(unnamedIn directory: String) throws(Errno) {
     let number = unsafe open(directory, O_RDWR | O_CLOEXEC | Int32(CLINUX_O_TMPFILE), 0o600)
     if number >= 0 {
       self.init(owning: number)
@@ -177,7 +177,7 @@ extension FileDescriptor {
   ///
   /// Throws where the file system can't, or /proc isn't there. Corresponds to `open(2)` with
   /// `O_TMPFILE`.
-  public init(linkableIn directory: String) throws(Errno) {
+  package init(linkableIn directory: String) throws(Errno) {
     guard unsafe access("/proc/self/fd", X_OK) == 0 else { throw Errno.current }
     let number = unsafe open(directory, O_RDWR | O_CLOEXEC | Int32(CLINUX_O_TMPFILE), 0o666)
     guard number >= 0 else { throw Errno.current }
@@ -186,9 +186,9 @@ extension FileDescriptor {
 }
 
 /// What the environment says.
-public enum HostEnvironment {
+package enum HostEnvironment {
   /// Where files go that may become large and are nobody's later: TMPDIR, or /var/tmp.
-  public static var temporaryDirectory: String {
+  package static var temporaryDirectory: String {
     guard let value = unsafe getenv("TMPDIR"), unsafe value.pointee != 0 else { return "/var/tmp" }
     return unsafe String(cString: value)
   }

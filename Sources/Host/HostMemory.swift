@@ -1,9 +1,9 @@
 import Glibc
 
 /// The host's memory.
-public enum HostMemory {
+package enum HostMemory {
   /// How many bytes there are in all. Corresponds to `_SC_PHYS_PAGES` of `sysconf(3)`.
-  public static func total() -> UInt64 {
+  package static func total() -> UInt64 {
     let pages = sysconf(Int32(_SC_PHYS_PAGES))
     let size = sysconf(Int32(_SC_PAGESIZE))
     return pages > 0 && size > 0 ? UInt64(pages) * UInt64(size) : 0

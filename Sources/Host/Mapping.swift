@@ -82,7 +82,7 @@ import Glibc
   /// is too short already or the range is not one of whole pages.
   ///
   /// Corresponds to `mmap(2)` with `MAP_SHARED`.
-  public init(
+  package init(
     shared file: borrowing FileDescriptor, offset: UInt64, count: UInt64
   ) throws(Errno) {
     let seals = clinux_get_seals(file.number)
@@ -114,7 +114,7 @@ import Glibc
   /// Maps the first `count` bytes of an open file, shared with all who map it.
   ///
   /// Corresponds to `mmap(2)` with `MAP_SHARED`.
-  public init(sharing file: borrowing FileDescriptor, count: Int) throws(Errno) {
+  package init(sharing file: borrowing FileDescriptor, count: Int) throws(Errno) {
     guard let base = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0),
       unsafe base != MAP_FAILED
     else { throw Errno.current }

@@ -7,9 +7,9 @@ import Synchronization
 /// It is written beside its place under another name, and removed unless it is committed. Where
 /// something that isn't a regular file has the name already, such as a pipe or a device, that is
 /// written to directly.
-public final class OutputFile: Sendable {
+package final class OutputFile: Sendable {
   /// The name the file gets.
-  public let path: String
+  package let path: String
   /// The same without symbolic links: what they lead to is replaced, and they stay.
   private let place: String
   private let temporaryPath: String?
@@ -17,7 +17,7 @@ public final class OutputFile: Sendable {
   private let isSettled = Atomic<Bool>(false)
 
   /// Opens the place for writing.
-  public init(_ path: String) throws(Errno) {
+  package init(_ path: String) throws(Errno) {
     guard !path.isEmpty else { throw .noSuchFile }
     self.path = path
     place = FileName.withoutLinks(path) ?? path
@@ -51,17 +51,17 @@ public final class OutputFile: Sendable {
   deinit { abandon() }
 
   /// Appends `bytes`.
-  public func write(_ bytes: [UInt8]) throws(Errno) { try file.writeAll(bytes.span) }
+  package func write(_ bytes: [UInt8]) throws(Errno) { try file.writeAll(bytes.span) }
 
   /// Gives the file its name. Corresponds to `rename(2)`.
-  public func commit() throws(Errno) {
+  package func commit() throws(Errno) {
     guard let temporaryPath else { return }
     guard unsafe rename(temporaryPath, place) == 0 else { throw Errno.current }
     isSettled.store(true, ordering: .relaxed)
   }
 
   /// Removes what was written so far.
-  public func abandon() {
+  package func abandon() {
     guard let temporaryPath, !isSettled.exchange(true, ordering: .relaxed) else { return }
     unsafe unlink(temporaryPath)
   }

@@ -1,22 +1,22 @@
 import Glibc
 
 /// Who owns a file and who may use it. Corresponds to the fields of `stat(2)`.
-public struct Ownership: Equatable, Sendable {
+package struct Ownership: Equatable, Sendable {
   /// The owner's number.
-  public let user: UInt32
+  package let user: UInt32
   /// The group's number.
-  public let group: UInt32
+  package let group: UInt32
   /// The lower 9 bits of `st_mode`: read, write and execute for the owner, the group and others.
-  public let permissions: UInt32
+  package let permissions: UInt32
   /// The device behind a character device, as two numbers; nil for any other kind of file.
-  public let device: Device?
+  package let device: Device?
 
   /// The number of a device.
-  public struct Device: Equatable, Sendable {
+  package struct Device: Equatable, Sendable {
     /// Which driver.
-    public let major: UInt32
+    package let major: UInt32
     /// Which of its devices.
-    public let minor: UInt32
+    package let minor: UInt32
 
     /// Takes the kernel's one number apart. Corresponds to `makedev(3)`.
     init(_ number: UInt) {
@@ -25,14 +25,14 @@ public struct Ownership: Equatable, Sendable {
     }
 
     /// Wraps two numbers.
-    public init(major: UInt32, minor: UInt32) {
+    package init(major: UInt32, minor: UInt32) {
       self.major = major
       self.minor = minor
     }
   }
 
   /// Takes the four as they are.
-  public init(user: UInt32, group: UInt32, permissions: UInt32, device: Device? = nil) {
+  package init(user: UInt32, group: UInt32, permissions: UInt32, device: Device? = nil) {
     self.user = user
     self.group = group
     self.permissions = permissions
@@ -40,7 +40,7 @@ public struct Ownership: Equatable, Sendable {
   }
 
   /// Looks at the file at `path`. Corresponds to `stat(2)`.
-  public init(of path: String) throws(Errno) {
+  package init(of path: String) throws(Errno) {
     var status = stat()
     guard unsafe stat(path, &status) == 0 else { throw Errno.current }
     let isDevice = status.st_mode & S_IFMT == S_IFCHR
@@ -51,12 +51,12 @@ public struct Ownership: Equatable, Sendable {
 }
 
 /// Who this process runs as.
-public enum Identity {
+package enum Identity {
   /// The user whose rights it has. Corresponds to `geteuid(2)`.
-  public static var user: UInt32 { geteuid() }
+  package static var user: UInt32 { geteuid() }
 
   /// The groups whose rights it has, the effective one first. Corresponds to `getgroups(2)`.
-  public static var groups: [UInt32] {
+  package static var groups: [UInt32] {
     let count = getgroups(0, nil)
     guard count > 0 else { return [getegid()] }
     var groups = [gid_t](repeating: 0, count: Int(count))

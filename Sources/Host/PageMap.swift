@@ -1,7 +1,7 @@
 /// Which frames of the host's memory are behind this process's pages, as /proc/self/pagemap says.
-public enum PageMap {
+package enum PageMap {
   /// What is behind a page.
-  public enum Page: Equatable, Sendable {
+  package enum Page: Equatable, Sendable {
     /// This frame: its number times 4096 is the physical address.
     case frame(UInt64)
     /// A frame whose number the kernel keeps from processes without CAP_SYS_ADMIN.
@@ -15,7 +15,7 @@ public enum PageMap {
   }
 
   /// What is behind the page that `address` is in.
-  public static func page(at address: UInt64) -> Page {
+  package static func page(at address: UInt64) -> Page {
     guard let file = try? FileDescriptor(opening: "/proc/self/pagemap", [.readOnly]) else {
       return .unknown
     }
@@ -34,7 +34,7 @@ public enum PageMap {
 
   /// How many bytes of the mapping that `address` is in are in huge pages of anonymous memory; nil if
   /// /proc/self/smaps doesn't say.
-  public static func hugeBytes(ofMappingAt address: UInt64) -> UInt64? {
+  package static func hugeBytes(ofMappingAt address: UInt64) -> UInt64? {
     guard let file = try? FileDescriptor(opening: "/proc/self/smaps", [.readOnly]) else {
       return nil
     }

@@ -2,14 +2,14 @@ import CLinux
 import Glibc
 
 /// A pipe: what is written at one end is read at the other. Corresponds to `pipe2(2)`.
-public struct Pipe: ~Copyable {
+package struct Pipe: ~Copyable {
   /// The end to read from.
-  public let reading: FileDescriptor
+  package let reading: FileDescriptor
   /// The end to write to.
-  public let writing: FileDescriptor
+  package let writing: FileDescriptor
 
   /// Makes one that other programs don't inherit.
-  public init() throws(Errno) {
+  package init() throws(Errno) {
     var ends: (Int32, Int32) = (-1, -1)
     // The kernel writes two numbers, which the tuple has room for, one after the other.
     let result = unsafe withUnsafeMutableBytes(of: &ends) { bytes in
@@ -21,5 +21,5 @@ public struct Pipe: ~Copyable {
   }
 
   /// Keeps the end to read from and closes the other, which another program has by now.
-  public consuming func closeWriting() -> FileDescriptor { reading }
+  package consuming func closeWriting() -> FileDescriptor { reading }
 }

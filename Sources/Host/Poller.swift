@@ -2,12 +2,12 @@ import CLinux
 import Glibc
 
 /// Waits for any of several descriptors to become readable. Corresponds to `epoll(7)`.
-public struct Poller: ~Copyable, Sendable {
+package struct Poller: ~Copyable, Sendable {
   /// Readable while a watched file is ready, so that another one can watch this.
-  public let descriptor: FileDescriptor
+  package let descriptor: FileDescriptor
 
   /// Makes one that watches nothing.
-  public init() throws(Errno) {
+  package init() throws(Errno) {
     let number = epoll_create1(Int32(EPOLL_CLOEXEC))
     guard number >= 0 else { throw Errno.current }
     descriptor = FileDescriptor(owning: number)
@@ -16,7 +16,7 @@ public struct Poller: ~Copyable, Sendable {
   /// Watches `file`; `tag` is what `next` returns for it.
   ///
   /// Returns false for a file that is always ready, such as a regular file or /dev/null.
-  public borrowing func add(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) -> Bool {
+  package borrowing func add(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) -> Bool {
     if clinux_epoll_add(descriptor.number, file.number, UInt32(EPOLLIN.rawValue), tag) == 0 {
       return true
     }
@@ -26,7 +26,7 @@ public struct Poller: ~Copyable, Sendable {
 
   /// Watches `file` for data that comes, not for data that is there: `next` tells of each arrival
   /// once, whether or not somebody reads. Corresponds to `EPOLLET`.
-  public borrowing func addEdges(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) {
+  package borrowing func addEdges(_ file: borrowing FileDescriptor, tag: UInt64) throws(Errno) {
     let events = UInt32(EPOLLIN.rawValue) | 1 << 31  // EPOLLET, which Swift doesn't import
     guard clinux_epoll_add(descriptor.number, file.number, events, tag) == 0 else {
       throw Errno.current
@@ -34,7 +34,7 @@ public struct Poller: ~Copyable, Sendable {
   }
 
   /// The same for a socket: for data, for room to write, and for the peer's end.
-  public borrowing func addSocketEdges(
+  package borrowing func addSocketEdges(
     _ file: borrowing FileDescriptor, tag: UInt64
   ) throws(Errno) {
     let events =
@@ -45,12 +45,12 @@ public struct Poller: ~Copyable, Sendable {
   }
 
   /// No longer watches `file`.
-  public borrowing func remove(_ file: borrowing FileDescriptor) {
+  package borrowing func remove(_ file: borrowing FileDescriptor) {
     _ = clinux_epoll_remove(descriptor.number, file.number)
   }
 
   /// Waits up to `milliseconds` (nil: for ever) and returns the tag of a ready file, or nil.
-  public borrowing func next(milliseconds: Int32?) -> UInt64? {
+  package borrowing func next(milliseconds: Int32?) -> UInt64? {
     next(nanoseconds: milliseconds.map { UInt64(max(0, $0)) * 1_000_000 })
   }
 

@@ -2,9 +2,9 @@ import CLinux
 import Glibc
 
 /// The host's random numbers, fit for keys.
-public enum RandomBytes {
+package enum RandomBytes {
   /// Fills `bytes`. Corresponds to `getrandom(2)`.
-  public static func fill(_ bytes: inout MutableSpan<UInt8>) throws(Errno) {
+  package static func fill(_ bytes: inout MutableSpan<UInt8>) throws(Errno) {
     var done = 0
     while done < bytes.count {
       // The kernel writes at most the buffer's length.

@@ -20,43 +20,43 @@ package final class SignalSource: Sendable {
 }
 
 /// A signal of the host's Linux.
-public struct Signal: Equatable, Sendable {
+package struct Signal: Equatable, Sendable {
   /// The signal's number, such as 2 for `SIGINT`.
-  public let number: Int32
+  package let number: Int32
 
   /// Wraps a signal's number.
-  public init(_ number: Int32) { self.number = number }
+  package init(_ number: Int32) { self.number = number }
 
   /// Ctrl-C on the terminal.
-  public static let interrupt = Signal(SIGINT)
+  package static let interrupt = Signal(SIGINT)
   /// Ctrl-\ on the terminal.
-  public static let quit = Signal(SIGQUIT)
+  package static let quit = Signal(SIGQUIT)
   /// A polite request to end.
-  public static let terminate = Signal(SIGTERM)
+  package static let terminate = Signal(SIGTERM)
   /// The terminal went away.
-  public static let hangUp = Signal(SIGHUP)
+  package static let hangUp = Signal(SIGHUP)
   /// Somebody closed the reading end of a pipe.
-  public static let brokenPipe = Signal(SIGPIPE)
+  package static let brokenPipe = Signal(SIGPIPE)
   /// A write would make a file larger than RLIMIT_FSIZE allows.
-  public static let fileSizeLimit = Signal(SIGXFSZ)
+  package static let fileSizeLimit = Signal(SIGXFSZ)
   /// The process goes on after it was stopped, or is brought to the foreground.
   package static let continued = Signal(SIGCONT)
   /// The terminal's size changed.
-  public static let windowChange = Signal(SIGWINCH)
+  package static let windowChange = Signal(SIGWINCH)
   /// A user's own purpose.
-  public static let user1 = Signal(SIGUSR1)
+  package static let user1 = Signal(SIGUSR1)
   /// What kvmlite kicks its own threads with: it only makes a system call return `EINTR`.
-  public static let kick = Signal(__libc_current_sigrtmin() + 4)
+  package static let kick = Signal(__libc_current_sigrtmin() + 4)
 
   /// The name in a user's words, such as `SIGTERM`.
-  public var name: String {
+  package var name: String {
     // The C library returns a pointer to a constant string, or NULL for an unknown number.
     guard let name = unsafe sigabbrev_np(number) else { return "signal \(number)" }
     return unsafe "SIG" + String(cString: name)
   }
 
   /// Whether the process ignores this signal, as whoever started it may have wished (nohup(1)).
-  public var isIgnored: Bool {
+  package var isIgnored: Bool {
     var action = sigaction()
     guard unsafe sigaction(number, nil, &action) == 0 else { return false }
     // Handlers' addresses, compared and never called.
@@ -68,14 +68,14 @@ public struct Signal: Equatable, Sendable {
   }
 
   /// Makes the whole process ignore this signal.
-  public func ignore() {
+  package func ignore() {
     signal(number, SIG_IGN)
   }
 
   /// Lets this signal interrupt system calls of the thread it is sent to, and do nothing else.
   ///
   /// Corresponds to `sigaction(2)` without `SA_RESTART`.
-  public func installInterruptingHandler() {
+  package func installInterruptingHandler() {
     var action = sigaction()
     unsafe action.__sigaction_handler.sa_handler = { _ in }
     unsafe sigaction(number, &action, nil)
@@ -85,7 +85,7 @@ public struct Signal: Equatable, Sendable {
   ///
   /// Returns a descriptor that becomes readable when one arrives; `next(from:)` takes it. Corresponds
   /// to `pthread_sigmask(3)` and `signalfd(2)`.
-  public static func makeDescriptor(for signals: [Signal]) throws(Errno) -> FileDescriptor {
+  package static func makeDescriptor(for signals: [Signal]) throws(Errno) -> FileDescriptor {
     var set = sigset_t()
     unsafe sigemptyset(&set)
     for signal in signals { unsafe sigaddset(&set, signal.number) }
@@ -97,7 +97,7 @@ public struct Signal: Equatable, Sendable {
   }
 
   /// The next signal that `descriptor`, made by `makeDescriptor(for:)`, holds; nil if there is none.
-  public static func next(from descriptor: borrowing FileDescriptor) -> Signal? {
+  package static func next(from descriptor: borrowing FileDescriptor) -> Signal? {
     var info = signalfd_siginfo()
     let size = MemoryLayout<signalfd_siginfo>.size
     // The kernel writes whole records of exactly this size.
@@ -106,7 +106,7 @@ public struct Signal: Equatable, Sendable {
   }
 
   /// Lets `signals` through again in the calling thread.
-  public static func unblock(_ signals: [Signal]) {
+  package static func unblock(_ signals: [Signal]) {
     var set = sigset_t()
     unsafe sigemptyset(&set)
     for signal in signals { unsafe sigaddset(&set, signal.number) }
@@ -118,7 +118,7 @@ public struct Signal: Equatable, Sendable {
   ///
   /// To be called before other threads start, for they must not take these signals. Corresponds to
   /// `sigwait(3)`.
-  public static func beforeEnding(
+  package static func beforeEnding(
     by signals: [Signal], _ body: @escaping @Sendable () -> Void
   ) throws(Errno) {
     var set = sigset_t()

@@ -2,9 +2,9 @@ import CLinux
 import Glibc
 
 /// Stream sockets between processes of this host, none of which ever waits. Corresponds to `unix(7)`.
-public enum StreamSocket {
+package enum StreamSocket {
   /// The longest path that a socket can have, in bytes.
-  public static let longestPath = 107
+  package static let longestPath = 107
 
   private static let kind = Int32(SOCK_STREAM.rawValue) | O_CLOEXEC | O_NONBLOCK
 
@@ -12,7 +12,7 @@ public enum StreamSocket {
   /// second is for another program, which may count on its calls to wait, if `secondWaits`.
   ///
   /// Corresponds to `socketpair(2)`.
-  public static func makePair(secondWaits: Bool = false) throws(Errno) -> (Int32, Int32) {
+  package static func makePair(secondWaits: Bool = false) throws(Errno) -> (Int32, Int32) {
     var numbers: (Int32, Int32) = (-1, -1)
     // The kernel writes two numbers.
     let result = unsafe withUnsafeMutablePointer(to: &numbers) {
@@ -26,7 +26,7 @@ public enum StreamSocket {
   }
 
   /// Connects to the socket at `path`. Corresponds to `connect(2)`.
-  public static func connect(to path: String) throws(Errno) -> FileDescriptor {
+  package static func connect(to path: String) throws(Errno) -> FileDescriptor {
     let descriptor = try make()
     unsafe try withAddress(path) { (address, count) throws(Errno) in
       guard unsafe Glibc.connect(descriptor.number, address, count) == 0 else {
@@ -37,7 +37,7 @@ public enum StreamSocket {
   }
 
   /// Whether the file at `path` is a socket. Corresponds to `lstat(2)`.
-  public static func exists(_ path: String) -> Bool {
+  package static func exists(_ path: String) -> Bool {
     var status = stat()
     return unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
   }
@@ -72,7 +72,7 @@ public enum StreamSocket {
 
 extension FileDescriptor {
   /// Which directions of a socket are meant. Corresponds to the second argument of `shutdown(2)`.
-  public enum SocketDirection: Sendable {
+  package enum SocketDirection: Sendable {
     /// What comes from the peer.
     case receiving
     /// What goes to it.
@@ -80,7 +80,7 @@ extension FileDescriptor {
   }
 
   /// The next connection at a listening socket; nil if there is none. Corresponds to `accept(2)`.
-  public borrowing func accept() throws(Errno) -> FileDescriptor? {
+  package borrowing func accept() throws(Errno) -> FileDescriptor? {
     let number = clinux_accept(self.number)
     if number >= 0 { return FileDescriptor(owning: number) }
     switch Errno.current {
@@ -90,14 +90,14 @@ extension FileDescriptor {
   }
 
   /// Ends one direction of a socket. Corresponds to `shutdown(2)`.
-  public borrowing func shutDown(_ direction: SocketDirection) {
+  package borrowing func shutDown(_ direction: SocketDirection) {
     let how = direction == .receiving ? SHUT_RD : SHUT_WR
     Glibc.shutdown(number, Int32(how))
   }
 
   /// Sends at most all of `bytes` and returns how many went; without room, `EAGAIN`. A peer that has
   /// closed makes this an error, not a signal. Corresponds to `send(2)`.
-  public borrowing func send(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+  package borrowing func send(_ bytes: Span<UInt8>) throws(Errno) -> Int {
     // The kernel only reads, and within the buffer's length.
     let count = unsafe bytes.withUnsafeBufferPointer {
       unsafe Glibc.send(
@@ -110,13 +110,13 @@ extension FileDescriptor {
   /// Waits until writing would not block or `milliseconds` have passed; a signal ends it early.
   ///
   /// Corresponds to `poll(2)`.
-  public borrowing func waitUntilWritable(milliseconds: Int32) {
+  package borrowing func waitUntilWritable(milliseconds: Int32) {
     var request = pollfd(fd: number, events: Int16(POLLOUT), revents: 0)
     unsafe poll(&request, 1, milliseconds)
   }
 
   /// Whether a socket's peer has closed both directions.
-  public var isHungUp: Bool {
+  package var isHungUp: Bool {
     var request = pollfd(fd: number, events: 0, revents: 0)
     return unsafe poll(&request, 1, 0) == 1 && request.revents & Int16(POLLHUP | POLLERR) != 0
   }

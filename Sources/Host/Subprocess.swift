@@ -2,12 +2,12 @@ import CLinux
 import Glibc
 
 /// Another program, run for what it prints.
-public enum Subprocess {
+package enum Subprocess {
   /// Runs the shell command `command` and returns what it wrote to its standard output, of which
   /// the first `limit` bytes are kept; nil if it ended with another status than 0.
   ///
   /// The command must come from constants and numbers alone. Corresponds to `popen(3)`.
-  public static func output(of command: String, limit: Int = 1 << 20) -> String? {
+  package static func output(of command: String, limit: Int = 1 << 20) -> String? {
     guard let pipe = unsafe popen(command, "re") else { return nil }
     var output: [UInt8] = []
     let reading = unsafe FileDescriptor(borrowing: fileno(pipe))
@@ -21,7 +21,7 @@ public enum Subprocess {
 
   /// A file without a name that holds `bytes`; programs that are run from here can open it as
   /// /dev/fd/NUMBER. Corresponds to `memfd_create(2)`.
-  public static func makeTemporaryFile(_ bytes: [UInt8]) throws(Errno) -> FileDescriptor {
+  package static func makeTemporaryFile(_ bytes: [UInt8]) throws(Errno) -> FileDescriptor {
     let number = unsafe memfd_create("kvmlite", 0)
     guard number >= 0 else { throw Errno.current }
     let file = FileDescriptor(owning: number)

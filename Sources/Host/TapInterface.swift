@@ -3,36 +3,36 @@ import Glibc
 
 /// A queue of a TAP interface: the host's end of a network cable. Corresponds to
 /// Documentation/networking/tuntap.rst.
-public struct TapQueue: ~Copyable, Sendable {
+package struct TapQueue: ~Copyable, Sendable {
   /// What a queue's reader can do with frames (`TUN_F_*`).
-  public struct Offloads: OptionSet, Sendable {
+  package struct Offloads: OptionSet, Sendable {
     /// As the ioctl takes them.
-    public let rawValue: UInt32
+    package let rawValue: UInt32
     /// Takes flags as they are.
-    public init(rawValue: UInt32) { self.rawValue = rawValue }
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
     /// Frames whose checksum has not been computed.
-    public static let checksum = Offloads(rawValue: UInt32(TUN_F_CSUM))
+    package static let checksum = Offloads(rawValue: UInt32(TUN_F_CSUM))
     /// TCP over IPv4 in pieces larger than the MTU.
-    public static let tcp4 = Offloads(rawValue: UInt32(TUN_F_TSO4))
+    package static let tcp4 = Offloads(rawValue: UInt32(TUN_F_TSO4))
     /// TCP over IPv6.
-    public static let tcp6 = Offloads(rawValue: UInt32(TUN_F_TSO6))
+    package static let tcp6 = Offloads(rawValue: UInt32(TUN_F_TSO6))
     /// The same with explicit congestion notification.
-    public static let congestion = Offloads(rawValue: UInt32(TUN_F_TSO_ECN))
+    package static let congestion = Offloads(rawValue: UInt32(TUN_F_TSO_ECN))
     /// UDP.
-    public static let udp = Offloads(rawValue: UInt32(TUN_F_UFO))
+    package static let udp = Offloads(rawValue: UInt32(TUN_F_UFO))
   }
 
   /// Frames are read and written here, one with each call, behind a virtio-net header.
-  public let descriptor: FileDescriptor
+  package let descriptor: FileDescriptor
 
   /// Whether this host has an interface called `name`. Corresponds to `if_nametoindex(3)`.
-  public static func interfaceExists(_ name: String) -> Bool {
+  package static func interfaceExists(_ name: String) -> Bool {
     unsafe if_nametoindex(name) != 0
   }
 
   /// Opens a queue of the interface `name`, with headers of `headerSize` bytes; `isOneOfSeveral`
   /// where it has more of them. Corresponds to `TUNSETIFF` and `TUNSETVNETHDRSZ`.
-  public init(_ name: String, isOneOfSeveral: Bool, headerSize: Int32) throws(Errno) {
+  package init(_ name: String, isOneOfSeveral: Bool, headerSize: Int32) throws(Errno) {
     let file = try FileDescriptor(opening: "/dev/net/tun", [.readWrite, .nonBlocking])
     var flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
     if isOneOfSeveral { flags |= IFF_MULTI_QUEUE }
@@ -43,14 +43,14 @@ public struct TapQueue: ~Copyable, Sendable {
   }
 
   /// Says what frames may be like that are read here. Corresponds to `TUNSETOFFLOAD`.
-  public borrowing func set(_ offloads: Offloads) throws(Errno) {
+  package borrowing func set(_ offloads: Offloads) throws(Errno) {
     guard clinux_tun_set_offload(descriptor.number, offloads.rawValue) == 0 else {
       throw Errno.current
     }
   }
 
   /// Takes part in the interface's traffic, or no longer. Corresponds to `TUNSETQUEUE`.
-  public borrowing func setActive(_ isActive: Bool) throws(Errno) {
+  package borrowing func setActive(_ isActive: Bool) throws(Errno) {
     let flag = isActive ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE
     guard clinux_tun_set_queue(descriptor.number, Int16(flag)) == 0 else { throw Errno.current }
   }

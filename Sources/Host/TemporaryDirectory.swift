@@ -2,15 +2,15 @@ import Glibc
 import Synchronization
 
 /// A directory of this process's own, which is removed with its files at the end of its life.
-public final class TemporaryDirectory: Sendable {
+package final class TemporaryDirectory: Sendable {
   /// Its path.
-  public let path: String
+  package let path: String
 
   /// Those that there are, and whether there will be no more.
   private static let present = Mutex<(paths: [String], isOver: Bool)>(([], false))
 
   /// Makes it in $TMPDIR, or else in /tmp. Corresponds to `mkdtemp(3)`.
-  public init() throws(Errno) {
+  package init() throws(Errno) {
     // Inside the lock, so that `removeAll()` misses none that has just been made.
     path = try Self.present.withLock { present throws(Errno) in
       guard !present.isOver else { throw .interrupted }
@@ -43,7 +43,7 @@ public final class TemporaryDirectory: Sendable {
 
   /// Removes all that there are, and lets no more be made: for a program that is about to end in the
   /// middle of things.
-  public static func removeAll() {
+  package static func removeAll() {
     present.withLock { present in
       present.isOver = true
       for path in present.paths { remove(path) }
@@ -52,7 +52,7 @@ public final class TemporaryDirectory: Sendable {
 
   /// Returns at once, but never after `removeAll()`: what fails then has that reason, and is no failure
   /// to be told.
-  public static func waitForEnd() {
+  package static func waitForEnd() {
     while present.withLock({ $0.isOver }) { pause() }
   }
 

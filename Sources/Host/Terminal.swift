@@ -2,14 +2,14 @@ import CLinux
 import Glibc
 
 /// A terminal's mode: taken, changed and put back.
-public struct Terminal: Sendable {
+package struct Terminal: Sendable {
   private let number: Int32
   private let original: termios
 
   /// Remembers the present mode of the terminal behind `file`; nil if it is none.
   ///
   /// Corresponds to `tcgetattr(3)`.
-  public init?(_ file: borrowing FileDescriptor) {
+  package init?(_ file: borrowing FileDescriptor) {
     var mode = termios()
     guard unsafe tcgetattr(file.number, &mode) == 0 else { return nil }
     number = file.number
@@ -18,7 +18,7 @@ public struct Terminal: Sendable {
 
   /// Passes every key on at once and unchanged, Ctrl-C too; output stays as it was, so that a line
   /// feed still starts a new line. Corresponds to `tcsetattr(3)`.
-  public func makeRaw() {
+  package func makeRaw() {
     var mode = original
     mode.c_iflag &= ~tcflag_t(BRKINT | ICRNL | IGNCR | INLCR | INPCK | ISTRIP | IXON)
     mode.c_lflag &= ~tcflag_t(ECHO | ECHONL | ICANON | IEXTEN | ISIG)
@@ -31,7 +31,7 @@ public struct Terminal: Sendable {
   }
 
   /// Puts back the mode that `init` found.
-  public func restore() {
+  package func restore() {
     var mode = original
     unsafe tcsetattr(number, TCSANOW, &mode)
   }
@@ -39,7 +39,7 @@ public struct Terminal: Sendable {
 
 extension Terminal {
   /// Whether this process is in the terminal's foreground, so that it may read from it.
-  public var isForeground: Bool { tcgetpgrp(number) == getpgrp() }
+  package var isForeground: Bool { tcgetpgrp(number) == getpgrp() }
 }
 
 extension Terminal {
@@ -56,7 +56,7 @@ extension Terminal {
   /// Puts the mode back also when this program crashes or a signal ends it, and lets that happen then.
   ///
   /// tcsetattr(3) may be called from a signal handler (signal-safety(7)).
-  public func restoreOnCrash() {
+  package func restoreOnCrash() {
     unsafe Terminal.modeToRestore = (number, original)
     for fatal in Self.deadly where !Signal(fatal).isIgnored {
       var action = sigaction()
@@ -73,16 +73,16 @@ extension Terminal {
 }
 
 /// The master's side of a new terminal. Corresponds to `posix_openpt(3)`.
-public struct PseudoTerminal: ~Copyable, Sendable {
+package struct PseudoTerminal: ~Copyable, Sendable {
   /// What the machine reads and writes.
-  public let master: FileDescriptor
+  package let master: FileDescriptor
   /// Kept open, so that the master doesn't report an end while nobody has the terminal open.
   private let slave: FileDescriptor
   /// What a user opens, such as /dev/pts/3.
-  public let path: String
+  package let path: String
 
   /// Makes one, raw and without echo.
-  public init() throws(Errno) {
+  package init() throws(Errno) {
     let number = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)
     guard number >= 0 else { throw Errno.current }
     let master = FileDescriptor(owning: number)

@@ -2,7 +2,7 @@ import CLinux
 import Glibc
 
 /// A thread of the host, for work that must own one: VCPUs live here, never in Swift concurrency.
-public final class HostThread: Sendable {
+package final class HostThread: Sendable {
   private let handle: pthread_t
 
   private final class Body {
@@ -13,7 +13,7 @@ public final class HostThread: Sendable {
   /// Starts `body` on a new thread called `name` (15 bytes of it show in `ps`).
   ///
   /// Corresponds to `pthread_create(3)`.
-  public init(name: String, _ body: @escaping @Sendable () -> Void) throws(Errno) {
+  package init(name: String, _ body: @escaping @Sendable () -> Void) throws(Errno) {
     // The new thread takes over the one reference made here, and only if it was started.
     let named: @Sendable () -> Void = {
       // Only a label: a thread without one works as well.
@@ -40,7 +40,7 @@ public final class HostThread: Sendable {
   /// Waits until the thread's body has returned; to be called exactly once.
   ///
   /// Corresponds to `pthread_join(3)`.
-  public func join() {
+  package func join() {
     pthread_join(handle, nil)
   }
 
@@ -52,10 +52,10 @@ public final class HostThread: Sendable {
   }
 
   /// Lets other threads go first. Corresponds to `sched_yield(2)`.
-  public static func yield() { sched_yield() }
+  package static func yield() { sched_yield() }
 
   /// Sends `signal` to this thread, which has not been joined. Corresponds to `pthread_kill(3)`.
-  public func send(_ signal: Signal) {
+  package func send(_ signal: Signal) {
     pthread_kill(handle, signal.number)
   }
 }

@@ -2,26 +2,26 @@ import CLinux
 import Glibc
 
 /// An open file that several parties hold, such as one that came from another process.
-public final class SharedDescriptor: Sendable {
+package final class SharedDescriptor: Sendable {
   /// The file.
-  public let file: FileDescriptor
+  package let file: FileDescriptor
 
   /// Takes `file` over.
-  public init(_ file: consuming FileDescriptor) { self.file = file }
+  package init(_ file: consuming FileDescriptor) { self.file = file }
 }
 
 /// A stream between two processes of one machine that carries open files too.
 ///
 /// Corresponds to `unix(7)` with `SOCK_STREAM` and `SCM_RIGHTS`.
-public struct UnixSocket: ~Copyable, Sendable {
+package struct UnixSocket: ~Copyable, Sendable {
   /// At most so many open files go with one piece of data.
-  public static let mostDescriptors = Int(CLINUX_MOST_DESCRIPTORS)
+  package static let mostDescriptors = Int(CLINUX_MOST_DESCRIPTORS)
 
   /// The socket itself, to wait for.
-  public let descriptor: FileDescriptor
+  package let descriptor: FileDescriptor
 
   /// Takes over a connected socket.
-  public init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
+  package init(_ descriptor: consuming FileDescriptor) { self.descriptor = descriptor }
 
   /// What travels.
   package enum Kind: Sendable {
@@ -37,7 +37,7 @@ public struct UnixSocket: ~Copyable, Sendable {
   }
 
   /// Connects to who listens at `path`; throws `EINTR` too.
-  public init(connectingTo path: String) throws(Errno) {
+  package init(connectingTo path: String) throws(Errno) {
     try self.init(connectingTo: path, .stream)
   }
 
@@ -49,7 +49,7 @@ public struct UnixSocket: ~Copyable, Sendable {
   }
 
   /// A socket that is connected to the one that it puts into `other`. Corresponds to `socketpair(2)`.
-  public init(pairedWith other: inout UnixSocket?) throws(Errno) {
+  package init(pairedWith other: inout UnixSocket?) throws(Errno) {
     var ends: [Int32] = [-1, -1]
     // The kernel writes two numbers.
     guard unsafe socketpair(AF_UNIX, Kind.stream.number, 0, &ends) == 0 else {
@@ -67,7 +67,7 @@ public struct UnixSocket: ~Copyable, Sendable {
 
   /// Sends `bytes`, with up to `mostDescriptors` open files, without waiting: throws `EAGAIN` where the
   /// other side doesn't read, and never goes half way.
-  public borrowing func send(_ bytes: Span<UInt8>, descriptors: [Int32] = []) throws(Errno) {
+  package borrowing func send(_ bytes: Span<UInt8>, descriptors: [Int32] = []) throws(Errno) {
     var done = 0
     while done < bytes.count {
       let left = bytes.extracting(done..<bytes.count)
@@ -86,7 +86,7 @@ public struct UnixSocket: ~Copyable, Sendable {
 
   /// Takes what has come, at most `bytes.count` bytes, and adds the files that came with it to
   /// `files`. Returns how many bytes those were: 0 at the end of the stream, nil if none are there.
-  public borrowing func receive(
+  package borrowing func receive(
     into bytes: inout MutableSpan<UInt8>, files: inout [SharedDescriptor]
   ) throws(Errno) -> Int? {
     var numbers = [Int32](repeating: -1, count: Self.mostDescriptors)
@@ -110,22 +110,22 @@ public struct UnixSocket: ~Copyable, Sendable {
   package var peerUser: UInt32? { UInt32(exactly: clinux_peer_user(descriptor.number)) }
 
   /// Says that nothing more will be sent. Corresponds to `shutdown(2)`.
-  public borrowing func endSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
+  package borrowing func endSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
 }
 
 /// A name in the file system that others connect to; it goes when this does.
-public struct UnixListener: ~Copyable, Sendable {
+package struct UnixListener: ~Copyable, Sendable {
   /// Readable when somebody wants to connect.
-  public let descriptor: FileDescriptor
+  package let descriptor: FileDescriptor
   /// The name.
-  public let path: String
+  package let path: String
   /// Which file the name was given to: somebody may have put another one in its place.
   private let file: FileIdentity?
 
   /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
   /// somebody listens at isn't, nor any other file: `EADDRINUSE`. Unless `waits`, nothing that is done
   /// with the descriptor waits.
-  public init(at path: String, waits: Bool = true) throws(Errno) {
+  package init(at path: String, waits: Bool = true) throws(Errno) {
     try self.init(at: path, .stream, waits: waits)
   }
 
@@ -169,7 +169,7 @@ public struct UnixListener: ~Copyable, Sendable {
   }
 
   /// Takes the next connection; waits for one.
-  public borrowing func accept() throws(Errno) -> UnixSocket {
+  package borrowing func accept() throws(Errno) -> UnixSocket {
     while true {
       let number = accept4(descriptor.number, nil, nil, Int32(SOCK_CLOEXEC.rawValue))
       if number >= 0 { return UnixSocket(FileDescriptor(owning: number)) }

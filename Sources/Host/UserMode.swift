@@ -2,9 +2,9 @@ import CLinux
 import Glibc
 
 /// Machine code run in this host's user mode, in a process of its own, to see what becomes of it.
-public enum UserMode {
+package enum UserMode {
   /// How it ended.
-  public enum End: Equatable, Sendable {
+  package enum End: Equatable, Sendable {
     /// It returned.
     case returned
     /// An exception ended it, which the kernel turned into a signal: its vector and error code.
@@ -14,14 +14,14 @@ public enum UserMode {
   }
 
   /// How many 64-bit words the code's scratch memory has.
-  public static let scratchCount = 64
+  package static let scratchCount = 64
 
   /// Calls the code that starts `entry` bytes into `image`, which is below 4 GiB, with RDI pointing to
   /// memory that holds `scratch`. Returns how it ended and that memory.
   ///
   /// Whatever the code does to its process, this one never notices; five seconds end it. Corresponds
   /// to `fork(2)`, `waitpid(2)`.
-  public static func run(
+  package static func run(
     _ image: [UInt8], entry: Int, scratch: [UInt64]
   ) throws(Errno) -> (end: End, scratch: [UInt64]) {
     guard entry >= 0, entry < image.count, scratch.count <= scratchCount else {

@@ -9,7 +9,7 @@ import Synchronization
 /// Each VCPU is a thread with two kinds of slices: time inside the guest, and the handling of each
 /// exit. Each ring of a device and each drive is one too, with a slice for each request. The file
 /// gets its name only when it is whole; a trace that fails leaves nothing behind.
-public final class ChromeTrace: TraceSink {
+package final class ChromeTrace: TraceSink {
   private struct State {
     var buffer: [UInt8] = []
     var isFirst = true
@@ -23,16 +23,16 @@ public final class ChromeTrace: TraceSink {
   private let state = Mutex(State())
 
   /// Starts the trace at `path`.
-  public init(path: String) throws(Errno) {
+  package init(path: String) throws(Errno) {
     output = try OutputFile(path)
     state.withLock { $0.buffer += Array("{\"traceEvents\":[".utf8) }
   }
 
   /// What went wrong with the trace, if anything did.
-  public var failure: String? { state.withLock { $0.failure } }
+  package var failure: String? { state.withLock { $0.failure } }
 
   /// Appends one event.
-  public func record(_ event: TraceEvent) {
+  package func record(_ event: TraceEvent) {
     state.withLock { state in
       guard state.failure == nil else { return }
       if let vcpu = event.vcpu, state.knownVCPUs.insert(vcpu).inserted {
@@ -45,7 +45,7 @@ public final class ChromeTrace: TraceSink {
   }
 
   /// Ends the file and gives it its name.
-  public func finish() {
+  package func finish() {
     state.withLock { state in
       guard state.failure == nil else { return }
       state.buffer += Array("\n],\"displayTimeUnit\":\"ns\"}\n".utf8)

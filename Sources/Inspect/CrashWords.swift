@@ -8,7 +8,7 @@ extension CrashReport {
   /// What that means and the likely causes, a sentence a line.
   public var explanation: [String] { CrashWords(self).explanation }
   /// What to try, a step a line.
-  public var advice: [String] { CrashWords(self).advice }
+  package var advice: [String] { CrashWords(self).advice }
   /// The last exits, oldest first: one line each.
   public var lastExits: [String] { ExitLine.lines(of: history) }
 }

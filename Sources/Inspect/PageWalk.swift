@@ -6,9 +6,9 @@ import Memory
 /// but without leaving a trace: accessed and dirty bits stay as they are.
 ///
 /// Intel SDM vol 3, chapter 4 "Paging".
-public struct PageWalk: Sendable {
+package struct PageWalk: Sendable {
   /// How the guest translates.
-  public enum Mode: String, Sendable {
+  package enum Mode: String, Sendable {
     /// Not at all: linear is physical.
     case none = "no paging"
     /// Two levels of 32-bit entries.
@@ -22,20 +22,20 @@ public struct PageWalk: Sendable {
   }
 
   /// One entry that was read.
-  public struct Step: Sendable {
+  package struct Step: Sendable {
     /// The table's name, such as `PDPT`.
-    public let table: String
+    package let table: String
     /// Which of its entries.
-    public let index: Int
+    package let index: Int
     /// Where that entry is.
-    public let address: GuestAddress
+    package let address: GuestAddress
     /// The entry.
-    public let entry: UInt64
+    package let entry: UInt64
     /// Whether it maps a page, rather than leading to a table.
-    public let isLeaf: Bool
+    package let isLeaf: Bool
 
     /// Its bits by letter: Present, Writable, User, Accessed, Dirty, Large, Global, NX.
-    public var flags: String {
+    package var flags: String {
       let letters: [(bit: UInt64, letter: String)] = [
         (1 << 0, "P"), (1 << 1, "W"), (1 << 2, "U"), (1 << 5, "A"), (1 << 6, "D"), (1 << 7, "L"),
         (1 << 8, "G"), (1 << 63, "NX"),
@@ -50,7 +50,7 @@ public struct PageWalk: Sendable {
   }
 
   /// Where it led.
-  public enum Result: Sendable, Equatable {
+  package enum Result: Sendable, Equatable {
     /// To this guest-physical address, in a page of so many bytes.
     case mapped(GuestAddress, pageSize: UInt64)
     /// The last entry isn't present: a page fault.
@@ -62,28 +62,28 @@ public struct PageWalk: Sendable {
   }
 
   /// The linear address.
-  public let linear: UInt64
+  package let linear: UInt64
   /// How the guest translates.
-  public let mode: Mode
+  package let mode: Mode
   /// CR3.
-  public let root: UInt64
+  package let root: UInt64
   /// The entries that were read, from the top.
-  public let steps: [Step]
+  package let steps: [Step]
   /// Where they led.
-  public let result: Result
+  package let result: Result
 
   /// What the leaf and all above it allow: writing, ring 3, and executing.
-  public var isWritable: Bool { protects.allSatisfy { $0.entry & 1 << 1 != 0 } }
+  package var isWritable: Bool { protects.allSatisfy { $0.entry & 1 << 1 != 0 } }
   /// Whether ring 3 may use the page.
-  public var isForUser: Bool { protects.allSatisfy { $0.entry & 1 << 2 != 0 } }
+  package var isForUser: Bool { protects.allSatisfy { $0.entry & 1 << 2 != 0 } }
   /// Whether code on the page can run.
-  public var isExecutable: Bool { steps.allSatisfy { $0.entry >> 63 == 0 } || mode == .legacy }
+  package var isExecutable: Bool { steps.allSatisfy { $0.entry >> 63 == 0 } || mode == .legacy }
 
   // A PDPT entry of PAE has no rights to give.
   private var protects: [Step] { steps.filter { mode != .pae || $0.table != "PDPT" } }
 
   /// Walks from `linear` with the tables that `special` leads to.
-  public init(_ linear: UInt64, _ special: SpecialRegisters, _ memory: GuestMemory) {
+  package init(_ linear: UInt64, _ special: SpecialRegisters, _ memory: GuestMemory) {
     let mode = Self.mode(special)
     (self.mode, root) = (mode, special.cr3)
     let levels = Self.levels(mode)
@@ -182,7 +182,7 @@ public struct PageWalk: Sendable {
 extension Machine {
   /// Follows `linear` through the page tables of VCPU `vcpu`, whose thread must not run; nil where
   /// there is no such VCPU or KVM doesn't give its registers.
-  public func walk(_ linear: UInt64, vcpu: Int = 0) -> PageWalk? {
+  package func walk(_ linear: UInt64, vcpu: Int = 0) -> PageWalk? {
     specialRegisters(ofVCPU: vcpu).map { PageWalk(linear, $0, memory) }
   }
 }

@@ -5,7 +5,7 @@ import Machine
 import Synchronization
 
 /// Writes a trace as lines with aligned columns.
-public final class TextTrace: TraceSink {
+package final class TextTrace: TraceSink {
   private let file: FileDescriptor
   private let state = Mutex<(hasHeading: Bool, failure: String?)>((false, nil))
   private let mayWait = Atomic(true)
@@ -15,19 +15,19 @@ public final class TextTrace: TraceSink {
 
   /// Writes to the open file of this number, such as 2 for standard error. What others have begun to
   /// write on `terminalLine` gets a line feed first.
-  public init(descriptor number: Int32, terminalLine: TerminalLine? = nil) {
+  package init(descriptor number: Int32, terminalLine: TerminalLine? = nil) {
     file = FileDescriptor(borrowing: number)
     self.terminalLine = terminalLine
   }
 
   /// What went wrong with the trace, if anything did.
-  public var failure: String? { state.withLock { $0.failure } }
+  package var failure: String? { state.withLock { $0.failure } }
 
   /// Loses the lines that nobody reads by now.
-  public func stopWaiting() { mayWait.store(false, ordering: .relaxed) }
+  package func stopWaiting() { mayWait.store(false, ordering: .relaxed) }
 
   /// Writes one line; before the first, the heading.
-  public func record(_ event: TraceEvent) {
+  package func record(_ event: TraceEvent) {
     let line = Self.line(event)
     state.withLock { state in
       guard state.failure == nil, waitForReader() else { return }
@@ -42,7 +42,7 @@ public final class TextTrace: TraceSink {
   }
 
   /// Nothing is held back.
-  public func finish() {}
+  package func finish() {}
 
   /// Waits until there is room for a line; false if it must not wait any longer.
   private func waitForReader() -> Bool {

@@ -3,7 +3,7 @@ import CKVM
 /// Why `KVM_RUN` came back. All cases are plain numbers: reading one allocates nothing.
 ///
 /// Corresponds to `exit_reason` of `struct kvm_run`.
-public enum Exit: Sendable {
+package enum Exit: Sendable {
   /// IN, OUT, INS or OUTS (`KVM_EXIT_IO`). The data is in the VCPU's shared page.
   case portIO(PortIO)
   /// An access to an address without memory, or a write to ROM (`KVM_EXIT_MMIO`).
@@ -33,33 +33,33 @@ public enum Exit: Sendable {
   case other(ExitReason)
 
   /// One port-I/O exit.
-  public struct PortIO: Sendable {
+  package struct PortIO: Sendable {
     /// The port.
-    public let port: UInt16
+    package let port: UInt16
     /// Bytes in one access: 1, 2 or 4.
-    public let width: Int
+    package let width: Int
     /// Whether the guest writes (OUT).
-    public let isWrite: Bool
+    package let isWrite: Bool
     /// How many accesses to that one port a repeated instruction makes; 1 otherwise.
-    public let count: Int
+    package let count: Int
     // Where the data is in the shared page; checked to be inside with all of it.
     let dataOffset: Int
   }
 
   /// One MMIO exit.
-  public struct MMIO: Sendable {
+  package struct MMIO: Sendable {
     /// The guest-physical address.
-    public let address: UInt64
+    package let address: UInt64
     /// Bytes in the access: 1 to 8; odd numbers occur where an access straddles two pages.
-    public let width: Int
+    package let width: Int
     /// Whether the guest writes.
-    public let isWrite: Bool
+    package let isWrite: Bool
     /// What it writes, little-endian.
-    public let data: UInt64
+    package let data: UInt64
   }
 
   /// The reason, as KVM numbers it.
-  public var reason: ExitReason {
+  package var reason: ExitReason {
     switch self {
     case .portIO: ExitReason(UInt32(KVM_EXIT_IO))
     case .mmio: ExitReason(UInt32(KVM_EXIT_MMIO))
@@ -80,15 +80,15 @@ public enum Exit: Sendable {
 }
 
 /// The number that KVM gives an exit, with its name and what it means.
-public struct ExitReason: Hashable, Sendable {
+package struct ExitReason: Hashable, Sendable {
   /// The value of `exit_reason`.
-  public let number: UInt32
+  package let number: UInt32
 
   /// Wraps a number.
-  public init(_ number: UInt32) { self.number = number }
+  package init(_ number: UInt32) { self.number = number }
 
   /// The guest lowered its task priority, where no local APIC is in the kernel.
-  public static let setTPR = ExitReason(UInt32(KVM_EXIT_SET_TPR))
+  package static let setTPR = ExitReason(UInt32(KVM_EXIT_SET_TPR))
 
   // Newer than the headers of Debian 12.
   static let memoryFault = ExitReason(39)
@@ -127,23 +127,23 @@ public struct ExitReason: Hashable, Sendable {
   ]
 
   /// Every reason that kvmlite knows by name, by rising number.
-  public static var all: [ExitReason] { table.keys.sorted().map(ExitReason.init) }
+  package static var all: [ExitReason] { table.keys.sorted().map(ExitReason.init) }
 
   /// The name as KVM spells it, such as `KVM_EXIT_IO`.
-  public var name: String {
+  package var name: String {
     Self.table[number].map { "KVM_EXIT_" + $0.name } ?? "exit reason \(number)"
   }
 
   /// What it means, in a few words.
-  public var meaning: String {
+  package var meaning: String {
     Self.table[number]?.meaning ?? "a reason that this version of kvmlite doesn't know"
   }
 }
 
 /// Which refused accesses to MSRs come to user space.
-public enum MSRExit {
+package enum MSRExit {
   /// What `Capability.userSpaceMSR` takes for those that KVM doesn't know or finds invalid.
-  public static let mask = UInt64(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN)
+  package static let mask = UInt64(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN)
   /// The x2APIC's registers (Intel SDM vol 3, 11.12.1.2).
-  public static let x2APIC: ClosedRange<UInt32> = 0x800...0x8FF
+  package static let x2APIC: ClosedRange<UInt32> = 0x800...0x8FF
 }

@@ -7,21 +7,21 @@ extension VM {
   /// Makes two 8259s, one IOAPIC and a local APIC for each VCPU made later, all in the kernel.
   ///
   /// Corresponds to `KVM_CREATE_IRQCHIP`.
-  public func makeIRQChip() throws(KVMError) {
+  package func makeIRQChip() throws(KVMError) {
     try check("KVM_CREATE_IRQCHIP", ckvm_create_irqchip(descriptor.number))
   }
 
   /// Makes an 8254 in the kernel at ports 0x40 to 0x43, with port 0x61. Needs the IRQ chip.
   ///
   /// Corresponds to `KVM_CREATE_PIT2`.
-  public func makePIT() throws(KVMError) {
+  package func makePIT() throws(KVMError) {
     var configuration = kvm_pit_config()
     configuration.flags = UInt32(KVM_PIT_SPEAKER_DUMMY)
     try check("KVM_CREATE_PIT2", unsafe ckvm_create_pit2(descriptor.number, &configuration))
   }
 
   /// Raises or lowers the interrupt input `gsi`. Corresponds to `KVM_IRQ_LINE`.
-  public func setIRQLine(_ gsi: UInt32, _ isRaised: Bool) throws(KVMError) {
+  package func setIRQLine(_ gsi: UInt32, _ isRaised: Bool) throws(KVMError) {
     var level = kvm_irq_level()
     level.irq = gsi
     level.level = isRaised ? 1 : 0
@@ -32,7 +32,7 @@ extension VM {
   ///
   /// Returns whether a VCPU took it; false means that the guest blocked it.
   @discardableResult
-  public func signalMSI(address: UInt64, data: UInt32) throws(KVMError) -> Bool {
+  package func signalMSI(address: UInt64, data: UInt32) throws(KVMError) -> Bool {
     var message = kvm_msi()
     message.address_lo = UInt32(truncatingIfNeeded: address)
     message.address_hi = UInt32(truncatingIfNeeded: address >> 32)
@@ -43,7 +43,7 @@ extension VM {
   /// The state of one controller: 0 and 1 are the 8259s, 2 is the IOAPIC.
   ///
   /// Corresponds to `KVM_GET_IRQCHIP`.
-  public func irqChip(_ index: UInt32) throws(KVMError) -> kvm_irqchip {
+  package func irqChip(_ index: UInt32) throws(KVMError) -> kvm_irqchip {
     var state = kvm_irqchip()
     state.chip_id = index
     try check("KVM_GET_IRQCHIP", unsafe ckvm_get_irqchip(descriptor.number, &state))
@@ -51,20 +51,20 @@ extension VM {
   }
 
   /// The IOAPIC's redirection entries, one for each of its 24 inputs.
-  public func ioapicRedirections() throws(KVMError) -> [UInt64] {
+  package func ioapicRedirections() throws(KVMError) -> [UInt64] {
     var state = try irqChip(UInt32(KVM_IRQCHIP_IOAPIC))
     // The shim reads inside the structure whatever the index.
     return (0..<UInt32(KVM_IOAPIC_NUM_PINS)).map { unsafe ckvm_ioapic_redirection(&state, $0) }
   }
 
   /// Sets it. Corresponds to `KVM_SET_IRQCHIP`.
-  public func setIRQChip(_ state: kvm_irqchip) throws(KVMError) {
+  package func setIRQChip(_ state: kvm_irqchip) throws(KVMError) {
     var state = state
     try check("KVM_SET_IRQCHIP", unsafe ckvm_set_irqchip(descriptor.number, &state))
   }
 
   /// Makes `interrupts`, 8 to 15 except 8 and 13, level-triggered at the second 8259 (its ELCR).
-  public func setLevelTriggered(_ interrupts: [UInt8]) throws(KVMError) {
+  package func setLevelTriggered(_ interrupts: [UInt8]) throws(KVMError) {
     var state = try irqChip(UInt32(KVM_IRQCHIP_PIC_SLAVE))
     // The member of this chip's; any bits will do.
     for interrupt in interrupts { unsafe state.chip.pic.elcr |= 1 << (interrupt & 7) }
@@ -89,14 +89,14 @@ extension VM {
   }
 
   /// The state of the interval timer. Corresponds to `KVM_GET_PIT2`.
-  public func pit() throws(KVMError) -> kvm_pit_state2 {
+  package func pit() throws(KVMError) -> kvm_pit_state2 {
     var state = kvm_pit_state2()
     try check("KVM_GET_PIT2", unsafe ckvm_get_pit2(descriptor.number, &state))
     return state
   }
 
   /// Sets it. Corresponds to `KVM_SET_PIT2`.
-  public func setPIT(_ state: kvm_pit_state2) throws(KVMError) {
+  package func setPIT(_ state: kvm_pit_state2) throws(KVMError) {
     var state = state
     try check("KVM_SET_PIT2", unsafe ckvm_set_pit2(descriptor.number, &state))
   }
@@ -104,7 +104,7 @@ extension VM {
   /// Says which interrupt each GSI stands for; the table replaces the one before.
   ///
   /// Corresponds to `KVM_SET_GSI_ROUTING`.
-  public func setRouting(_ entries: [kvm_irq_routing_entry]) throws(KVMError) {
+  package func setRouting(_ entries: [kvm_irq_routing_entry]) throws(KVMError) {
     let (result, _) = unsafe withFlexibleArray(unsafe ckvm_routing_entries, entries) {
       unsafe ckvm_set_gsi_routing(descriptor.number, $0)
     }
@@ -115,7 +115,7 @@ extension VM {
 
   /// Lets `event` raise the interrupt `gsi` (or no longer). With `resample` the line stays up until
   /// the guest's end-of-interrupt, which raises that event. Corresponds to `KVM_IRQFD`.
-  public func connect(
+  package func connect(
     _ event: borrowing Event, toGSI gsi: UInt32, resample: Int32? = nil, disconnect: Bool = false
   ) throws(KVMError) {
     var request = kvm_irqfd()
@@ -130,7 +130,7 @@ extension VM {
   }
 
   /// Where a doorbell listens.
-  public enum Doorbell: Sendable {
+  package enum Doorbell: Sendable {
     /// A port of the I/O space.
     case port(UInt16)
     /// A guest-physical address.
@@ -139,7 +139,7 @@ extension VM {
 
   /// Makes writes of `width` bytes (1, 2, 4, 8; 0 for any) to `doorbell` only raise `event`, without
   /// an exit to user space; with `value` only writes of that value. Corresponds to `KVM_IOEVENTFD`.
-  public func connect(
+  package func connect(
     _ doorbell: Doorbell, width: UInt32, value: UInt64? = nil, to event: borrowing Event,
     disconnect: Bool = false
   ) throws(KVMError) {

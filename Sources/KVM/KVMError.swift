@@ -1,26 +1,26 @@
 import Host
 
 /// A request to KVM that the kernel refused.
-public struct KVMError: Error, Equatable, Sendable {
+package struct KVMError: Error, Equatable, Sendable {
   /// What was asked: the ioctl's name, such as `KVM_CREATE_VM`, or `open` and `mmap`.
-  public let operation: Operation
+  package let operation: Operation
   /// Why the kernel refused.
-  public let errno: Errno
+  package let errno: Errno
 
   /// A request's name, as the kernel's documentation spells it.
-  public struct Operation: Equatable, Sendable, ExpressibleByStringLiteral {
+  package struct Operation: Equatable, Sendable, ExpressibleByStringLiteral {
     /// The name.
-    public let name: StaticString
+    package let name: StaticString
     /// Wraps a name.
-    public init(stringLiteral name: StaticString) { self.name = name }
+    package init(stringLiteral name: StaticString) { self.name = name }
     /// Whether both have the same name.
-    public static func == (left: Operation, right: Operation) -> Bool {
+    package static func == (left: Operation, right: Operation) -> Bool {
       left.name.description == right.name.description
     }
   }
 
   /// The failure of `operation` with `errno`.
-  public init(_ operation: Operation, _ errno: Errno) {
+  package init(_ operation: Operation, _ errno: Errno) {
     self.operation = operation
     self.errno = errno
   }
@@ -28,7 +28,7 @@ public struct KVMError: Error, Equatable, Sendable {
 
 extension KVMError: CustomStringConvertible {
   /// The ioctl and the reason: `KVM_CREATE_VM: Cannot allocate memory (ENOMEM)`.
-  public var description: String { "\(operation.name): \(errno)" }
+  package var description: String { "\(operation.name): \(errno)" }
 }
 
 /// Passes on what an ioctl returned, or throws its `errno` with the name of the request.

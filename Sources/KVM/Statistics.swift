@@ -4,20 +4,20 @@ import Host
 /// The kernel's own counters of a VM or a VCPU. Corresponds to the file of `KVM_GET_STATS_FD`.
 ///
 /// Reading them disturbs no VCPU.
-public final class Statistics: Sendable {
+package final class Statistics: Sendable {
   private let descriptor: FileDescriptor
   // See VCPU.
   private let vm: VM
   private let dataOffset: Int
   /// All counters, in the kernel's order.
-  public let counters: [Counter]
+  package let counters: [Counter]
 
   /// One counter: what it is called and where its values are.
-  public struct Counter: Sendable {
+  package struct Counter: Sendable {
     /// The kernel's name, such as `halt_exits`.
-    public let name: String
+    package let name: String
     /// How many values it has: 1, or the buckets of a histogram.
-    public let count: Int
+    package let count: Int
     let offset: Int
   }
 
@@ -50,15 +50,15 @@ public final class Statistics: Sendable {
   }
 
   /// The counter called `name`, if this kernel has it.
-  public func counter(_ name: String) -> Counter? { counters.first { $0.name == name } }
+  package func counter(_ name: String) -> Counter? { counters.first { $0.name == name } }
 
   /// The first value of `counter` now.
-  public func value(of counter: Counter) throws(KVMError) -> UInt64 {
+  package func value(of counter: Counter) throws(KVMError) -> UInt64 {
     try Self.read(descriptor, 8, at: dataOffset + counter.offset).integer(0, UInt64.self)
   }
 
   /// The values of all counters with a single value now, in the order of `counters`.
-  public func values() throws(KVMError) -> [(name: String, value: UInt64)] {
+  package func values() throws(KVMError) -> [(name: String, value: UInt64)] {
     let end = counters.map { $0.offset + 8 * $0.count }.max() ?? 0
     guard end <= Self.largestTable * 64 else {
       throw KVMError("KVM_GET_STATS_FD", .invalidArgument)

@@ -2,14 +2,14 @@ import CKVM
 import Host
 
 /// The host's KVM: the open /dev/kvm, from which VMs are made.
-public final class System: Sendable {
+package final class System: Sendable {
   let descriptor: FileDescriptor
 
   /// The one version of the KVM API there has been since Linux 2.6.22.
-  public static let apiVersion: Int32 = KVM_API_VERSION
+  package static let apiVersion: Int32 = KVM_API_VERSION
 
   /// Opens `path`, and throws `open` with `ENOENT`, `EACCES` and so on where that fails.
-  public init(path: String = "/dev/kvm") throws(KVMError) {
+  package init(path: String = "/dev/kvm") throws(KVMError) {
     do {
       descriptor = try FileDescriptor(opening: path, [.readWrite])
     } catch {
@@ -18,21 +18,21 @@ public final class System: Sendable {
   }
 
   /// The API's version. Corresponds to `KVM_GET_API_VERSION`.
-  public func version() throws(KVMError) -> Int32 {
+  package func version() throws(KVMError) -> Int32 {
     try check("KVM_GET_API_VERSION", ckvm_get_api_version(descriptor.number))
   }
 
   /// What this KVM says to `capability`: 0 for no, 1 or a number of the capability's own for yes.
   ///
   /// Corresponds to `KVM_CHECK_EXTENSION`.
-  public func value(of capability: Capability) -> Int {
+  package func value(of capability: Capability) -> Int {
     Int(max(0, ckvm_check_extension(descriptor.number, UInt(capability.number))))
   }
 
   /// The CPUID leaves that this KVM and this host's processor can give a guest.
   ///
   /// Corresponds to `KVM_GET_SUPPORTED_CPUID`.
-  public func supportedCPUID() throws(KVMError) -> CPUID {
+  package func supportedCPUID() throws(KVMError) -> CPUID {
     let (result, entries) = unsafe withFlexibleArray(
       unsafe ckvm_cpuid_entries, [kvm_cpuid_entry2](), capacity: 256
     ) {
@@ -43,7 +43,7 @@ public final class System: Sendable {
   }
 
   /// The MSRs that this KVM can read and write. Corresponds to `KVM_GET_MSR_INDEX_LIST`.
-  public func msrIndices() throws(KVMError) -> [UInt32] {
+  package func msrIndices() throws(KVMError) -> [UInt32] {
     let (result, indices) = unsafe withFlexibleArray(
       unsafe ckvm_msr_indices, [UInt32](), capacity: 2048
     ) {
@@ -57,7 +57,7 @@ public final class System: Sendable {
   ///
   /// A signal that arrives meanwhile makes the kernel give up with `EINTR`; the call starts over.
   /// Corresponds to `KVM_CREATE_VM`.
-  public func makeVM() throws(KVMError) -> VM {
+  package func makeVM() throws(KVMError) -> VM {
     var number = ckvm_create_vm(descriptor.number, 0)
     while number < 0 && Errno.current == .interrupted {
       number = ckvm_create_vm(descriptor.number, 0)

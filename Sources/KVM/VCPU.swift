@@ -5,12 +5,12 @@ import Host
 ///
 /// Only one thread at a time calls its methods, the one that runs it or one that knows it is paused;
 /// `requestExit()` alone may come from any thread at any time.
-public final class VCPU: @unchecked Sendable {
+package final class VCPU: @unchecked Sendable {
   // Sound as Sendable under the rule above: the kernel serialises the ioctls, and of the shared page
   // another thread touches nothing but immediate_exit, which is atomic.
 
   /// Its number and APIC ID, from 0.
-  public let id: Int
+  package let id: Int
   let descriptor: FileDescriptor
   private let page: Mapping
   // The kernel's VM lives as long as this one's files: so does ours, to be the last that goes.
@@ -34,7 +34,7 @@ public final class VCPU: @unchecked Sendable {
   ///
   /// A signal gives `.interrupted`; whether to go on is the caller's decision. Throws what the
   /// kernel says otherwise.
-  public func run() throws(KVMError) -> Exit {
+  package func run() throws(KVMError) -> Exit {
     if ckvm_run(descriptor.number) < 0 {
       let error = Errno.current
       if error == .interrupted || error == .tryAgain { return .interrupted }
@@ -94,12 +94,12 @@ public final class VCPU: @unchecked Sendable {
 
   /// Makes the run that is under way, or the next one, return `.interrupted`, if the VCPU's thread is
   /// sent `Signal.kick` too. May be called from any thread. Corresponds to `immediate_exit`.
-  public func requestExit() {
+  package func requestExit() {
     unsafe ckvm_set_immediate_exit(shared, 1)
   }
 
   /// Takes `requestExit()` back, so that the next run goes on.
-  public func clearExitRequest() {
+  package func clearExitRequest() {
     unsafe ckvm_set_immediate_exit(shared, 0)
   }
 
@@ -107,7 +107,7 @@ public final class VCPU: @unchecked Sendable {
 
   /// What the guest wrote in access `index` of `io`, from 0 to its count less one.
   @inline(__always)
-  public func value(of io: Exit.PortIO, _ index: Int) -> UInt64 {
+  package func value(of io: Exit.PortIO, _ index: Int) -> UInt64 {
     precondition(index >= 0 && index < io.count)
     // portIO() has checked that `count` accesses of `width` bytes are inside the page.
     let data = unsafe page.base + (io.dataOffset + index * io.width)
@@ -120,7 +120,7 @@ public final class VCPU: @unchecked Sendable {
 
   /// Answers access `index` of `io`, from 0 to its count less one, with the low bytes of `value`.
   @inline(__always)
-  public func setValue(_ value: UInt64, of io: Exit.PortIO, _ index: Int) {
+  package func setValue(_ value: UInt64, of io: Exit.PortIO, _ index: Int) {
     precondition(index >= 0 && index < io.count)
     // portIO() has checked that `count` accesses of `width` bytes are inside the page.
     let data = unsafe page.base + (io.dataOffset + index * io.width)
@@ -133,7 +133,7 @@ public final class VCPU: @unchecked Sendable {
 
   /// Hands the bytes of a repeated write to `body` in one piece.
   @inline(__always)
-  public func withBytes(of io: Exit.PortIO, _ body: (Span<UInt8>) -> Void) {
+  package func withBytes(of io: Exit.PortIO, _ body: (Span<UInt8>) -> Void) {
     // portIO() has checked that `count` accesses of `width` bytes are inside the page, which nobody
     // else writes before the next run.
     let start = unsafe (page.base + io.dataOffset).assumingMemoryBound(to: UInt8.self)
@@ -143,7 +143,7 @@ public final class VCPU: @unchecked Sendable {
 
   /// Lets `body` answer a repeated read in one piece.
   @inline(__always)
-  public func withMutableBytes(of io: Exit.PortIO, _ body: (inout MutableSpan<UInt8>) -> Void) {
+  package func withMutableBytes(of io: Exit.PortIO, _ body: (inout MutableSpan<UInt8>) -> Void) {
     // portIO() has checked that `count` accesses of `width` bytes are inside the page, which nobody
     // else reads before the next run.
     let start = unsafe (page.base + io.dataOffset).assumingMemoryBound(to: UInt8.self)
@@ -153,7 +153,7 @@ public final class VCPU: @unchecked Sendable {
   }
 
   /// Answers the read of the last `.mmio` exit with `value`, little-endian.
-  public func setMMIOData(_ value: UInt64) {
+  package func setMMIOData(_ value: UInt64) {
     // The field is eight bytes of the shared page.
     unsafe withUnsafeMutableBytes(of: &shared.pointee.mmio.data) {
       unsafe $0.storeBytes(of: value, as: UInt64.self)
@@ -161,15 +161,15 @@ public final class VCPU: @unchecked Sendable {
   }
 
   /// Answers the last `.msrAccess` exit with a general protection fault.
-  public func refuseMSRAccess() {
+  package func refuseMSRAccess() {
     unsafe shared.pointee.msr.error = 1
   }
 
   /// Whether RFLAGS.IF was set at the last exit. Corresponds to `if_flag` of `struct kvm_run`.
-  public var interruptsAreOn: Bool { unsafe shared.pointee.if_flag != 0 }
+  package var interruptsAreOn: Bool { unsafe shared.pointee.if_flag != 0 }
 
   /// The words that come with `.internalError`; how many and what they mean depends on its suberror.
-  public func internalErrorData() -> [UInt64] {
+  package func internalErrorData() -> [UInt64] {
     let count = unsafe min(shared.pointee.internal.ndata, 16)
     return (0..<count).map { unsafe ckvm_internal_data(shared, $0) }
   }
@@ -178,17 +178,17 @@ public final class VCPU: @unchecked Sendable {
 
   /// Makes KVM leave the general registers in the shared page at each exit (or no longer), so that
   /// reading `instructionPointer` costs no ioctl. Needs `KVM_CAP_SYNC_REGS`.
-  public func setSynchronizesRegisters(_ isOn: Bool) {
+  package func setSynchronizesRegisters(_ isOn: Bool) {
     unsafe shared.pointee.kvm_valid_regs = isOn ? UInt64(KVM_SYNC_X86_REGS) : 0
   }
 
   /// RIP at the last exit, if `setSynchronizesRegisters(true)` came before it.
-  public var instructionPointer: UInt64 {
+  package var instructionPointer: UInt64 {
     @inline(__always) get { unsafe shared.pointee.s.regs.regs.rip }
   }
 
   /// The kernel's counters of this VCPU. Corresponds to `KVM_GET_STATS_FD` on a VCPU.
-  public func statistics() throws(KVMError) -> Statistics {
+  package func statistics() throws(KVMError) -> Statistics {
     try Statistics(check("KVM_GET_STATS_FD", ckvm_get_stats_fd(descriptor.number)), of: vm)
   }
 }

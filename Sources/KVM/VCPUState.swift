@@ -6,32 +6,32 @@ public typealias Registers = kvm_regs
 /// Segments, control registers, descriptor tables and EFER. Corresponds to `struct kvm_sregs`.
 public typealias SpecialRegisters = kvm_sregs
 /// One segment register with its hidden part. Corresponds to `struct kvm_segment`.
-public typealias Segment = kvm_segment
+package typealias Segment = kvm_segment
 
 /// Bits of CR0, CR4 and EFER (Intel SDM vol 3, 2.5 and 2.2.1; AMD APM vol 2, 3.1.7).
-public enum ControlBit {
+package enum ControlBit {
   /// CR0.PE.
-  public static let protection: UInt64 = 1 << 0
+  package static let protection: UInt64 = 1 << 0
   /// CR0.NW.
-  public static let notWriteThrough: UInt64 = 1 << 29
+  package static let notWriteThrough: UInt64 = 1 << 29
   /// CR0.CD.
-  public static let cacheDisable: UInt64 = 1 << 30
+  package static let cacheDisable: UInt64 = 1 << 30
   /// CR0.PG.
-  public static let paging: UInt64 = 1 << 31
+  package static let paging: UInt64 = 1 << 31
   /// CR4.PAE.
-  public static let physicalAddressExtension: UInt64 = 1 << 5
+  package static let physicalAddressExtension: UInt64 = 1 << 5
   /// CR4.VMXE.
-  public static let vmxEnable: UInt64 = 1 << 13
+  package static let vmxEnable: UInt64 = 1 << 13
   /// EFER.LME.
-  public static let longModeEnable: UInt64 = 1 << 8
+  package static let longModeEnable: UInt64 = 1 << 8
   /// EFER.LMA.
-  public static let longModeActive: UInt64 = 1 << 10
+  package static let longModeActive: UInt64 = 1 << 10
   /// EFER.SVME.
-  public static let svmEnable: UInt64 = 1 << 12
+  package static let svmEnable: UInt64 = 1 << 12
 }
 
 /// What a VCPU waits for. Corresponds to `struct kvm_mp_state`.
-public enum RunState: UInt32, Sendable {
+package enum RunState: UInt32, Sendable {
   /// It runs.
   case runnable = 0
   /// It was never started: it waits for INIT.
@@ -47,40 +47,40 @@ public enum RunState: UInt32, Sendable {
 /// A VCPU's state, part by part: each method is one ioctl.
 extension VCPU {
   /// Corresponds to `KVM_GET_REGS`.
-  public func registers() throws(KVMError) -> Registers {
+  package func registers() throws(KVMError) -> Registers {
     var registers = Registers()
     try check("KVM_GET_REGS", unsafe ckvm_get_regs(descriptor.number, &registers))
     return registers
   }
 
   /// Corresponds to `KVM_SET_REGS`.
-  public func setRegisters(_ registers: Registers) throws(KVMError) {
+  package func setRegisters(_ registers: Registers) throws(KVMError) {
     var registers = registers
     try check("KVM_SET_REGS", unsafe ckvm_set_regs(descriptor.number, &registers))
   }
 
   /// Corresponds to `KVM_GET_SREGS`.
-  public func specialRegisters() throws(KVMError) -> SpecialRegisters {
+  package func specialRegisters() throws(KVMError) -> SpecialRegisters {
     var registers = SpecialRegisters()
     try check("KVM_GET_SREGS", unsafe ckvm_get_sregs(descriptor.number, &registers))
     return registers
   }
 
   /// Corresponds to `KVM_SET_SREGS`.
-  public func setSpecialRegisters(_ registers: SpecialRegisters) throws(KVMError) {
+  package func setSpecialRegisters(_ registers: SpecialRegisters) throws(KVMError) {
     var registers = registers
     try check("KVM_SET_SREGS", unsafe ckvm_set_sregs(descriptor.number, &registers))
   }
 
   /// Corresponds to `KVM_GET_FPU`.
-  public func fpu() throws(KVMError) -> kvm_fpu {
+  package func fpu() throws(KVMError) -> kvm_fpu {
     var state = kvm_fpu()
     try check("KVM_GET_FPU", unsafe ckvm_get_fpu(descriptor.number, &state))
     return state
   }
 
   /// Corresponds to `KVM_SET_FPU`.
-  public func setFPU(_ state: kvm_fpu) throws(KVMError) {
+  package func setFPU(_ state: kvm_fpu) throws(KVMError) {
     var state = state
     try check("KVM_SET_FPU", unsafe ckvm_set_fpu(descriptor.number, &state))
   }
@@ -88,7 +88,7 @@ extension VCPU {
   /// The XSAVE area; `size` is what `Capability.xsave2` says, at least 4096 bytes.
   ///
   /// Corresponds to `KVM_GET_XSAVE2`.
-  public func xsave(size: Int) throws(KVMError) -> [UInt8] {
+  package func xsave(size: Int) throws(KVMError) -> [UInt8] {
     var area = [UInt8](repeating: 0, count: max(size, 4096))
     // The kernel fills as many bytes as it says for KVM_CAP_XSAVE2.
     let result = unsafe area.withUnsafeMutableBytes { buffer in
@@ -100,7 +100,7 @@ extension VCPU {
   }
 
   /// Sets it from what `xsave(size:)` gave. Corresponds to `KVM_SET_XSAVE`.
-  public func setXSAVE(_ area: [UInt8]) throws(KVMError) {
+  package func setXSAVE(_ area: [UInt8]) throws(KVMError) {
     guard area.count >= 4096 else { throw KVMError("KVM_SET_XSAVE", .invalidArgument) }
     // The kernel reads as many bytes as it says for KVM_CAP_XSAVE2, which is what it filled.
     let result = unsafe area.withUnsafeBytes { buffer in
@@ -111,14 +111,14 @@ extension VCPU {
   }
 
   /// Corresponds to `KVM_GET_XCRS`.
-  public func extendedControlRegisters() throws(KVMError) -> kvm_xcrs {
+  package func extendedControlRegisters() throws(KVMError) -> kvm_xcrs {
     var state = kvm_xcrs()
     try check("KVM_GET_XCRS", unsafe ckvm_get_xcrs(descriptor.number, &state))
     return state
   }
 
   /// Corresponds to `KVM_SET_XCRS`.
-  public func setExtendedControlRegisters(_ state: kvm_xcrs) throws(KVMError) {
+  package func setExtendedControlRegisters(_ state: kvm_xcrs) throws(KVMError) {
     var state = state
     try check("KVM_SET_XCRS", unsafe ckvm_set_xcrs(descriptor.number, &state))
   }
@@ -126,7 +126,7 @@ extension VCPU {
   /// The MSRs of `indices`; KVM stops at the first that it can't read, so fewer may come back.
   ///
   /// Corresponds to `KVM_GET_MSRS`.
-  public func msrs(_ indices: [UInt32]) throws(KVMError) -> [kvm_msr_entry] {
+  package func msrs(_ indices: [UInt32]) throws(KVMError) -> [kvm_msr_entry] {
     let entries = indices.map { kvm_msr_entry(index: $0, reserved: 0, data: 0) }
     let (result, values) = unsafe withFlexibleArray(unsafe ckvm_msr_entries, entries) {
       unsafe ckvm_get_msrs(descriptor.number, $0)
@@ -139,7 +139,7 @@ extension VCPU {
   ///
   /// Corresponds to `KVM_SET_MSRS`.
   @discardableResult
-  public func setMSRs(_ entries: [kvm_msr_entry]) throws(KVMError) -> Int {
+  package func setMSRs(_ entries: [kvm_msr_entry]) throws(KVMError) -> Int {
     let (result, _) = unsafe withFlexibleArray(unsafe ckvm_msr_entries, entries) {
       unsafe ckvm_set_msrs(descriptor.number, $0)
     }
@@ -162,14 +162,14 @@ extension VCPU {
   /// Gives the VCPU so many machine-check banks, and the register that turns them on, MCG_CTL.
   ///
   /// Corresponds to `KVM_X86_SETUP_MCE`.
-  public func setUpMachineChecks(banks: UInt8) throws(KVMError) {
+  package func setUpMachineChecks(banks: UInt8) throws(KVMError) {
     // IA32_MCG_CAP (Intel SDM vol 3, 16.3.1.1): the banks' number, and MCG_CTL_P.
     var capability = UInt64(banks) | 1 << 8
     try check("KVM_X86_SETUP_MCE", unsafe ckvm_x86_setup_mce(descriptor.number, &capability))
   }
 
   /// What CPUID answers on this VCPU; before its first run. Corresponds to `KVM_SET_CPUID2`.
-  public func setCPUID(_ cpuid: CPUID) throws(KVMError) {
+  package func setCPUID(_ cpuid: CPUID) throws(KVMError) {
     let (result, _) = unsafe withFlexibleArray(unsafe ckvm_cpuid_entries, cpuid.entries) {
       unsafe ckvm_set_cpuid2(descriptor.number, $0)
     }
@@ -177,21 +177,21 @@ extension VCPU {
   }
 
   /// The local APIC's registers. Corresponds to `KVM_GET_LAPIC`.
-  public func localAPIC() throws(KVMError) -> kvm_lapic_state {
+  package func localAPIC() throws(KVMError) -> kvm_lapic_state {
     var state = kvm_lapic_state()
     try check("KVM_GET_LAPIC", unsafe ckvm_get_lapic(descriptor.number, &state))
     return state
   }
 
   /// The local APIC's register at `offset` of its page, such as 0x350 for LVT LINT0.
-  public func localAPICRegister(_ offset: UInt32) throws(KVMError) -> UInt32 {
+  package func localAPICRegister(_ offset: UInt32) throws(KVMError) -> UInt32 {
     var state = try localAPIC()
     // The shim reads inside the structure whatever the offset.
     return unsafe ckvm_lapic_register(&state, offset)
   }
 
   /// Sets them. Corresponds to `KVM_SET_LAPIC`.
-  public func setLocalAPIC(_ state: kvm_lapic_state) throws(KVMError) {
+  package func setLocalAPIC(_ state: kvm_lapic_state) throws(KVMError) {
     var state = state
     try check("KVM_SET_LAPIC", unsafe ckvm_set_lapic(descriptor.number, &state))
   }
@@ -210,43 +210,43 @@ extension VCPU {
   }
 
   /// What the VCPU waits for. Corresponds to `KVM_GET_MP_STATE`.
-  public func runState() throws(KVMError) -> RunState {
+  package func runState() throws(KVMError) -> RunState {
     try RunState(rawValue: multiprocessorState().mp_state) ?? .runnable
   }
 
   /// Sets it. Corresponds to `KVM_SET_MP_STATE`.
-  public func setRunState(_ state: RunState) throws(KVMError) {
+  package func setRunState(_ state: RunState) throws(KVMError) {
     try setMultiprocessorState(kvm_mp_state(mp_state: state.rawValue))
   }
 
   /// Exceptions, interrupts, NMIs and SMIs under way. Corresponds to `KVM_GET_VCPU_EVENTS`.
-  public func events() throws(KVMError) -> kvm_vcpu_events {
+  package func events() throws(KVMError) -> kvm_vcpu_events {
     var events = kvm_vcpu_events()
     try check("KVM_GET_VCPU_EVENTS", unsafe ckvm_get_vcpu_events(descriptor.number, &events))
     return events
   }
 
   /// Sets them. Corresponds to `KVM_SET_VCPU_EVENTS`.
-  public func setEvents(_ events: kvm_vcpu_events) throws(KVMError) {
+  package func setEvents(_ events: kvm_vcpu_events) throws(KVMError) {
     var events = events
     try check("KVM_SET_VCPU_EVENTS", unsafe ckvm_set_vcpu_events(descriptor.number, &events))
   }
 
   /// Corresponds to `KVM_GET_DEBUGREGS`.
-  public func debugRegisters() throws(KVMError) -> kvm_debugregs {
+  package func debugRegisters() throws(KVMError) -> kvm_debugregs {
     var registers = kvm_debugregs()
     try check("KVM_GET_DEBUGREGS", unsafe ckvm_get_debugregs(descriptor.number, &registers))
     return registers
   }
 
   /// Corresponds to `KVM_SET_DEBUGREGS`.
-  public func setDebugRegisters(_ registers: kvm_debugregs) throws(KVMError) {
+  package func setDebugRegisters(_ registers: kvm_debugregs) throws(KVMError) {
     var registers = registers
     try check("KVM_SET_DEBUGREGS", unsafe ckvm_set_debugregs(descriptor.number, &registers))
   }
 
   /// Single steps and breakpoints. Corresponds to `KVM_SET_GUEST_DEBUG`.
-  public func setGuestDebug(_ debug: kvm_guest_debug) throws(KVMError) {
+  package func setGuestDebug(_ debug: kvm_guest_debug) throws(KVMError) {
     var debug = debug
     try check("KVM_SET_GUEST_DEBUG", unsafe ckvm_set_guest_debug(descriptor.number, &debug))
   }
@@ -254,7 +254,7 @@ extension VCPU {
   /// What the guest's own tables make of the linear address `address` now.
   ///
   /// Sets accessed bits in them. Corresponds to `KVM_TRANSLATE`.
-  public func translate(_ address: UInt64) throws(KVMError) -> kvm_translation {
+  package func translate(_ address: UInt64) throws(KVMError) -> kvm_translation {
     var translation = kvm_translation()
     translation.linear_address = address
     try check("KVM_TRANSLATE", unsafe ckvm_translate(descriptor.number, &translation))
@@ -264,13 +264,13 @@ extension VCPU {
   /// Queues an external interrupt, where no interrupt controller is in the kernel.
   ///
   /// Corresponds to `KVM_INTERRUPT`.
-  public func interrupt(vector: UInt32) throws(KVMError) {
+  package func interrupt(vector: UInt32) throws(KVMError) {
     var interrupt = kvm_interrupt(irq: vector)
     try check("KVM_INTERRUPT", unsafe ckvm_interrupt(descriptor.number, &interrupt))
   }
 
   /// Sends a non-maskable interrupt. Corresponds to `KVM_NMI`.
-  public func sendNMI() throws(KVMError) {
+  package func sendNMI() throws(KVMError) {
     try check("KVM_NMI", ckvm_nmi(descriptor.number))
   }
 }

@@ -6,7 +6,7 @@ import Synchronization
 /// A virtual machine of KVM's: its memory slots, interrupt controllers and VCPUs.
 ///
 /// Every method is one ioctl and may be called from any thread.
-public final class VM: Sendable {
+package final class VM: Sendable {
   // Goes before the hold on it.
   let descriptor: FileDescriptor
   private let lateClose = Mutex<LateClose?>(nil)
@@ -24,7 +24,7 @@ public final class VM: Sendable {
   // MARK: VCPUs
 
   /// Makes the VCPU whose APIC ID is `id`. Corresponds to `KVM_CREATE_VCPU`.
-  public func makeVCPU(id: Int) throws(KVMError) -> VCPU {
+  package func makeVCPU(id: Int) throws(KVMError) -> VCPU {
     let number = try check("KVM_CREATE_VCPU", ckvm_create_vcpu(descriptor.number, UInt(id)))
     let descriptor = FileDescriptor(owning: number)
     do {
@@ -38,21 +38,21 @@ public final class VM: Sendable {
   /// Where KVM keeps three pages that real mode needs on older Intel processors.
   ///
   /// Corresponds to `KVM_SET_TSS_ADDR`.
-  public func setTSSAddress(_ address: GuestAddress) throws(KVMError) {
+  package func setTSSAddress(_ address: GuestAddress) throws(KVMError) {
     try check("KVM_SET_TSS_ADDR", ckvm_set_tss_addr(descriptor.number, UInt(address.value)))
   }
 
   /// Where KVM keeps one page for unpaged mode on the same processors.
   ///
   /// Corresponds to `KVM_SET_IDENTITY_MAP_ADDR`.
-  public func setIdentityMapAddress(_ address: GuestAddress) throws(KVMError) {
+  package func setIdentityMapAddress(_ address: GuestAddress) throws(KVMError) {
     var value = address.value
     try check(
       "KVM_SET_IDENTITY_MAP_ADDR", unsafe ckvm_set_identity_map_addr(descriptor.number, &value))
   }
 
   /// Turns on what must be asked for. Corresponds to `KVM_ENABLE_CAP` on a VM.
-  public func enable(_ capability: Capability, _ argument: UInt64 = 0) throws(KVMError) {
+  package func enable(_ capability: Capability, _ argument: UInt64 = 0) throws(KVMError) {
     var request = kvm_enable_cap()
     request.cap = UInt32(capability.number)
     request.args.0 = argument
@@ -65,7 +65,7 @@ public final class VM: Sendable {
   /// slot `slot`. Corresponds to `KVM_SET_USER_MEMORY_REGION`.
   ///
   /// The region's mapping must outlive the VM; `Machine` holds both.
-  public func setMemory(
+  package func setMemory(
     slot: UInt32, _ region: GuestMemory.Region, part: Range<UInt64>? = nil,
     logsDirtyPages: Bool = false
   ) throws(KVMError) {
@@ -87,7 +87,7 @@ public final class VM: Sendable {
   }
 
   /// Takes memory slot `slot` away from the guest.
-  public func removeMemory(slot: UInt32) throws(KVMError) {
+  package func removeMemory(slot: UInt32) throws(KVMError) {
     var request = kvm_userspace_memory_region()
     request.slot = slot
     try check(
@@ -98,7 +98,7 @@ public final class VM: Sendable {
   /// One bit for each of the slot's `pages` pages that the guest wrote since the last call.
   ///
   /// Corresponds to `KVM_GET_DIRTY_LOG`.
-  public func dirtyLog(slot: UInt32, pages: Int) throws(KVMError) -> [UInt64] {
+  package func dirtyLog(slot: UInt32, pages: Int) throws(KVMError) -> [UInt64] {
     var bitmap = [UInt64](repeating: 0, count: (pages + 63) / 64)
     // The kernel fills one bit a page of the slot, rounded up to 64.
     let result = unsafe bitmap.withUnsafeMutableBufferPointer {
@@ -111,7 +111,7 @@ public final class VM: Sendable {
   /// Forgets that the guest wrote the pages of `bitmap`, whose first bit is page `firstPage`.
   ///
   /// Needs `Capability.manualDirtyLogProtect`. Corresponds to `KVM_CLEAR_DIRTY_LOG`.
-  public func clearDirtyLog(
+  package func clearDirtyLog(
     slot: UInt32, firstPage: UInt64, pages: UInt32, bitmap: [UInt64]
   ) throws(KVMError) {
     guard bitmap.count * 64 >= Int(pages) else {
@@ -128,20 +128,20 @@ public final class VM: Sendable {
   // MARK: Clock and counters
 
   /// The paravirtual clock in nanoseconds. Corresponds to `KVM_GET_CLOCK`.
-  public func clock() throws(KVMError) -> kvm_clock_data {
+  package func clock() throws(KVMError) -> kvm_clock_data {
     var data = kvm_clock_data()
     try check("KVM_GET_CLOCK", unsafe ckvm_get_clock(descriptor.number, &data))
     return data
   }
 
   /// Sets it. Corresponds to `KVM_SET_CLOCK`.
-  public func setClock(_ data: kvm_clock_data) throws(KVMError) {
+  package func setClock(_ data: kvm_clock_data) throws(KVMError) {
     var data = data
     try check("KVM_SET_CLOCK", unsafe ckvm_set_clock(descriptor.number, &data))
   }
 
   /// The kernel's counters of this VM. Corresponds to `KVM_GET_STATS_FD`.
-  public func statistics() throws(KVMError) -> Statistics {
+  package func statistics() throws(KVMError) -> Statistics {
     try Statistics(check("KVM_GET_STATS_FD", ckvm_get_stats_fd(descriptor.number)), of: self)
   }
 }

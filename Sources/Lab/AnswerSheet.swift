@@ -1,20 +1,20 @@
 /// A student's answers: one `question: answer` a line. Empty lines, and what follows a `#` at the
 /// start of a line, don't count.
-public struct AnswerSheet: Sendable {
+package struct AnswerSheet: Sendable {
   /// A line that is no answer.
-  public struct Malformed: Error, CustomStringConvertible {
+  package struct Malformed: Error, CustomStringConvertible {
     /// The line's number, from 1.
-    public let line: Int
+    package let line: Int
     /// What is wrong with it.
-    public let description: String
+    package let description: String
   }
 
   /// The answers by the questions' names; an empty answer is none.
-  public let answers: [String: String]
+  package let answers: [String: String]
 
   /// Reads a sheet. Marks that don't show, such as the one that some editors put at the start of a
   /// file, don't count, and no character of it can do anything to a terminal.
-  public init(_ text: String) throws(Malformed) {
+  package init(_ text: String) throws(Malformed) {
     var answers: [String: String] = [:]
     var number = 0
     for line in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
@@ -35,7 +35,7 @@ public struct AnswerSheet: Sendable {
   }
 
   /// A sheet to fill in, for the questions of `report`.
-  public static func blank(for report: Report) -> String {
+  package static func blank(for report: Report) -> String {
     var lines = ["# kvmlite lab \(report.name): \(report.title)"]
     lines.append("# Fill in, then: kvmlite lab \(report.name) --check THIS-FILE")
     for question in report.questions {

@@ -2,15 +2,15 @@ import KVM
 
 /// An exercise in which the student writes a guest: a flat image for long mode, as scripts/guest makes
 /// it of docs/labs/skeletons.
-public struct Exercise: Sendable {
+package struct Exercise: Sendable {
   /// What the guest is to do.
-  public let text: String
+  package let text: String
   let check: @Sendable ([UInt8]) throws(LabError) -> [Grade.Item]
 }
 
 extension Experiment {
   /// Runs `image` and says what it's worth; nil if the experiment has no such exercise.
-  public func grade(guest image: [UInt8]) throws(LabError) -> Grade? {
+  package func grade(guest image: [UInt8]) throws(LabError) -> Grade? {
     guard let exercise else { return nil }
     try Self.requireKVM()
     return Grade(name: name, items: try exercise.check(image))

@@ -4,15 +4,15 @@ import KVM
 import Machine
 
 /// One experiment of the lab: it runs guests and reports what happened.
-public struct Experiment: Sendable {
+package struct Experiment: Sendable {
   /// What the command calls it, such as `modes`.
-  public let name: String
+  package let name: String
   /// What it is about, in a few words.
-  public let title: String
+  package let title: String
   /// The lecture it belongs to.
-  public let lecture: String
+  package let lecture: String
   /// A guest for the student to write, if there is one.
-  public let exercise: Exercise?
+  package let exercise: Exercise?
   private let body: @Sendable (inout Report, String) throws(LabError) -> Void
 
   init(
@@ -39,7 +39,7 @@ public struct Experiment: Sendable {
   /// Runs it on this host's KVM. Takes less than a minute and needs no right but that to /dev/kvm.
   ///
   /// `program` is kvmlite, of which some experiments start a second process.
-  public func run(program: String = "/proc/self/exe") throws(LabError) -> Report {
+  package func run(program: String = "/proc/self/exe") throws(LabError) -> Report {
     try Self.requireKVM()
     var report = Report(self, backEnd: BackEnd.read(HostFacts.read()))
     try body(&report, program)
@@ -52,10 +52,10 @@ public struct Experiment: Sendable {
   }
 
   /// The experiment of that name.
-  public static func named(_ name: String) -> Experiment? { all.first { $0.name == name } }
+  package static func named(_ name: String) -> Experiment? { all.first { $0.name == name } }
 
   /// All experiments, in the order of the course.
-  public static let all: [Experiment] = [
+  package static let all: [Experiment] = [
     modes, critical, exits, twoStage, shadow, tlb, slots, ioModels, split, cow,
   ]
 }

@@ -1,23 +1,23 @@
 /// What a sheet of answers, or a student's guest, is worth.
-public struct Grade: Sendable {
+package struct Grade: Sendable {
   /// One thing that was checked.
-  public struct Item: Sendable {
+  package struct Item: Sendable {
     /// The question's or the check's name.
-    public let id: String
+    package let id: String
     /// What was asked.
-    public let text: String
+    package let text: String
     /// What this run says.
-    public let expected: String
+    package let expected: String
     /// What the student said, or the student's guest did; nil for no answer.
-    public let seen: String?
+    package let seen: String?
     /// Whether it's right.
-    public let isRight: Bool
+    package let isRight: Bool
     /// What it's worth if so.
-    public let points: Int
+    package let points: Int
   }
 
   /// A way to write a grade down.
-  public enum Format: String, CaseIterable, Sendable {
+  package enum Format: String, CaseIterable, Sendable {
     /// For people.
     case text
     /// The Test Anything Protocol, version 13.
@@ -27,14 +27,14 @@ public struct Grade: Sendable {
   }
 
   /// The experiment's name.
-  public let name: String
+  package let name: String
   /// All that was checked.
-  public let items: [Item]
+  package let items: [Item]
   /// Answers to questions that there are none of.
-  public let unknown: [String]
+  package let unknown: [String]
 
   /// Grades a sheet of answers against what a run found.
-  public init(_ sheet: AnswerSheet, _ report: Report) {
+  package init(_ sheet: AnswerSheet, _ report: Report) {
     name = report.name
     items = report.questions.map { question in
       let seen = sheet.answers[question.id].flatMap { $0.isEmpty ? nil : $0 }
@@ -53,14 +53,14 @@ public struct Grade: Sendable {
   }
 
   /// The points reached.
-  public var points: Int { items.reduce(0) { $0 + ($1.isRight ? $1.points : 0) } }
+  package var points: Int { items.reduce(0) { $0 + ($1.isRight ? $1.points : 0) } }
   /// The points that there are.
-  public var possiblePoints: Int { items.reduce(0) { $0 + $1.points } }
+  package var possiblePoints: Int { items.reduce(0) { $0 + $1.points } }
   /// Whether all is right.
-  public var isPerfect: Bool { points == possiblePoints && unknown.isEmpty }
+  package var isPerfect: Bool { points == possiblePoints && unknown.isEmpty }
 
   /// The grade in `format`.
-  public func text(_ format: Format) -> String {
+  package func text(_ format: Format) -> String {
     switch format {
     case .text: plain()
     case .tap: tap()

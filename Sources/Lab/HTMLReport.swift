@@ -1,7 +1,7 @@
 /// A report as one HTML page that needs nothing else: pictures are inside, there is no script.
-public enum HTMLReport {
+package enum HTMLReport {
   /// The whole page.
-  public static func text(_ report: Report) -> String {
+  package static func text(_ report: Report) -> String {
     let title = Markup.xml("\(report.name): \(report.title)")
     var lines = [
       "<!DOCTYPE html>", "<html lang=\"en\">", "<head>", "<meta charset=\"utf-8\"/>",

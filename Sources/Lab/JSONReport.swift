@@ -1,7 +1,7 @@
 /// A report for machines: one JSON object.
-public enum JSONReport {
+package enum JSONReport {
   /// The whole report.
-  public static func text(_ report: Report) -> String {
+  package static func text(_ report: Report) -> String {
     let backEnd = report.backEnd.map {
       "{\"name\":\(Markup.json($0.name)),\"summary\":\(Markup.json($0.summary)),\"notes\":"
         + list($0.notes) + "}"

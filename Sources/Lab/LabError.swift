@@ -3,7 +3,7 @@ import KVM
 import Memory
 
 /// Why an experiment came to nothing.
-public enum LabError: Error, CustomStringConvertible {
+package enum LabError: Error, CustomStringConvertible {
   /// KVM refused a request.
   case kvm(KVMError)
   /// The host refused a system call.
@@ -14,7 +14,7 @@ public enum LabError: Error, CustomStringConvertible {
   case unexpected(String)
 
   /// In a sentence.
-  public var description: String {
+  package var description: String {
     switch self {
     case .kvm(let error): "\(error)"
     case .host(let error): "\(error)"

@@ -1,11 +1,11 @@
 /// An SVG picture of a report.
-public struct Picture: Sendable {
+package struct Picture: Sendable {
   /// What it shows, in a sentence.
-  public let caption: String
+  package let caption: String
   /// Its width in pixels.
-  public let width: Double
+  package let width: Double
   /// Its height in pixels.
-  public let height: Double
+  package let height: Double
   private var elements: [String] = []
 
   /// The colours that mean something of their own, by rising index.
@@ -20,7 +20,7 @@ public struct Picture: Sendable {
   }
 
   /// The picture as an element of HTML or, as it names its namespace, as a file.
-  public var svg: String {
+  package var svg: String {
     let size = "width=\"\(number(width))\" height=\"\(number(height))\""
     let box = "viewBox=\"0 0 \(number(width)) \(number(height))\""
     return

@@ -1,7 +1,7 @@
 /// A question whose answer came from running the experiment.
-public struct Question: Sendable {
+package struct Question: Sendable {
   /// What is right.
-  public enum Answer: Sendable, Equatable {
+  package enum Answer: Sendable, Equatable {
     /// One of these words, the first being the usual one.
     case words([String])
     /// A whole number.
@@ -16,16 +16,16 @@ public struct Question: Sendable {
   }
 
   /// What a sheet of answers calls it.
-  public let id: String
+  package let id: String
   /// The question.
-  public let text: String
+  package let text: String
   /// What this run says.
-  public let answer: Answer
+  package let answer: Answer
   /// What a right answer is worth.
-  public let points: Int
+  package let points: Int
 
   /// The form that an answer takes, as a hint.
-  public var form: String {
+  package var form: String {
     switch answer {
     case .words: "a word"
     case .number: "a number"
@@ -35,7 +35,7 @@ public struct Question: Sendable {
   }
 
   /// The right answer as a sheet has it.
-  public var expected: String {
+  package var expected: String {
     switch answer {
     case .words(let words): words.first ?? ""
     case .number(let number): "\(number)"
@@ -45,7 +45,7 @@ public struct Question: Sendable {
   }
 
   /// Whether `text` is right. Case, spaces at the ends and repeated spaces don't count.
-  public func accepts(_ text: String) -> Bool {
+  package func accepts(_ text: String) -> Bool {
     let given = Self.plain(text)
     switch answer {
     case .words(let words): return words.contains { Self.plain($0) == given }

@@ -2,9 +2,9 @@ import Doctor
 import Machine
 
 /// What an experiment found, in the order in which it is told.
-public struct Report: Sendable {
+package struct Report: Sendable {
   /// A part of the report.
-  public enum Block: Sendable {
+  package enum Block: Sendable {
     /// A heading.
     case heading(String)
     /// A paragraph.
@@ -16,7 +16,7 @@ public struct Report: Sendable {
   }
 
   /// A finding for machines, and for questions.
-  public enum Fact: Sendable, Equatable {
+  package enum Fact: Sendable, Equatable {
     /// Words.
     case text(String)
     /// A whole number.
@@ -28,17 +28,17 @@ public struct Report: Sendable {
   }
 
   /// The experiment's name.
-  public let name: String
+  package let name: String
   /// Its title.
-  public let title: String
+  package let title: String
   /// What served /dev/kvm; nil where the kernel doesn't say.
-  public let backEnd: BackEnd?
+  package let backEnd: BackEnd?
   /// The parts, in order.
-  public private(set) var blocks: [Block] = []
+  package private(set) var blocks: [Block] = []
   /// The findings, in order; no two have one key.
-  public private(set) var facts: [(key: String, value: Fact)] = []
+  package private(set) var facts: [(key: String, value: Fact)] = []
   /// The questions, with the answers that this run gave.
-  public private(set) var questions: [Question] = []
+  package private(set) var questions: [Question] = []
 
   init(_ experiment: Experiment, backEnd: BackEnd?) {
     name = experiment.name
@@ -47,13 +47,13 @@ public struct Report: Sendable {
   }
 
   /// The finding called `key`.
-  public func fact(_ key: String) -> Fact? { facts.first { $0.key == key }?.value }
+  package func fact(_ key: String) -> Fact? { facts.first { $0.key == key }?.value }
 
   /// Whether the back end emulates ring 0 in software.
   var emulatesRing0: Bool { backEnd?.name == "kvm_pvm" }
 
   /// What ran the guest, with what that changes: a sentence a line.
-  public var backEndLines: [String] {
+  package var backEndLines: [String] {
     guard let backEnd else {
       return ["unknown: the kernel shows no module of KVM's in /sys/module"]
     }

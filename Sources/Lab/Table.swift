@@ -1,23 +1,23 @@
 /// Rows and columns of a report.
-public struct Table: Sendable {
+package struct Table: Sendable {
   /// A column.
-  public struct Column: Sendable {
+  package struct Column: Sendable {
     /// Its heading.
-    public let title: String
+    package let title: String
     /// Whether it holds numbers, which stand to the right.
-    public let isNumeric: Bool
+    package let isNumeric: Bool
     /// Whether each character counts, as in a map: then all have one width.
-    public let isMap: Bool
+    package let isMap: Bool
   }
 
   /// What the table shows, in a sentence.
-  public let caption: String
+  package let caption: String
   /// The columns.
-  public let columns: [Column]
+  package let columns: [Column]
   /// The cells: each row has as many as there are columns.
-  public private(set) var rows: [[String]] = []
+  package private(set) var rows: [[String]] = []
   /// What must be known to read it, a sentence a line; why a cell is `n/a`, too.
-  public private(set) var notes: [String] = []
+  package private(set) var notes: [String] = []
 
   /// Makes an empty table; a title that begins with `#` is of a column of numbers, one with `=` of maps.
   init(_ caption: String, _ titles: [String]) {

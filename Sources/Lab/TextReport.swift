@@ -1,7 +1,7 @@
 /// A report for a terminal.
-public enum TextReport {
+package enum TextReport {
   /// The whole report.
-  public static func text(_ report: Report, isColoured: Bool = false) -> String {
+  package static func text(_ report: Report, isColoured: Bool = false) -> String {
     func bold(_ text: String) -> String { isColoured ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
     var lines = [bold("\(report.name): \(report.title)"), ""]
     let backEnd = report.backEndLines

@@ -3,22 +3,22 @@ import Memory
 
 /// What a network back end can do with frames that a guest sends, and what may be the matter with
 /// those that it hands to a guest: work that then is done by the other side, or by nobody.
-public struct NetworkOffloads: OptionSet, Sendable {
+package struct NetworkOffloads: OptionSet, Sendable {
   /// Bit by bit.
-  public let rawValue: UInt32
+  package let rawValue: UInt32
   /// Takes bits as they are.
-  public init(rawValue: UInt32) { self.rawValue = rawValue }
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
 
   /// A frame's checksum is not computed yet.
-  public static let checksum = NetworkOffloads(rawValue: 1)
+  package static let checksum = NetworkOffloads(rawValue: 1)
   /// TCP over IPv4 in one frame that becomes several.
-  public static let tcp4 = NetworkOffloads(rawValue: 2)
+  package static let tcp4 = NetworkOffloads(rawValue: 2)
   /// TCP over IPv6.
-  public static let tcp6 = NetworkOffloads(rawValue: 4)
+  package static let tcp6 = NetworkOffloads(rawValue: 4)
   /// The same with explicit congestion notification.
-  public static let congestion = NetworkOffloads(rawValue: 8)
+  package static let congestion = NetworkOffloads(rawValue: 8)
   /// UDP in one frame that becomes several.
-  public static let udp = NetworkOffloads(rawValue: 16)
+  package static let udp = NetworkOffloads(rawValue: 16)
 }
 
 /// Where a guest's network goes: Ethernet frames out and in.
@@ -26,7 +26,7 @@ public struct NetworkOffloads: OptionSet, Sendable {
 /// Frames have no checksum at their end. A frame stands behind a header of `NetworkFrame.headerCount`
 /// bytes, struct virtio_net_hdr_mrg_rxbuf of linux/virtio_net.h; a back end without offloads leaves
 /// it alone. Each queue is used by one thread for sending and one for receiving.
-public protocol NetworkBackEnd: AnyObject, Sendable {
+package protocol NetworkBackEnd: AnyObject, Sendable {
   /// What it is, for messages: `tap0`.
   var name: String { get }
   /// How many queues there are, at least 1.
@@ -59,7 +59,7 @@ public protocol NetworkBackEnd: AnyObject, Sendable {
 
 extension NetworkBackEnd {
   /// There is nothing to give back.
-  public func close() {}
+  package func close() {}
 }
 
 /// A back end that is a program of its own: it can have something to say, and it can end.
@@ -73,7 +73,7 @@ package protocol NetworkProgram: NetworkBackEnd {
 }
 
 /// What came of an attempt to receive.
-public enum NetworkInput: Equatable, Sendable {
+package enum NetworkInput: Equatable, Sendable {
   /// A frame: so many bytes, its header included.
   case frame(Int)
   /// Nothing yet: the file becomes readable when there is something.
@@ -81,13 +81,13 @@ public enum NetworkInput: Equatable, Sendable {
 }
 
 /// Sizes of frames and their headers.
-public enum NetworkFrame {
+package enum NetworkFrame {
   /// struct virtio_net_hdr_mrg_rxbuf.
-  public static let headerCount = 12
+  package static let headerCount = 12
   /// Two addresses and a type.
-  public static let shortest = 14
+  package static let shortest = 14
   /// The largest IP packet, which an offload may make, behind two addresses, a VLAN tag and a type.
-  public static let longest = 65535 + 18
+  package static let longest = 65535 + 18
   /// The longest frame with its header.
-  public static let bufferCount = headerCount + longest
+  package static let bufferCount = headerCount + longest
 }

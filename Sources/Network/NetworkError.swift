@@ -1,9 +1,9 @@
 import Host
 
 /// Why a network back end can't be used, in words for its user.
-public struct NetworkError: Error, Equatable, Sendable, CustomStringConvertible {
+package struct NetworkError: Error, Equatable, Sendable, CustomStringConvertible {
   /// Whose fault it is.
-  public enum Kind: Equatable, Sendable {
+  package enum Kind: Equatable, Sendable {
     /// What was asked for isn't there, or is in use.
     case unusable
     /// The user may not.
@@ -13,12 +13,12 @@ public struct NetworkError: Error, Equatable, Sendable, CustomStringConvertible 
   }
 
   /// Whose fault it is.
-  public let kind: Kind
+  package let kind: Kind
   /// What happened to what, and what to do.
-  public let description: String
+  package let description: String
 
   /// An error in words.
-  public init(_ kind: Kind, _ description: String) {
+  package init(_ kind: Kind, _ description: String) {
     self.kind = kind
     self.description = description
   }

@@ -4,13 +4,13 @@ import Synchronization
 
 /// A stream socket with each frame behind its length, four bytes with the highest first: what QEMU's
 /// `-netdev socket` and passt speak.
-public final class StreamBackEnd: NetworkBackEnd {
+package final class StreamBackEnd: NetworkBackEnd {
   /// What it is, for messages.
-  public let name: String
+  package let name: String
   /// A stream has one queue.
-  public var queueCount: Int { 1 }
+  package var queueCount: Int { 1 }
   /// Peers take whole frames alone.
-  public var offloads: NetworkOffloads { [] }
+  package var offloads: NetworkOffloads { [] }
 
   /// How long a wait for room lasts before it is asked whether to go on, in milliseconds.
   private static let patience: Int32 = 100
@@ -33,7 +33,7 @@ public final class StreamBackEnd: NetworkBackEnd {
   }
 
   /// Frames go through `socket`, a connected stream that never waits.
-  public init(_ socket: consuming FileDescriptor, name: String) throws(Errno) {
+  package init(_ socket: consuming FileDescriptor, name: String) throws(Errno) {
     self.name = name
     self.socket = socket
     input = Mutex(Input(bytes: try MemoryView(scratch: 2 * NetworkFrame.bufferCount)))
@@ -41,16 +41,16 @@ public final class StreamBackEnd: NetworkBackEnd {
   }
 
   /// Nothing to allow.
-  public func allow(_ offloads: NetworkOffloads) {}
+  package func allow(_ offloads: NetworkOffloads) {}
   /// There is only one.
-  public func setActiveQueues(_ count: Int) {}
+  package func setActiveQueues(_ count: Int) {}
   /// The socket.
-  public func inputDescriptor(queue: Int) -> Int32? { socket.number }
+  package func inputDescriptor(queue: Int) -> Int32? { socket.number }
 
   // MARK: To the peer
 
   /// Sends length and frame; a frame that has begun to go goes whole, sooner or later.
-  public func send(
+  package func send(
     header: MemoryView, _ frame: [MemoryView], count: Int, queue: Int, mayWait: () -> Bool
   ) -> Bool {
     output.withLock { output in
@@ -106,7 +106,7 @@ public final class StreamBackEnd: NetworkBackEnd {
   // MARK: From the peer
 
   /// Cuts the next frame from what came, and looks for more if it isn't whole.
-  public func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
+  package func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
     try input.withLock { (input) throws(NetworkError) in
       while true {
         if let frame = try takeFrame(&input, into: buffer) { return frame }

@@ -5,16 +5,16 @@ import Synchronization
 /// A TAP interface: the host sees what the guest sends as coming from there.
 ///
 /// The kernel computes checksums and cuts large frames, or passes both on to a guest that asks.
-public final class TapBackEnd: NetworkBackEnd {
+package final class TapBackEnd: NetworkBackEnd {
   /// The most queues that Linux gives an interface (MAX_TAP_QUEUES).
-  public static let mostQueues = 256
+  package static let mostQueues = 256
 
   /// The interface.
-  public let name: String
+  package let name: String
   /// What the kernel can do.
-  public let offloads: NetworkOffloads
+  package let offloads: NetworkOffloads
   /// As many as were asked for.
-  public var queueCount: Int { queues.count }
+  package var queueCount: Int { queues.count }
 
   private final class Queue: Sendable {
     let tap: TapQueue
@@ -28,7 +28,7 @@ public final class TapBackEnd: NetworkBackEnd {
   private let activeCount: Mutex<Int>
 
   /// Opens `queueCount` queues of the interface `name`, which is there already.
-  public init(_ name: String, queueCount: Int = 1) throws(NetworkError) {
+  package init(_ name: String, queueCount: Int = 1) throws(NetworkError) {
     self.name = name
     do throws(Errno) {
       guard TapQueue.interfaceExists(name) else { throw Errno.noSuchDevice }
@@ -73,12 +73,12 @@ public final class TapBackEnd: NetworkBackEnd {
   }
 
   /// Tells the kernel. It is the interface's matter, not the queue's.
-  public func allow(_ offloads: NetworkOffloads) {
+  package func allow(_ offloads: NetworkOffloads) {
     try? queues[0].tap.set(Self.flags(offloads.intersection(self.offloads)))
   }
 
   /// Takes the first `count` queues into service, and the others out of it.
-  public func setActiveQueues(_ count: Int) {
+  package func setActiveQueues(_ count: Int) {
     activeCount.withLock { active in
       let wanted = min(max(count, 1), queues.count)
       for index in min(active, wanted)..<max(active, wanted) {
@@ -89,10 +89,10 @@ public final class TapBackEnd: NetworkBackEnd {
   }
 
   /// The queue's own file.
-  public func inputDescriptor(queue: Int) -> Int32? { queues[queue].tap.descriptor.number }
+  package func inputDescriptor(queue: Int) -> Int32? { queues[queue].tap.descriptor.number }
 
   /// Hands the frame to the kernel, which refuses it while the interface is down.
-  public func send(
+  package func send(
     header: MemoryView, _ frame: [MemoryView], count: Int, queue: Int, mayWait: () -> Bool
   ) -> Bool {
     let sent = try? queues[queue].tap.descriptor.write(header, frame)
@@ -100,7 +100,7 @@ public final class TapBackEnd: NetworkBackEnd {
   }
 
   /// Takes the next frame from the kernel.
-  public func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
+  package func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
     do throws(Errno) {
       return .frame(try queues[queue].tap.descriptor.read(into: buffer))
     } catch {

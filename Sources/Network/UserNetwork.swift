@@ -3,17 +3,17 @@ import Memory
 import Synchronization
 
 /// A network that needs no rights: Debian's passt makes the guest's connections its own.
-public final class UserNetwork: NetworkBackEnd {
+package final class UserNetwork: NetworkBackEnd {
   /// The MTU to advise, which is what passt tells by DHCP: streams cost least in the largest packets,
   /// as they end at passt and go on in others of its own.
-  public static let mtu: UInt16 = 65520
+  package static let mtu: UInt16 = 65520
 
   /// The program.
-  public var name: String { "passt" }
+  package var name: String { "passt" }
   /// One stream.
-  public var queueCount: Int { 1 }
+  package var queueCount: Int { 1 }
   /// None.
-  public var offloads: NetworkOffloads { [] }
+  package var offloads: NetworkOffloads { [] }
 
   private let stream: StreamBackEnd
   private let program: ChildProgram
@@ -28,7 +28,7 @@ public final class UserNetwork: NetworkBackEnd {
   private static let longestLine = 1000
 
   /// Starts passt, which ends with this object or with the process.
-  public init() throws(NetworkError) {
+  package init() throws(NetworkError) {
     do throws(Errno) {
       // passt ends a frame that went in part by a call that it wants to wait.
       let (ours, theirs) = try StreamSocket.makePair(secondWaits: true)
@@ -54,21 +54,21 @@ public final class UserNetwork: NetworkBackEnd {
   }
 
   /// Nothing to allow.
-  public func allow(_ offloads: NetworkOffloads) {}
+  package func allow(_ offloads: NetworkOffloads) {}
   /// There is only one.
-  public func setActiveQueues(_ count: Int) {}
+  package func setActiveQueues(_ count: Int) {}
   /// The socket.
-  public func inputDescriptor(queue: Int) -> Int32? { stream.inputDescriptor(queue: queue) }
+  package func inputDescriptor(queue: Int) -> Int32? { stream.inputDescriptor(queue: queue) }
 
   /// Sends a frame to passt.
-  public func send(
+  package func send(
     header: MemoryView, _ frame: [MemoryView], count: Int, queue: Int, mayWait: () -> Bool
   ) -> Bool {
     stream.send(header: header, frame, count: count, queue: queue, mayWait: mayWait)
   }
 
   /// Takes a frame from passt; when that has ended, its status tells why.
-  public func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
+  package func receive(into buffer: MemoryView, queue: Int) throws(NetworkError) -> NetworkInput {
     do throws(NetworkError) { return try stream.receive(into: buffer, queue: queue) } catch {
       throw endError() ?? error
     }
@@ -86,7 +86,7 @@ public final class UserNetwork: NetworkBackEnd {
   }
 
   /// Ends passt.
-  public func close() { program.stop() }
+  package func close() { program.stop() }
 }
 
 extension UserNetwork: NetworkProgram {

@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// Programs connect to the socket at `path` and say `CONNECT PORT`; a guest's connection to port P
 /// goes to the socket at `path`_P, as with Firecracker and Cloud Hypervisor.
-public protocol VsockHost: AnyObject, Sendable {
+package protocol VsockHost: AnyObject, Sendable {
   /// The number of a file that becomes readable when somebody connects.
   var listenerDescriptor: Int32 { get }
   /// The next program that has connected; nil if there is none.
@@ -17,17 +17,17 @@ public protocol VsockHost: AnyObject, Sendable {
 }
 
 /// The same, with sockets in the file system.
-public final class VsockSockets: VsockHost {
+package final class VsockSockets: VsockHost {
   /// Where programs connect.
-  public let path: String
+  package let path: String
   private let listener: UnixListener
   private let isOpen = Atomic(true)
 
   /// The number of the listening socket.
-  public var listenerDescriptor: Int32 { listener.descriptor.number }
+  package var listenerDescriptor: Int32 { listener.descriptor.number }
 
   /// Listens at `path`, where nobody may listen yet. The socket of a program that is gone is removed.
-  public init(path: String) throws(NetworkError) {
+  package init(path: String) throws(NetworkError) {
     self.path = path
     do throws(Errno) {
       listener = try UnixListener(at: path, waits: false)
@@ -47,18 +47,18 @@ public final class VsockSockets: VsockHost {
   }
 
   /// Removes the socket, once: there may be another program's after that.
-  public func close() {
+  package func close() {
     if isOpen.exchange(false, ordering: .acquiringAndReleasing) { listener.removeName() }
   }
 
   /// The next program that has connected.
-  public func accept() -> FileDescriptor? {
+  package func accept() -> FileDescriptor? {
     guard let accepted = try? listener.descriptor.accept() else { return nil }
     return accepted
   }
 
   /// Connects to the socket `path`_PORT.
-  public func connect(port: UInt32) -> FileDescriptor? {
+  package func connect(port: UInt32) -> FileDescriptor? {
     try? StreamSocket.connect(to: "\(path)_\(port)")
   }
 }

@@ -5,7 +5,7 @@ import Memory
 ///
 /// Calls wait for the host and return when the work is done; several threads may call at once. The
 /// contents are bytes from 0 to `size`; a range outside them is refused, never clipped.
-public protocol BlockStore: AnyObject, Sendable {
+package protocol BlockStore: AnyObject, Sendable {
   /// How many bytes the disk has: a multiple of 512.
   var size: UInt64 { get }
   /// Whether writes are refused.
@@ -31,7 +31,7 @@ public protocol BlockStore: AnyObject, Sendable {
 }
 
 /// Why a disk did not do what it was asked for. To a guest all of these are I/O errors.
-public enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
+package enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
   /// A system call of the host's failed, such as for a full disk.
   case host(Errno)
   /// The file ends before the disk does.
@@ -48,7 +48,7 @@ public enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
   case unsupported(String)
 
   /// Says what happened.
-  public var description: String {
+  package var description: String {
     switch self {
     case .host(let errno): "\(errno)"
     case .truncated: "the file ends before the disk does"

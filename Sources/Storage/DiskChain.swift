@@ -5,7 +5,7 @@ import Memory
 extension DiskImage {
   /// Writes what the overlay at `path` has of its own into its base, and empties the overlay. Returns
   /// how many bytes that was. All other overlays on that base are damaged by it.
-  public static func commit(
+  package static func commit(
     _ path: String, progress: (UInt64, UInt64) -> Void
   ) throws(DiskError) -> UInt64 {
     let file = try openFile(path, isReadOnly: false)
@@ -77,7 +77,7 @@ extension DiskImage {
   ///
   /// What it showed of the old base and the new one doesn't have is copied into it first; `isUnsafe`
   /// leaves that out and changes only the name, for a base that was moved.
-  public static func rebase(
+  package static func rebase(
     _ path: String, to name: String?, format: DiskFormat?, isUnsafe: Bool,
     progress: (UInt64, UInt64) -> Void
   ) throws(DiskError) {

@@ -1,38 +1,38 @@
 import Host
 
 /// What a look at an image found.
-public struct DiskCheck: Sendable {
+package struct DiskCheck: Sendable {
   /// What is wrong, in words: the first hundred.
-  public private(set) var complaints: [String] = []
+  package private(set) var complaints: [String] = []
   /// How many things are wrong.
-  public private(set) var complaintCount = 0
+  package private(set) var complaintCount = 0
   /// Clusters of the disk whose contents can't be found.
-  public internal(set) var lost = 0
+  package internal(set) var lost = 0
   /// Clusters of the file that are used more often than their refcount says.
-  public internal(set) var wrongRefcounts = 0
+  package internal(set) var wrongRefcounts = 0
   /// Entries whose flag doesn't agree with the refcount.
-  public internal(set) var wrongFlags = 0
+  package internal(set) var wrongFlags = 0
   /// Clusters of the file that nothing uses and that aren't free: lost space, nothing else.
-  public internal(set) var leakedClusters = 0
+  package internal(set) var leakedClusters = 0
   /// Clusters of the disk that have data in the file.
-  public internal(set) var dataClusters = 0
+  package internal(set) var dataClusters = 0
   /// Clusters of the disk that are marked as zeros.
-  public internal(set) var zeroClusters = 0
+  package internal(set) var zeroClusters = 0
   /// Clusters of the disk that are compressed.
-  public internal(set) var compressedClusters = 0
+  package internal(set) var compressedClusters = 0
   /// Where the last used cluster of the file ends.
-  public internal(set) var imageEnd: UInt64 = 0
+  package internal(set) var imageEnd: UInt64 = 0
   /// Whether it was left with refcounts that may be wrong.
-  public internal(set) var isMarkedDirty = false
+  package internal(set) var isMarkedDirty = false
   /// Whether somebody found it damaged before.
-  public internal(set) var isMarkedCorrupt = false
+  package internal(set) var isMarkedCorrupt = false
   /// Whether it has dirty bitmaps of QEMU's, because of which lost space isn't looked for.
-  public internal(set) var hasBitmaps = false
+  package internal(set) var hasBitmaps = false
   /// Whether refcounts and flags have been set right.
-  public internal(set) var isRepaired = false
+  package internal(set) var isRepaired = false
 
   /// Whether nothing is wrong but space that may be lost.
-  public var isSound: Bool { complaintCount == 0 && !isMarkedCorrupt }
+  package var isSound: Bool { complaintCount == 0 && !isMarkedCorrupt }
 
   mutating func complain(_ text: String) {
     complaintCount += 1
@@ -41,7 +41,7 @@ public struct DiskCheck: Sendable {
 
   /// Checks the qcow2 image at `path`, which nobody may write meanwhile. With `repairs`, refcounts and
   /// flags are then set right; what points nowhere stays as it is.
-  public static func run(_ path: String, repairs: Bool) throws(DiskError) -> DiskCheck {
+  package static func run(_ path: String, repairs: Bool) throws(DiskError) -> DiskCheck {
     let file = try DiskImage.openFile(path, isReadOnly: !repairs)
     guard try DiskImage.guessFormat(file) == .qcow2 else {
       throw DiskError(.usage, path, "a raw image, in which there is nothing that could be checked")

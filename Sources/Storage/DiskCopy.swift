@@ -86,7 +86,7 @@ enum DiskCopy {
 extension DiskImage {
   /// Copies the disk in the image at `source` to a new image at `target`, which stands on its own.
   /// `progress` is told how many bytes of how many are done.
-  public static func convert(
+  package static func convert(
     _ source: String, format: DiskFormat?, to target: String, _ new: NewImage,
     progress: (UInt64, UInt64) -> Void
   ) throws(DiskError) {

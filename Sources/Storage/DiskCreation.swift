@@ -78,27 +78,27 @@ final class NewDiskFile {
 
 extension DiskImage {
   /// What a new image is to be.
-  public struct NewImage: Sendable {
+  package struct NewImage: Sendable {
     /// Its format.
-    public var format = DiskFormat.qcow2
+    package var format = DiskFormat.qcow2
     /// The disk's size in bytes; nil for that of the base.
-    public var size: UInt64?
+    package var size: UInt64?
     /// The name of the image it is based on, as it will be in the image; only for qcow2.
-    public var base: String?
+    package var base: String?
     /// The base's format; nil to look for the magic number of qcow2.
-    public var baseFormat: DiskFormat?
+    package var baseFormat: DiskFormat?
     /// How many bytes a cluster has: 512 to 2 MiB, a power of two; only for qcow2.
-    public var clusterSize: UInt64 = 65536
+    package var clusterSize: UInt64 = 65536
     /// Whether what has the name already is replaced.
-    public var replaces = false
+    package var replaces = false
 
     /// A qcow2 image.
-    public init() {}
+    package init() {}
   }
 
   /// Makes an image in which nothing is yet, and returns its size.
   @discardableResult
-  public static func create(_ path: String, _ new: NewImage) throws(DiskError) -> UInt64 {
+  package static func create(_ path: String, _ new: NewImage) throws(DiskError) -> UInt64 {
     let clusterBits = try clusterBits(of: new, path)
     let base = try base(of: new, at: path)
     guard let size = new.size ?? base?.opened.store.size else {

@@ -1,9 +1,9 @@
 import Host
 
 /// Why a disk image can't be used, in words for its user.
-public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
+package struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   /// Whose fault it is.
-  public enum Kind: Equatable, Sendable {
+  package enum Kind: Equatable, Sendable {
     /// What was asked for makes no sense, or would destroy something.
     case usage
     /// The image is malformed, or uses what kvmlite doesn't know.
@@ -15,11 +15,11 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 
   /// Whose fault it is.
-  public let kind: Kind
+  package let kind: Kind
   /// The image.
-  public let path: String
+  package let path: String
   /// What happened, and what to do.
-  public let message: String
+  package let message: String
 
   init(_ kind: Kind, _ path: String, _ message: String) {
     self.kind = kind
@@ -50,7 +50,7 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 
   /// The status that a command ends with: 64, 65, 66 or 71.
-  public var exitStatus: Int32 {
+  package var exitStatus: Int32 {
     switch kind {
     case .usage: 64
     case .malformed: 65
@@ -60,13 +60,13 @@ public struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 
   /// What happened to what.
-  public var description: String { "\(path): \(message)" }
+  package var description: String { "\(path): \(message)" }
 }
 
 extension DiskError {
   /// What was asked for makes no sense.
-  public init(usage path: String, _ message: String) { self.init(.usage, path, message) }
+  package init(usage path: String, _ message: String) { self.init(.usage, path, message) }
 
   /// The image couldn't be read to its end.
-  public init(reading path: String, _ error: StorageError) { self.init(path, error) }
+  package init(reading path: String, _ error: StorageError) { self.init(path, error) }
 }

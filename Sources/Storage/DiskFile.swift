@@ -5,7 +5,7 @@ import Synchronization
 /// A file of the host's that holds a disk image: what image formats are made of.
 ///
 /// Calls wait for the host; several threads may call at once.
-public protocol DiskFile: AnyObject, Sendable {
+package protocol DiskFile: AnyObject, Sendable {
   /// How many bytes it has now.
   func length() throws(StorageError) -> UInt64
 
@@ -51,11 +51,11 @@ extension DiskFile {
 }
 
 /// An open file or block device of the host's.
-public final class HostDiskFile: DiskFile {
+package final class HostDiskFile: DiskFile {
   /// The name it was opened by.
-  public let path: String
+  package let path: String
   /// What it was when it was opened.
-  public let facts: FileFacts
+  package let facts: FileFacts
   let descriptor: FileDescriptor
   private let deviceSize: UInt64?
   private let flushFailure = FlushFailure()
@@ -63,7 +63,7 @@ public final class HostDiskFile: DiskFile {
   private let longest: Mutex<UInt64>
 
   /// Opens `path`, a regular file or block device.
-  public convenience init(_ path: String, isReadOnly: Bool) throws(Errno) {
+  package convenience init(_ path: String, isReadOnly: Bool) throws(Errno) {
     // Non-blocking, so that a pipe of that name is refused instead of waited for.
     let descriptor = try FileDescriptor(
       opening: path, [isReadOnly ? .readOnly : .readWrite, .nonBlocking, .noTerminalControl])
@@ -71,7 +71,7 @@ public final class HostDiskFile: DiskFile {
   }
 
   /// Takes over an open file called `path`.
-  public init(_ descriptor: consuming FileDescriptor, path: String) throws(Errno) {
+  package init(_ descriptor: consuming FileDescriptor, path: String) throws(Errno) {
     self.path = path
     facts = try descriptor.facts()
     switch facts.kind {
@@ -87,21 +87,21 @@ public final class HostDiskFile: DiskFile {
   deinit { descriptor.unlockAll() }
 
   /// Whether what lies beyond the end reads as zeros: not so for a device.
-  public var growsWithZeros: Bool { deviceSize == nil }
+  package var growsWithZeros: Bool { deviceSize == nil }
 
   /// How many bytes the file has now.
-  public func length() throws(StorageError) -> UInt64 {
+  package func length() throws(StorageError) -> UInt64 {
     if let deviceSize { return deviceSize }
     return try host { () throws(Errno) in try descriptor.facts().length }
   }
 
   /// Fills memory with the bytes from `offset` on.
-  public func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) -> Int {
+  package func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) -> Int {
     try host { () throws(Errno) in try descriptor.read(into: segments, at: offset) }
   }
 
   /// Fills memory with the bytes from `offset` on.
-  public func read(
+  package func read(
     into bytes: inout MutableSpan<UInt8>, at offset: UInt64
   ) throws(StorageError) -> Int {
     guard let place = Int(exactly: offset) else { return 0 }
@@ -111,18 +111,18 @@ public final class HostDiskFile: DiskFile {
   }
 
   /// Writes bytes from `offset` on.
-  public func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     try host { () throws(Errno) in try descriptor.write(from: segments, at: offset) }
   }
 
   /// Writes bytes from `offset` on.
-  public func write(_ bytes: Span<UInt8>, at offset: UInt64) throws(StorageError) {
+  package func write(_ bytes: Span<UInt8>, at offset: UInt64) throws(StorageError) {
     guard let place = Int(exactly: offset) else { throw .host(.fileTooLarge) }
     try host { () throws(Errno) in try descriptor.writeAll(bytes, at: place) }
   }
 
   /// Returns when all that was written is on stable storage, in a file that is still all there.
-  public func flush() throws(StorageError) {
+  package func flush() throws(StorageError) {
     try flushFailure.flushing { () throws(StorageError) in
       if deviceSize == nil { try checkIsThere() }
       // Linux calls pages clean that it failed to write: the next call would say that all is well.
@@ -148,13 +148,13 @@ public final class HostDiskFile: DiskFile {
   }
 
   /// Makes the file end after `length` bytes.
-  public func setLength(_ length: UInt64) throws(StorageError) {
+  package func setLength(_ length: UInt64) throws(StorageError) {
     longest.withLock { $0 = min($0, length) }
     try host { () throws(Errno) in try descriptor.setLength(length) }
   }
 
   /// Makes a range zeros.
-  public func zero(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {
+  package func zero(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {
     guard count > 0 else { return }
     do throws(Errno) {
       if mayUnmap {
@@ -171,7 +171,7 @@ public final class HostDiskFile: DiskFile {
   }
 
   /// Data or hole, and up to where.
-  public func extent(at offset: UInt64, length: UInt64) -> FileDescriptor.Extent {
+  package func extent(at offset: UInt64, length: UInt64) -> FileDescriptor.Extent {
     descriptor.extent(at: offset, length: length)
   }
 

@@ -10,39 +10,39 @@ public enum DiskFormat: String, CaseIterable, Sendable {
 }
 
 /// Opens disk images.
-public enum DiskImage {
+package enum DiskImage {
   /// How an image is opened.
-  public struct Options: Sendable {
+  package struct Options: Sendable {
     /// Its format; nil to look for the magic number of qcow2.
-    public var format: DiskFormat?
+    package var format: DiskFormat?
     /// Whether writes are refused.
-    public var isReadOnly = false
+    package var isReadOnly = false
     /// Whether writes are kept beside the image, and thrown away in the end.
-    public var isSnapshot = false
+    package var isSnapshot = false
     /// Whether the locks of those who use the image are ignored, for a look at it.
-    public var ignoresLocks = false
+    package var ignoresLocks = false
 
     /// To be read and written, its format looked for.
-    public init() {}
+    package init() {}
   }
 
   /// An image that was opened.
-  public struct Opened: Sendable {
+  package struct Opened: Sendable {
     /// What is in it.
-    public let store: any BlockStore
+    package let store: any BlockStore
     /// Its format.
-    public let format: DiskFormat
+    package let format: DiskFormat
     /// What its user should know, in words.
-    public let warnings: [String]
+    package let warnings: [String]
     /// What it is based on.
-    public let bases: BaseWatch
+    package let bases: BaseWatch
   }
 
   /// How many images may be under one another.
   static let deepestChain = 64
 
   /// Opens the image called `path`, with what it is based on, and locks all of them.
-  public static func open(_ path: String, _ options: Options) throws(DiskError) -> Opened {
+  package static func open(_ path: String, _ options: Options) throws(DiskError) -> Opened {
     var chain = Chain(ignoresLocks: options.ignoresLocks)
     let isReadOnly = options.isReadOnly || options.isSnapshot
     let (store, format) = try chain.open(path, format: options.format, isReadOnly: isReadOnly)

@@ -1,47 +1,47 @@
 import Host
 
 /// What an image says of itself.
-public struct DiskInformation: Sendable {
+package struct DiskInformation: Sendable {
   /// Its path.
-  public let path: String
+  package let path: String
   /// Its format.
-  public let format: DiskFormat
+  package let format: DiskFormat
   /// How many bytes the disk has.
-  public let size: UInt64
+  package let size: UInt64
   /// How many bytes of the host's disk the file takes.
-  public let allocated: UInt64
+  package let allocated: UInt64
   /// What only qcow2 has; nil for raw.
-  public let qcow2: Qcow2?
+  package let qcow2: Qcow2?
   /// The processes that use it now, as far as this one may see them.
-  public let users: [LockHolder]
+  package let users: [LockHolder]
 
   /// What only qcow2 has.
-  public struct Qcow2: Sendable {
+  package struct Qcow2: Sendable {
     /// 2 or 3.
-    public let version: Int
+    package let version: Int
     /// How many bytes a cluster has.
-    public let clusterSize: UInt64
+    package let clusterSize: UInt64
     /// How many bits a refcount has.
-    public let refcountBits: Int
+    package let refcountBits: Int
     /// How clusters may be compressed: zlib or zstd.
-    public let compression: String
+    package let compression: String
     /// Its base's name, as it stands in the image.
-    public let base: String?
+    package let base: String?
     /// Its base's path.
-    public let basePath: String?
+    package let basePath: String?
     /// Its base's format, as it stands in the image.
-    public let baseFormat: String?
+    package let baseFormat: String?
     /// Whether its refcounts may be wrong since it wasn't closed.
-    public let isDirty: Bool
+    package let isDirty: Bool
     /// Whether somebody found it damaged.
-    public let isCorrupt: Bool
+    package let isCorrupt: Bool
     /// Whether its base was changed since it was put on it; nil if that isn't known.
-    public let baseChanged: Bool?
+    package let baseChanged: Bool?
   }
 
   /// Calls `body` for the image at `path` and for each that it is based on, the top one first, until
   /// one can't be read. Looks at images in use too.
-  public static func forEach(
+  package static func forEach(
     of path: String, format: DiskFormat?, _ body: (DiskInformation) -> Void
   ) throws(DiskError) {
     var seen: Set<FileIdentity> = []

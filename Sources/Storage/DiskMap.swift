@@ -1,9 +1,9 @@
 import Host
 
 /// A stretch of a disk that is in one place.
-public struct DiskExtent: Equatable, Sendable {
+package struct DiskExtent: Equatable, Sendable {
   /// What is there.
-  public enum Kind: String, Sendable {
+  package enum Kind: String, Sendable {
     /// Data.
     case data
     /// Data that is compressed.
@@ -15,21 +15,21 @@ public struct DiskExtent: Equatable, Sendable {
   }
 
   /// Where on the disk it begins, in bytes.
-  public var start: UInt64
+  package var start: UInt64
   /// How many bytes it has.
-  public var count: UInt64
+  package var count: UInt64
   /// Which image has it: 0 for the one on top, 1 for its base, and so on. The last one for a hole.
-  public var depth: Int
+  package var depth: Int
   /// What is there.
-  public var kind: Kind
+  package var kind: Kind
   /// Where in that image's file it begins; nil for zeros.
-  public var offset: UInt64?
+  package var offset: UInt64?
 }
 
 /// Where the contents of a disk are.
-public enum DiskMap {
+package enum DiskMap {
   /// Calls `body` for the stretches of a disk one after the other.
-  public static func forEach<Failure: Error>(
+  package static func forEach<Failure: Error>(
     of store: any BlockStore, _ body: (DiskExtent) throws(Failure) -> Void
   ) throws(Failure) -> StorageError? {
     var pending: DiskExtent?

@@ -6,11 +6,11 @@ import Synchronization
 ///
 /// The lock on the tables is not held while data is read or written; a `RangeLock` keeps clusters in
 /// their place meanwhile. Reading and writing are in files of their own.
-public final class Qcow2Disk: BlockStore {
+package final class Qcow2Disk: BlockStore {
   /// How many bytes the disk has.
-  public let size: UInt64
+  package let size: UInt64
   /// Whether writes are refused.
-  public let isReadOnly: Bool
+  package let isReadOnly: Bool
   let file: any DiskFile
   let base: (any BlockStore)?
   let tables: Guarded<Qcow2Tables>
@@ -89,7 +89,7 @@ public final class Qcow2Disk: BlockStore {
   // MARK: Reading
 
   /// Fills `segments` with the disk's bytes from `offset` on.
-  public func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     let count = segments.byteCount
     try checkRange(offset, UInt64(count))
     var done = 0
@@ -174,7 +174,7 @@ public final class Qcow2Disk: BlockStore {
   // MARK: Flushing
 
   /// Returns when everything that was written is on stable storage, the tables included.
-  public func flush() throws(StorageError) {
+  package func flush() throws(StorageError) {
     if isReadOnly { return }
     let freed = try tables.locked { tables throws(StorageError) in
       if let damage = tables.damage { throw damage }

@@ -7,7 +7,7 @@ extension Qcow2Disk {
   private var stepClusters: UInt64 { max(1, (2 << 20) >> clusterBits) }
 
   /// Puts the bytes of `segments` on the disk from `offset` on.
-  public func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     let count = segments.byteCount
     try checkWrite(offset, UInt64(count))
     var done = 0
@@ -165,7 +165,7 @@ extension Qcow2Disk {
   // MARK: Zeros
 
   /// Makes a range read as zeros: whole clusters by a mark in the tables, the rest by writing.
-  public func writeZeroes(
+  package func writeZeroes(
     at offset: UInt64, count: UInt64, mayUnmap: Bool
   ) throws(StorageError) {
     try checkWrite(offset, count)
@@ -173,7 +173,7 @@ extension Qcow2Disk {
   }
 
   /// Lets whole clusters go; they read as zeros from then on.
-  public func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
+  package func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
     try checkWrite(offset, count)
     // Version 2 has no mark for zeros: without a cluster the base would show through.
     guard version >= 3 || base == nil else { return }

@@ -3,11 +3,11 @@ import Memory
 import Synchronization
 
 /// A disk whose bytes are those of a file or block device.
-public final class RawDisk: BlockStore {
+package final class RawDisk: BlockStore {
   /// How many bytes the disk has.
-  public let size: UInt64
+  package let size: UInt64
   /// Whether writes are refused.
-  public let isReadOnly: Bool
+  package let isReadOnly: Bool
   let file: any DiskFile
   // Set where nobody said that the file is raw: then it must not begin as one of another format.
   private let guardsStart: Bool
@@ -17,7 +17,8 @@ public final class RawDisk: BlockStore {
   ///
   /// `wasGuessed` says that the format was found by looking for other formats' magic numbers: then
   /// no write can put one there, so that a guest can't choose what its disk is taken for next time.
-  public init(_ file: any DiskFile, isReadOnly: Bool, wasGuessed: Bool = false) throws(StorageError)
+  package init(_ file: any DiskFile, isReadOnly: Bool, wasGuessed: Bool = false)
+    throws(StorageError)
   {
     let length = try file.length()
     guard length <= UInt64(Int64.max) - 511 else { throw .corrupt("larger than any disk") }
@@ -28,7 +29,7 @@ public final class RawDisk: BlockStore {
   }
 
   /// Fills memory with the bytes from `offset` on.
-  public func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     let count = segments.byteCount
     try checkRange(offset, UInt64(count))
     let came = try file.read(into: segments, at: offset)
@@ -41,7 +42,7 @@ public final class RawDisk: BlockStore {
   }
 
   /// Writes bytes from `offset` on.
-  public func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     try checkWrite(offset, UInt64(segments.byteCount))
     if guardsStart, offset < 4 {
       try writeStart(segments, at: Int(offset))
@@ -51,12 +52,12 @@ public final class RawDisk: BlockStore {
   }
 
   /// Returns when all that was written is on stable storage.
-  public func flush() throws(StorageError) {
+  package func flush() throws(StorageError) {
     if !isReadOnly { try file.flush() }
   }
 
   /// Makes a range read as zeros.
-  public func writeZeroes(
+  package func writeZeroes(
     at offset: UInt64, count: UInt64, mayUnmap: Bool
   ) throws(StorageError) {
     try checkWrite(offset, count)
@@ -64,7 +65,7 @@ public final class RawDisk: BlockStore {
   }
 
   /// Lets the contents of a range go.
-  public func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
+  package func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
     try checkWrite(offset, count)
     try file.zero(at: offset, count: count, mayUnmap: true)
   }

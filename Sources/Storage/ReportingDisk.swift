@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// Each kind of error is told once; a guest may try again for ever. After flushes it is told, too, if
 /// what the disk is based on was changed.
-public final class ReportingDisk: BlockStore {
+package final class ReportingDisk: BlockStore {
   private enum Operation: String {
     case read, write, flush
     case clear = "write zeros"
@@ -28,7 +28,7 @@ public final class ReportingDisk: BlockStore {
 
   /// What was opened, whose errors go to `report` in words that begin with `name`. It is called by
   /// the threads that use the disk.
-  public init(
+  package init(
     _ opened: DiskImage.Opened, name: String, report: @escaping @Sendable (String) -> Void
   ) {
     store = opened.store
@@ -38,26 +38,26 @@ public final class ReportingDisk: BlockStore {
   }
 
   /// How many bytes the disk has.
-  public var size: UInt64 { store.size }
+  package var size: UInt64 { store.size }
   /// Whether writes are refused.
-  public var isReadOnly: Bool { store.isReadOnly }
+  package var isReadOnly: Bool { store.isReadOnly }
 
   /// Fills memory with the bytes from `offset` on.
-  public func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     do throws(StorageError) { try store.read(into: segments, at: offset) } catch {
       throw tell(.read, error, at: offset)
     }
   }
 
   /// Writes bytes from `offset` on.
-  public func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
+  package func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
     do throws(StorageError) { try store.write(from: segments, at: offset) } catch {
       throw tell(.write, error, at: offset)
     }
   }
 
   /// Returns when all that was written is on stable storage.
-  public func flush() throws(StorageError) {
+  package func flush() throws(StorageError) {
     do throws(StorageError) { try store.flush() } catch { throw tell(.flush, error) }
     for base in bases.newlyChanged() {
       report("\(name): its base \(base) was changed meanwhile: what it holds may be damaged")
@@ -65,7 +65,7 @@ public final class ReportingDisk: BlockStore {
   }
 
   /// Makes a range read as zeros.
-  public func writeZeroes(
+  package func writeZeroes(
     at offset: UInt64, count: UInt64, mayUnmap: Bool
   ) throws(StorageError) {
     do throws(StorageError) {
@@ -74,7 +74,7 @@ public final class ReportingDisk: BlockStore {
   }
 
   /// Lets the contents of a range go.
-  public func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
+  package func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
     do throws(StorageError) { try store.discard(at: offset, count: count) } catch {
       throw tell(.discard, error, at: offset)
     }

@@ -3,7 +3,7 @@ import Host
 import Storage
 
 /// Serves a disk to front ends in other processes, one after the other, until a signal comes.
-public struct BackEndServer: ~Copyable {
+package struct BackEndServer: ~Copyable {
   private enum Tag {
     static let listener: UInt64 = 0
     static let signal: UInt64 = 1
@@ -32,7 +32,7 @@ public struct BackEndServer: ~Copyable {
   /// Listens at `path` for who wants `store`, which is called `name`. `report` gets a sentence when all
   /// is ready, and the first time that a front end comes, that one goes, and that something is wrong; in
   /// the end, how often else. It is called by the thread that runs the server.
-  public init(
+  package init(
     _ store: any BlockStore, name: String, serial: String, queueCount: Int, at path: String,
     report: @escaping @Sendable (String) -> Void
   ) throws(Errno) {
@@ -48,7 +48,7 @@ public struct BackEndServer: ~Copyable {
   /// Serves until one of `signals`, which are blocked in the calling thread, and returns that one; or
   /// with `once` until the first front end has gone, and returns nil. What was written is on stable
   /// storage then.
-  public borrowing func run(until signals: [Signal], once: Bool = false) throws(Errno) -> Signal? {
+  package borrowing func run(until signals: [Signal], once: Bool = false) throws(Errno) -> Signal? {
     let signalSource = try Signal.makeDescriptor(for: signals)
     let poller = try Poller()
     _ = try poller.add(reports.event.descriptor, tag: Tag.reports)

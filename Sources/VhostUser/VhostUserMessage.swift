@@ -114,7 +114,7 @@ struct ProtocolFeatures: OptionSet, Sendable {
 }
 
 /// Why a vhost-user connection came to an end.
-public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible {
+package enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The other side closed it.
   case closed
   /// This side is about to end.
@@ -129,7 +129,7 @@ public enum VhostUserError: Error, Equatable, Sendable, CustomStringConvertible 
   case unsupported(String)
 
   /// Says what happened.
-  public var description: String {
+  package var description: String {
     switch self {
     case .closed: "the other side closed the connection"
     case .ended: "it was ended"

@@ -6,9 +6,9 @@ import Glibc
 ///
 /// Nothing here waits for a time: every wait is for output or the end, and a deadline kills the
 /// program and throws. It has a process group of its own, so that a test sees whatever it leaves.
-public final class ChildProcess {
+package final class ChildProcess {
   /// What the program's standard input is.
-  public enum Input {
+  package enum Input {
     /// /dev/null.
     case null
     /// Not open at all.
@@ -22,7 +22,7 @@ public final class ChildProcess {
   }
 
   /// How a program ended.
-  public enum End: Equatable, Sendable {
+  package enum End: Equatable, Sendable {
     /// By itself, with a status.
     case exited(Int32)
     /// By a signal.
@@ -30,11 +30,11 @@ public final class ChildProcess {
   }
 
   /// Everything it wrote to its standard output, or its terminal, so far.
-  public private(set) var output: [UInt8] = []
+  package private(set) var output: [UInt8] = []
   /// Everything it wrote to its standard error so far.
-  public private(set) var errors: [UInt8] = []
+  package private(set) var errors: [UInt8] = []
   /// Its process ID, which is also its process group.
-  public let identifier: pid_t
+  package let identifier: pid_t
 
   private let name: String
   private let deadline: Deadline
@@ -50,7 +50,7 @@ public final class ChildProcess {
   private let isOnTerminal: Bool
 
   /// Starts `executable` with pipes for its output.
-  public init(
+  package init(
     _ executable: String, _ arguments: [String], input: Input = .null,
     environment: [String: String] = [:], deadline: Deadline = Deadline()
   ) throws {
@@ -77,7 +77,7 @@ public final class ChildProcess {
   }
 
   /// Starts `executable` in a session of its own, with the terminal at `terminal` for everything.
-  public init(
+  package init(
     _ executable: String, _ arguments: [String], terminal: TestTerminal,
     environment: [String: String] = [:], deadline: Deadline = Deadline()
   ) throws {
@@ -106,47 +106,47 @@ public final class ChildProcess {
   // MARK: What tests do with it
 
   /// Its output as text.
-  public var outputText: String { String(decoding: output, as: UTF8.self) }
+  package var outputText: String { String(decoding: output, as: UTF8.self) }
   /// Its standard error as text.
-  public var errorText: String { String(decoding: errors, as: UTF8.self) }
+  package var errorText: String { String(decoding: errors, as: UTF8.self) }
 
   /// Sends `bytes` to its standard input or terminal.
-  public func type(_ bytes: [UInt8]) { pendingInput += bytes }
+  package func type(_ bytes: [UInt8]) { pendingInput += bytes }
 
   /// Sends the UTF-8 of `text`.
-  public func type(_ text: String) { type(Array(text.utf8)) }
+  package func type(_ text: String) { type(Array(text.utf8)) }
 
   /// Closes its standard input once everything typed has gone.
-  public func endInput() { closesInput = true }
+  package func endInput() { closesInput = true }
 
   /// Closes the reading end of its standard output, as `head` does.
-  public func closeOutput() { Self.close(&outputEnd) }
+  package func closeOutput() { Self.close(&outputEnd) }
 
   /// Sends it a signal.
-  public func send(_ signal: Int32) { kill(identifier, signal) }
+  package func send(_ signal: Int32) { kill(identifier, signal) }
 
   /// Waits until its output contains `text`, that many times.
-  public func waitForOutput(_ text: String, times: Int = 1) throws {
+  package func waitForOutput(_ text: String, times: Int = 1) throws {
     try pump("the output \(text.debugDescription)") {
       $0.outputText.components(separatedBy: text).count > times
     }
   }
 
   /// Waits until its standard error contains `text`, that many times.
-  public func waitForErrors(_ text: String, times: Int = 1) throws {
+  package func waitForErrors(_ text: String, times: Int = 1) throws {
     try pump("the message \(text.debugDescription)") {
       $0.errorText.components(separatedBy: text).count > times
     }
   }
 
   /// Waits until its output has `count` bytes.
-  public func waitForOutput(bytes count: Int) throws {
+  package func waitForOutput(bytes count: Int) throws {
     try pump("\(count) bytes of output") { $0.output.count >= count }
   }
 
   /// Waits until it has ended and all of its output is there.
   @discardableResult
-  public func waitForEnd() throws -> End {
+  package func waitForEnd() throws -> End {
     if let end { return end }
     try pump("its end", failsAtEnd: false) {
       $0.lifeEnd < 0 && ($0.isOnTerminal || ($0.outputEnd < 0 && $0.errorEnd < 0))
@@ -159,7 +159,7 @@ public final class ChildProcess {
   }
 
   /// Reads nothing until the pipe of its output holds no more, so that it waits in a write.
-  public func waitUntilOutputIsFull() throws {
+  package func waitUntilOutputIsFull() throws {
     // fcntl's F_SETPIPE_SZ and F_GETPIPE_SZ, which Glibc leaves out. A smaller pipe is full sooner.
     _ = fcntl(outputEnd, 1031, 4096)
     let capacity = fcntl(outputEnd, 1032)
@@ -172,7 +172,7 @@ public final class ChildProcess {
   }
 
   /// Waits until it has ended, and takes none of its output before that.
-  public func waitForEndWithoutReading() throws -> End {
+  package func waitForEndWithoutReading() throws -> End {
     isReadingOutput = false
     try pump("its end", failsAtEnd: false) { $0.lifeEnd < 0 }
     isReadingOutput = true
@@ -180,7 +180,7 @@ public final class ChildProcess {
   }
 
   /// Whether any process of its group is left.
-  public var hasLeftProcesses: Bool { kill(-identifier, 0) == 0 }
+  package var hasLeftProcesses: Bool { kill(-identifier, 0) == 0 }
 
   // MARK: Inside
 

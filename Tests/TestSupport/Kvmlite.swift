@@ -1,53 +1,54 @@
 import Foundation
 
 /// The built program, as a user runs it.
-public enum Kvmlite {
+package enum Kvmlite {
   /// It is built beside the tests.
-  public static let path: String = {
+  package static let path: String = {
     let tests = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     return URL(filePath: tests ?? CommandLine.arguments[0])
       .deletingLastPathComponent().appending(path: "kvmlite").path
   }()
 
   /// What became of a run.
-  public struct Result {
+  package struct Result {
     /// How it ended.
-    public let end: ChildProcess.End
+    package let end: ChildProcess.End
     /// Its standard output.
-    public let output: String
+    package let output: String
     /// The same as bytes.
-    public let outputBytes: [UInt8]
+    package let outputBytes: [UInt8]
     /// Its standard error.
-    public let errors: String
+    package let errors: String
     /// Whether it left processes behind.
-    public let leftProcesses: Bool
+    package let leftProcesses: Bool
   }
 
   /// Starts it.
-  public static func start(
+  package static func start(
     _ arguments: [String], input: ChildProcess.Input = .null
   ) throws -> ChildProcess {
     try ChildProcess(path, arguments, input: input)
   }
 
   /// Runs it to its end.
-  public static func run(_ arguments: String..., input: ChildProcess.Input = .null) throws -> Result
+  package static func run(_ arguments: String..., input: ChildProcess.Input = .null) throws
+    -> Result
   {
     try end(of: start(arguments, input: input))
   }
 
   /// Runs it to its end, started by `wrapper`, a command that takes another.
-  public static func run(_ arguments: [String], by wrapper: [String]) throws -> Result {
+  package static func run(_ arguments: [String], by wrapper: [String]) throws -> Result {
     try end(of: ChildProcess(wrapper[0], wrapper.dropFirst() + [path] + arguments))
   }
 
   /// Runs `command`, which is to become it.
-  public static func run(_ arguments: [String], of command: String) throws -> Result {
+  package static func run(_ arguments: [String], of command: String) throws -> Result {
     try end(of: ChildProcess(command, arguments))
   }
 
   /// Waits for the end of `process`.
-  public static func end(of process: ChildProcess) throws -> Result {
+  package static func end(of process: ChildProcess) throws -> Result {
     let end = try process.waitForEnd()
     return Result(
       end: end, output: process.outputText, outputBytes: process.output,

@@ -3,9 +3,9 @@ import KVM
 import Testing
 
 /// Whether tests can run on this host's KVM.
-public enum HostKVM {
+package enum HostKVM {
   /// What keeps /dev/kvm from being used here; nil where nothing does.
-  public static let trouble: String? = {
+  package static let trouble: String? = {
     do throws(KVMError) {
       let system = try System()
       _ = try system.makeVM()
@@ -14,7 +14,7 @@ public enum HostKVM {
   }()
 
   /// Whether a test that needs KVM must run, and so fail, even where there is none.
-  public static let isRequired =
+  package static let isRequired =
     ProcessInfo.processInfo.environment["KVMLITE_REQUIRE_KVM"] != nil
 
   /// Whether mounts in a namespace of one's own are allowed, which not all containers do.
@@ -24,7 +24,7 @@ public enum HostKVM {
   }()
 
   /// Whether this machine is Bochs, as the vt-x host of scripts/host is.
-  public static let isBochs =
+  package static let isBochs =
     (try? String(contentsOfFile: "/sys/class/dmi/id/bios_vendor", encoding: .utf8))?
     .contains("Bochs") == true
 
@@ -33,12 +33,12 @@ public enum HostKVM {
     (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.contains(" xsave ") != false
 
   /// Whether the back end is kvm_pvm, which emulates ring 0 and lacks some instructions.
-  public static let isPVM = FileManager.default.fileExists(atPath: "/sys/module/kvm_pvm")
+  package static let isPVM = FileManager.default.fileExists(atPath: "/sys/module/kvm_pvm")
 }
 
 extension Trait where Self == ConditionTrait {
   /// Skips a test where /dev/kvm can't be used, unless KVMLITE_REQUIRE_KVM is set.
-  public static var needsKVM: Self {
+  package static var needsKVM: Self {
     .enabled(
       if: HostKVM.trouble == nil || HostKVM.isRequired,
       "needs a usable /dev/kvm: \(HostKVM.trouble ?? "there is one")")
@@ -46,24 +46,24 @@ extension Trait where Self == ConditionTrait {
 
   /// Skips a test whose guest runs without exits and with its interrupts off where nothing can end
   /// such a guest.
-  public static var needsExitsByInterrupts: Self {
+  package static var needsExitsByInterrupts: Self {
     .enabled(
       if: !HostKVM.isBochs,
       "Bochs 2.7 does not leave a guest for the host's interrupts while the guest has its own off")
   }
 
   /// Skips a test of the registers that only a processor with XSAVE has.
-  public static var needsXSAVE: Self {
+  package static var needsXSAVE: Self {
     .enabled(if: HostKVM.hasXSAVE, "the host's processor has no XSAVE")
   }
 
   /// Skips a test where this process is not root, which it needs to take rights away from others.
-  public static var needsRoot: Self {
+  package static var needsRoot: Self {
     .enabled(if: geteuid() == 0, "needs root, to drop its rights")
   }
 
   /// Skips a test where this process can't mount what only it and its children see.
-  public static var needsMounts: Self {
+  package static var needsMounts: Self {
     .enabled(if: HostKVM.canMount, "needs root that may mount in a namespace of its own")
   }
 }

@@ -8,29 +8,29 @@ import Synchronization
 ///
 /// Registers of 32 bits: at 0 a scratch register, at 4 raises the vector written, at 8 sets the pin to
 /// what is written, at 12 counts writes that reached it, which a doorbell keeps away.
-public final class PCITestDevice: Device {
+package final class PCITestDevice: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "pci-test" }
+  package var name: StaticString { "pci-test" }
   /// Takes up to four bytes in one piece.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
 
   /// Its side of the bus.
-  public let slot: PCISlot
+  package let slot: PCISlot
   private let scratch = Atomic<UInt32>(0)
   private let rings = Atomic<UInt32>(0)
   private let isPinRaised = Atomic(false)
 
   /// The number of its vectors.
-  public static let vectors = 3
+  package static let vectors = 3
   /// Its identity: what QEMU's pci-testdev has.
-  public static let identity = PCIIdentity(
+  package static let identity = PCIIdentity(
     vendor: 0x1B36, device: 0x0005, revision: 1, kind: .other, subsystemVendor: 0x1AF4,
     subsystem: 0x1100)
 
   private init(_ slot: PCISlot) { self.slot = slot }
 
   /// Makes the function with its device.
-  public static func make(
+  package static func make(
     _ platform: PCIPlatform, observer: (any PCIFunctionObserver)? = nil
   ) throws(Errno) -> (device: PCITestDevice, function: PCIFunction) {
     let device = PCITestDevice(try PCISlot(platform, vectors: vectors))
@@ -47,7 +47,7 @@ public final class PCITestDevice: Device {
   }
 
   /// Answers from the register at `offset`.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     let word: UInt32 =
       switch offset & ~3 {
       case 0: scratch.load(ordering: .relaxed)
@@ -58,7 +58,7 @@ public final class PCITestDevice: Device {
   }
 
   /// Does what the register at `offset` says.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     switch offset {
     case 0: scratch.store(UInt32(truncatingIfNeeded: value), ordering: .relaxed)
     case 4: slot.msix?.raise(Int(value & 0xFFFF_FFFF))

@@ -1,12 +1,12 @@
 import Foundation
 
 /// A raw disk image full of zeros, which is removed when nobody holds it any longer.
-public final class ScratchDisk: Sendable {
+package final class ScratchDisk: Sendable {
   /// Where it is.
-  public let path: String
+  package let path: String
 
   /// Makes one of `size` bytes.
-  public init(size: Int) throws {
+  package init(size: Int) throws {
     path =
       FileManager.default.temporaryDirectory
       .appending(path: "kvmlite-disk-\(UUID().uuidString)").path
@@ -18,5 +18,5 @@ public final class ScratchDisk: Sendable {
   deinit { try? FileManager.default.removeItem(atPath: path) }
 
   /// What is in it.
-  public var contents: [UInt8] { FileManager.default.contents(atPath: path).map(Array.init) ?? [] }
+  package var contents: [UInt8] { FileManager.default.contents(atPath: path).map(Array.init) ?? [] }
 }

@@ -3,16 +3,16 @@ import Foundation
 import Glibc
 
 /// A pseudo-terminal: the test types at its master, the program has its slave.
-public final class TestTerminal {
+package final class TestTerminal {
   /// The tester's side.
   let master: Int32
   /// What the program opens.
-  public let path: String
+  package let path: String
   // Kept open, so that its mode can be read when the program has ended.
   private let slave: Int32
 
   /// Makes one in the mode that a login gives a terminal: line by line, with echo and Ctrl-C.
-  public init() throws {
+  package init() throws {
     master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC)
     guard master >= 0, grantpt(master) == 0, unlockpt(master) == 0,
       let name = unsafe ptsname(master)
@@ -28,14 +28,14 @@ public final class TestTerminal {
   }
 
   /// The terminal's mode as text, every flag and key of it.
-  public var mode: String {
+  package var mode: String {
     var mode = termios()
     unsafe tcgetattr(slave, &mode)
     return "\(mode.c_iflag) \(mode.c_oflag) \(mode.c_cflag) \(mode.c_lflag) \(mode.c_cc)"
   }
 
   /// Whether keys are passed on as they are: no lines, no echo, no signals.
-  public var isRaw: Bool {
+  package var isRaw: Bool {
     var mode = termios()
     unsafe tcgetattr(slave, &mode)
     return mode.c_lflag & tcflag_t(ICANON | ECHO | ISIG) == 0

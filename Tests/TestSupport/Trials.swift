@@ -1,13 +1,13 @@
 /// How much is tried of what a test tries many times: all of it on a real machine, and on a host made of
 /// software, which is slow and judges KVM, enough to see that it works there.
-public enum Trials {
+package enum Trials {
   private static let areFew = Deadline.patience > 1
 
   /// `usual` rounds, or a twentieth of them.
-  public static func rounds(_ usual: Int) -> Int { areFew ? max(1, usual / 20) : usual }
+  package static func rounds(_ usual: Int) -> Int { areFew ? max(1, usual / 20) : usual }
 
   /// All cases, or one from the middle.
-  public static func cases<Case>(_ all: [Case]) -> [Case] {
+  package static func cases<Case>(_ all: [Case]) -> [Case] {
     areFew ? [all[all.count / 2]] : all
   }
 }

@@ -2,16 +2,16 @@ import Devices
 import Host
 
 /// Keeps what a guest writes, and lets another thread wait for it.
-public final class WaitingSink: ByteSink, @unchecked Sendable {
+package final class WaitingSink: ByteSink, @unchecked Sendable {
   // Sound as Sendable: `contents` is only used inside the monitor.
   private let monitor = Monitor()
   private var contents: [UInt8] = []
 
   /// Makes an empty one.
-  public init() {}
+  package init() {}
 
   /// Appends `bytes` and wakes whoever waits.
-  public func write(_ bytes: Span<UInt8>) {
+  package func write(_ bytes: Span<UInt8>) {
     monitor.locked {
       for index in bytes.indices { contents.append(bytes[index]) }
       monitor.wakeAll()
@@ -19,13 +19,13 @@ public final class WaitingSink: ByteSink, @unchecked Sendable {
   }
 
   /// Everything so far.
-  public var bytes: [UInt8] { monitor.locked { contents } }
+  package var bytes: [UInt8] { monitor.locked { contents } }
 
   /// Everything so far, as text.
-  public var text: String { String(decoding: bytes, as: UTF8.self) }
+  package var text: String { String(decoding: bytes, as: UTF8.self) }
 
   /// Waits until at least `count` bytes have come; false if they haven't before the deadline.
-  public func wait(forBytes count: Int, _ deadline: Deadline = Deadline()) -> Bool {
+  package func wait(forBytes count: Int, _ deadline: Deadline = Deadline()) -> Bool {
     monitor.locked {
       while contents.count < count {
         if !monitor.wait(until: deadline.nanoseconds) { return contents.count >= count }
@@ -35,10 +35,10 @@ public final class WaitingSink: ByteSink, @unchecked Sendable {
   }
 
   /// Forgets what has come.
-  public func forget() { monitor.locked { contents = [] } }
+  package func forget() { monitor.locked { contents = [] } }
 
   /// Waits until `byte` has come; false if it hasn't before the deadline.
-  public func wait(forByte byte: UInt8, _ deadline: Deadline = Deadline()) -> Bool {
+  package func wait(forByte byte: UInt8, _ deadline: Deadline = Deadline()) -> Bool {
     monitor.locked {
       while !contents.contains(byte) {
         if !monitor.wait(until: deadline.nanoseconds) { return contents.contains(byte) }

@@ -8,7 +8,7 @@ import Synchronization
 ///
 /// The registers answer at once. What needs a disk is done by a thread of the channel's, which
 /// raises the interrupt when it is done.
-public final class IDEChannel: Sendable {
+package final class IDEChannel: Sendable {
   private struct State {
     var channel: ATAChannel
     var isLineRaised = false

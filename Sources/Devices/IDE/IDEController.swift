@@ -5,34 +5,34 @@ import Synchronization
 
 /// The IDE controller of Intel's PIIX3: two channels at the ports that PCs have them, and a bus master
 /// for both.
-public final class IDEController: Sendable {
+package final class IDEController: Sendable {
   /// A disk to be one of its drives.
-  public struct Disk: Sendable {
+  package struct Disk: Sendable {
     let store: any BlockStore
     let serial: String
 
     /// A disk with these contents and a serial number of up to 20 ASCII characters.
-    public init(_ store: any BlockStore, serial: String) {
+    package init(_ store: any BlockStore, serial: String) {
       self.store = store
       self.serial = serial
     }
   }
 
   /// The most disks: a master and a slave on each channel.
-  public static let mostDisks = 4
+  package static let mostDisks = 4
 
   private let channels: [IDEChannel]
   /// The Command Blocks' eight ports, the primary channel's and the secondary's.
-  public let commandBlocks: [any Device]
+  package let commandBlocks: [any Device]
   /// The Control Blocks' one port, the same.
-  public let controlBlocks: [any Device]
+  package let controlBlocks: [any Device]
   /// The bus master's sixteen ports.
-  public let busMaster: any Device
+  package let busMaster: any Device
 
   /// A controller with up to four disks: primary master, primary slave, secondary master, secondary
   /// slave. `lines` are the interrupts of the primary and the secondary channel; `mayMaster` tells
   /// whether the bus master may use `memory`; `observation` is what is to be seen of the drives.
-  public init(
+  package init(
     _ disks: [Disk], lines: (primary: any InterruptLine, secondary: any InterruptLine),
     memory: GuestMemory, observation: DeviceObservation? = nil,
     mayMaster: @escaping @Sendable () -> Bool
@@ -54,12 +54,12 @@ public final class IDEController: Sendable {
 
   /// Ends the channels' threads; to be called when no VCPU runs any longer. What a guest had handed
   /// over is on the disk then, though not flushed.
-  public func stop() {
+  package func stop() {
     for channel in channels { channel.stop() }
   }
 
   /// What each disk has done, in the order they were given.
-  public var statistics: [DeviceStatistics] { channels.flatMap(\.statistics) }
+  package var statistics: [DeviceStatistics] { channels.flatMap(\.statistics) }
 }
 
 // MARK: - State

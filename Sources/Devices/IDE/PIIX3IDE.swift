@@ -4,7 +4,7 @@ extension PCIFunction {
   ///
   /// The timing registers keep what they are given and change nothing: there is no cable. Both
   /// channels are decoded, as their bits say from the start (82371SB datasheet, 2.3).
-  public static func piix3IDE(_ controller: IDEController, _ slot: PCISlot) -> PCIFunction {
+  package static func piix3IDE(_ controller: IDEController, _ slot: PCISlot) -> PCIFunction {
     // Bit 7 of the interface: there is a bus master.
     let identity = PCIIdentity(vendor: 0x8086, device: 0x7010, kind: .ide(interface: 0x80))
     let busMaster = PCIBAR(4, .port, size: 16, controller.busMaster)

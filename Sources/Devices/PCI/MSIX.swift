@@ -7,18 +7,18 @@ import Synchronization
 /// processors, and this code has no part in it; while it is masked, the event remembers, and that
 /// memory is the pending bit. So it makes no difference who raises: a device of kvmlite's, another
 /// process or the kernel.
-public final class MSIX: Device {
+package final class MSIX: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "msix" }
+  package var name: StaticString { "msix" }
   /// Takes up to eight bytes in one piece.
-  public var widestAccess: Int { 8 }
+  package var widestAccess: Int { 8 }
 
   /// How many vectors there are, 1 to 2048.
-  public let count: Int
+  package let count: Int
   /// Where the pending bits start in the range; the table is at 0.
-  public let pendingOffset: UInt64
+  package let pendingOffset: UInt64
   /// How large a memory range for both must be: a power of two, at least a page.
-  public let size: UInt64
+  package let size: UInt64
 
   fileprivate struct Entry {
     var address: UInt64 = 0
@@ -65,17 +65,17 @@ public final class MSIX: Device {
   // MARK: For the device
 
   /// Whether the driver has chosen MSI-X: then the device must not use its pin.
-  public var isEnabled: Bool { enabled.load(ordering: .acquiring) }
+  package var isEnabled: Bool { enabled.load(ordering: .acquiring) }
 
   /// Raises vector `index`; nothing happens while MSI-X is disabled or for a vector that isn't there,
   /// such as virtio's 0xFFFF for none.
-  public func raise(_ index: Int) {
+  package func raise(_ index: Int) {
     guard isEnabled, events.indices.contains(index) else { return }
     events[index].event.raise()
   }
 
   /// The event of vector `index`, below `count`, for another process or the kernel to raise.
-  public func event(_ index: Int) -> SharedEvent { events[index] }
+  package func event(_ index: Int) -> SharedEvent { events[index] }
 
   // MARK: For the function
 
@@ -111,7 +111,7 @@ public final class MSIX: Device {
   // MARK: For the driver
 
   /// Answers from the table or the pending bits; zeros between and behind.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     let value = state.withLock { state in quadword(offset & ~7, state) }
     return value >> ((offset & 7) * 8) & UInt64.max >> UInt64(clamping: 64 - width * 8)
   }
@@ -137,7 +137,7 @@ public final class MSIX: Device {
 
   /// Changes the table. Pending bits are read-only, and only writes of 4 or 8 bytes at a multiple of
   /// theirs count (6.8.2).
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     guard width >= 4, offset & UInt64(width &- 1) == 0, offset < pendingOffset else { return }
     let index = offset / Self.entrySize
     guard index < UInt64(count) else { return }

@@ -3,7 +3,7 @@ extension PCIBus {
   /// would (PCI 3.0, 6.2.5). What finds no room stays off.
   ///
   /// `interrupt` is the ISA interrupt of a function's pin.
-  public func assign(interrupt: (PCIAddress) -> UInt8) {
+  package func assign(interrupt: (PCIAddress) -> UInt8) {
     var ports = PCIRoom(windows.ports)
     var memory32 = PCIRoom(windows.memory32)
     var memory64 = windows.memory64.map(PCIRoom.init)

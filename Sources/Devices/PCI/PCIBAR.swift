@@ -1,8 +1,8 @@
 /// A base address register's range: what a function answers to in the port or memory space
 /// (PCI 3.0, 6.2.5.1).
-public struct PCIBAR: Sendable {
+package struct PCIBAR: Sendable {
   /// Which space it is in and how many bits its address has.
-  public enum Kind: Sendable {
+  package enum Kind: Sendable {
     /// Ports.
     case port
     /// Memory below 4 GiB.
@@ -12,18 +12,18 @@ public struct PCIBAR: Sendable {
   }
 
   /// The number of its register, 0 to 5; to 4 for `memory64`.
-  public let index: Int
+  package let index: Int
   /// Which space it is in.
-  public let kind: Kind
+  package let kind: Kind
   /// How many ports or bytes: a power of two from 4 for ports (to 256) or 16 for memory.
-  public let size: UInt64
+  package let size: UInt64
   /// Whether reads have no side effects and writes may be merged.
-  public let isPrefetchable: Bool
+  package let isPrefetchable: Bool
   /// Who answers inside, at offsets from the range's start.
-  public let device: any Device
+  package let device: any Device
 
   /// A range of `size` ports or bytes that `device` answers in.
-  public init(
+  package init(
     _ index: Int, _ kind: Kind, size: UInt64, isPrefetchable: Bool = false, _ device: any Device
   ) {
     let sizes: ClosedRange<UInt64> =

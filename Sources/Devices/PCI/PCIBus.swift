@@ -1,17 +1,17 @@
 /// A PCI bus with its functions: bus 0, the only one. Like any bus it is filled before the first VCPU
 /// runs and never changes after; but ranges move.
-public final class PCIBus: Sendable {
+package final class PCIBus: Sendable {
   /// Where functions can have ranges.
-  public struct Windows: Sendable {
+  package struct Windows: Sendable {
     /// Ports.
-    public var ports: PCIWindow
+    package var ports: PCIWindow
     /// Memory below 4 GiB.
-    public var memory32: PCIWindow
+    package var memory32: PCIWindow
     /// Memory above RAM and 4 GiB, if there is room.
-    public var memory64: PCIWindow?
+    package var memory64: PCIWindow?
 
     /// Takes the three as they are.
-    public init(ports: PCIWindow, memory32: PCIWindow, memory64: PCIWindow?) {
+    package init(ports: PCIWindow, memory32: PCIWindow, memory64: PCIWindow?) {
       self.ports = ports
       self.memory32 = memory32
       self.memory64 = memory64
@@ -19,7 +19,7 @@ public final class PCIBus: Sendable {
   }
 
   /// A function that can't be there.
-  public enum Failure: Error, Sendable {
+  package enum Failure: Error, Sendable {
     /// There is one at its address already.
     case taken(PCIAddress)
     /// All 32 devices are there.
@@ -27,16 +27,16 @@ public final class PCIBus: Sendable {
   }
 
   /// The windows.
-  public let windows: Windows
+  package let windows: Windows
   /// The functions with their addresses, in order.
-  public let functions: [(address: PCIAddress, function: PCIFunction)]
+  package let functions: [(address: PCIAddress, function: PCIFunction)]
 
   private let byAddress: [PCIFunction?]
   private let ports: PCIRanges
   private let memory: PCIRanges
 
   /// A bus with `functions`, at most one at each address, whose pins go to `lines`.
-  public init(
+  package init(
     _ functions: [(address: PCIAddress, function: PCIFunction)], _ windows: Windows,
     _ lines: PCIInterruptLines
   ) {
@@ -66,7 +66,7 @@ public final class PCIBus: Sendable {
   }
 
   /// Whether any function has an interrupt pin.
-  public var hasPins: Bool { functions.contains { $0.function.hasPin } }
+  package var hasPins: Bool { functions.contains { $0.function.hasPin } }
 
   private func attach(_ lines: PCIInterruptLines) {
     var port = 0
@@ -113,17 +113,17 @@ public final class PCIBus: Sendable {
   // MARK: On the machine's buses
 
   /// What stands at the port window.
-  public func makePortWindow() -> any Device {
+  package func makePortWindow() -> any Device {
     PCIWindowDevice("pci-ports", windows.ports, ports, widestAccess: 4)
   }
 
   /// What stands at the memory window below 4 GiB.
-  public func makeMemoryWindow() -> any Device {
+  package func makeMemoryWindow() -> any Device {
     PCIWindowDevice("pci-memory", windows.memory32, memory, widestAccess: 8)
   }
 
   /// What stands at the one above, if there is one.
-  public func makeHighMemoryWindow() -> (any Device)? {
+  package func makeHighMemoryWindow() -> (any Device)? {
     windows.memory64.map { PCIWindowDevice("pci-memory64", $0, memory, widestAccess: 8) }
   }
 }

@@ -2,11 +2,11 @@ import Synchronization
 
 /// Configuration mechanism #1: the address at port 0xCF8, the data at 0xCFC (PCI 3.0, 3.2.2.3.2), and
 /// between them the chip set's reset control register at 0xCF9.
-public final class PCIConfigurationPorts: Device {
+package final class PCIConfigurationPorts: Device {
   /// The name that traces and tables show.
-  public var name: StaticString { "pci-config" }
+  package var name: StaticString { "pci-config" }
   /// Takes up to four bytes in one piece.
-  public var widestAccess: Int { 4 }
+  package var widestAccess: Int { 4 }
 
   private let bus: PCIBus
   private let resetControl: ResetControl
@@ -19,14 +19,14 @@ public final class PCIConfigurationPorts: Device {
   private static let resetOffset: UInt64 = 1
 
   /// The ports of `bus`, with `reset` for bytes at the second.
-  public init(_ bus: PCIBus, reset: ResetControl) {
+  package init(_ bus: PCIBus, reset: ResetControl) {
     self.bus = bus
     resetControl = reset
   }
 
   /// The name of who answers: the function that the address names, the reset control register, or the
   /// ports themselves.
-  public func name(at offset: UInt64) -> StaticString? {
+  package func name(at offset: UInt64) -> StaticString? {
     if offset == Self.resetOffset { return resetControl.name }
     guard offset >= Self.dataOffset, let target = target(offset) else { return name }
     return bus.name(target.function) ?? name
@@ -34,7 +34,7 @@ public final class PCIConfigurationPorts: Device {
 
   /// Answers the address to a read of all 32 bits, and at the data ports what it names; ones where
   /// there is nothing.
-  public func read(offset: UInt64, width: Int) -> UInt64 {
+  package func read(offset: UInt64, width: Int) -> UInt64 {
     if offset < Self.dataOffset {
       if offset == 0 && width == 4 { return UInt64(address.load(ordering: .relaxed)) }
       return resetControl.read(offset: offset, width: width)
@@ -45,7 +45,7 @@ public final class PCIConfigurationPorts: Device {
 
   /// Takes the address if all 32 bits are written at once, and at the data ports what is for the
   /// register that it names.
-  public func write(offset: UInt64, width: Int, value: UInt64) {
+  package func write(offset: UInt64, width: Int, value: UInt64) {
     if offset < Self.dataOffset {
       if offset == 0 && width == 4 {
         address.store(UInt32(truncatingIfNeeded: value) & Self.kept, ordering: .relaxed)

@@ -2,7 +2,7 @@ import Synchronization
 
 /// Hears of what the driver does to a function. It is called in order and under a lock of the
 /// function's, so it must not use the function's configuration.
-public protocol PCIFunctionObserver: AnyObject, Sendable {
+package protocol PCIFunctionObserver: AnyObject, Sendable {
   /// The range of register `bar` is at `place` now; nil while it isn't decoded.
   func rangeDidMove(bar: Int, to place: BusAddress?)
   /// The driver switched bus mastering on or off.
@@ -13,20 +13,20 @@ public protocol PCIFunctionObserver: AnyObject, Sendable {
 
 extension PCIFunctionObserver {
   /// Most devices look when they interrupt.
-  public func messagesDidChange() {}
+  package func messagesDidChange() {}
 }
 
 /// A configuration register of a function's own that only keeps what is written to it, of 16 bits.
-public struct PCIOwnRegister: Sendable {
+package struct PCIOwnRegister: Sendable {
   /// Where it is: an even number from 0x40 on.
-  public let offset: Int
+  package let offset: Int
   /// What it holds after a reset.
-  public let value: UInt16
+  package let value: UInt16
   /// The bits that a guest can change.
-  public let writable: UInt16
+  package let writable: UInt16
 
   /// Takes all as they are.
-  public init(offset: Int, value: UInt16, writable: UInt16) {
+  package init(offset: Int, value: UInt16, writable: UInt16) {
     precondition(offset >= 0x40 && offset <= 0xFE && offset & 1 == 0)
     self.offset = offset
     self.value = value
@@ -37,17 +37,17 @@ public struct PCIOwnRegister: Sendable {
 /// A function on the PCI bus: its configuration registers, and what follows from writes to them.
 ///
 /// The device behind it answers in the ranges of its BARs and speaks through its `PCISlot`.
-public final class PCIFunction: Sendable {
+package final class PCIFunction: Sendable {
   /// The name that traces and tables show.
-  public let name: StaticString
+  package let name: StaticString
   /// What it is.
-  public let identity: PCIIdentity
+  package let identity: PCIIdentity
   /// The device's side.
-  public let slot: PCISlot
+  package let slot: PCISlot
   /// Its ranges, with that of MSI-X.
-  public let bars: [PCIBAR]
+  package let bars: [PCIBAR]
   /// Whether it has an interrupt pin.
-  public let hasPin: Bool
+  package let hasPin: Bool
 
   private typealias Offset = PCIConfigurationSpace.Offset
 
@@ -81,7 +81,7 @@ public final class PCIFunction: Sendable {
   /// A function with these parts. With MSI-X vectors in `slot`, their table gets register `msixBAR`.
   /// Capabilities must have room in 192 bytes. A function with `ownRegisters`, which start at 0x40 as
   /// capabilities do, has none of those.
-  public init(
+  package init(
     name: StaticString, _ identity: PCIIdentity, _ slot: PCISlot, bars: [PCIBAR] = [],
     capabilities: [PCICapability] = [], registers ownRegisters: [PCIOwnRegister] = [],
     hasPin: Bool = false, msixBAR: Int = 1, observer: (any PCIFunctionObserver)? = nil
@@ -202,7 +202,7 @@ public final class PCIFunction: Sendable {
 
   /// Reads `width` bytes (1, 2 or 4) of configuration space. Beyond 256 bytes there are no registers,
   /// and zeros say so.
-  public func readConfiguration(_ offset: UInt64, width: Int) -> UInt64 {
+  package func readConfiguration(_ offset: UInt64, width: Int) -> UInt64 {
     for part in registers where part.holds(offset) {
       return part.device.read(offset: offset &- part.start, width: width)
     }
@@ -217,7 +217,7 @@ public final class PCIFunction: Sendable {
 
   /// Writes `width` bytes (1, 2 or 4) of configuration space: the bits that can be written change,
   /// and ranges, pin and vectors follow.
-  public func writeConfiguration(_ offset: UInt64, width: Int, value: UInt64) {
+  package func writeConfiguration(_ offset: UInt64, width: Int, value: UInt64) {
     for part in registers where part.holds(offset) {
       part.device.write(offset: offset &- part.start, width: width, value: value)
       return
@@ -295,10 +295,10 @@ public final class PCIFunction: Sendable {
   }
 
   /// Where each of `bars` is decoded now, if it is.
-  public var places: [BusAddress?] { state.withLock { $0.places } }
+  package var places: [BusAddress?] { state.withLock { $0.places } }
 
   /// What firmware or driver noted as the interrupt, 0xFF for none.
-  public var interruptLine: UInt8 { state.withLock { $0.space[Offset.interruptLine] } }
+  package var interruptLine: UInt8 { state.withLock { $0.space[Offset.interruptLine] } }
 }
 
 // MARK: - State

@@ -1,22 +1,22 @@
 /// Where the pins of functions go: to inputs of the IOAPIC and, for kernels that use the 8259s, to
 /// ISA interrupts. Which one follows from device and pin alone, so that tables can say it.
-public struct PCIInterruptLines: Sendable {
+package struct PCIInterruptLines: Sendable {
   private let ioapic: [SharedInterruptLine]
   private let pic: [SharedInterruptLine]
 
   /// Takes the IOAPIC's inputs and the ISA interrupts' lines, both powers of two in number, all level
   /// triggered.
-  public init(ioapic: [any InterruptLine], pic: [any InterruptLine]) {
+  package init(ioapic: [any InterruptLine], pic: [any InterruptLine]) {
     self.ioapic = ioapic.map(SharedInterruptLine.init)
     self.pic = pic.map(SharedInterruptLine.init)
   }
 
   /// The pin of the function at `address`: 0 for INTA# to 3, by its number in the device.
-  public static func pin(of address: PCIAddress) -> UInt8 { address.function & 3 }
+  package static func pin(of address: PCIAddress) -> UInt8 { address.function & 3 }
 
   /// The number of the line among `count` that pin `pin` of `device` goes to. Neighbours' pins go to
   /// different lines, as slots are wired.
-  public static func line(device: UInt8, pin: UInt8, count: Int) -> Int {
+  package static func line(device: UInt8, pin: UInt8, count: Int) -> Int {
     (Int(device) + Int(pin)) % count
   }
 

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// A function's INTx# pin: what its device says, held back by Interrupt Disable (PCI 3.0, 6.2.2).
-public final class PCIInterruptPin: InterruptLine {
+package final class PCIInterruptPin: InterruptLine {
   private struct State {
     var isRaised = false
     var isDisabled = false
@@ -11,7 +11,7 @@ public final class PCIInterruptPin: InterruptLine {
   private let state = Mutex(State())
 
   /// Raises or lowers the pin. The level stays: a device lowers it when its driver has served it.
-  public func set(_ isRaised: Bool) {
+  package func set(_ isRaised: Bool) {
     state.withLock { state in
       state.isRaised = isRaised
       state.line?.set(isRaised && !state.isDisabled)

@@ -1,14 +1,14 @@
 import Synchronization
 
 /// A stretch of addresses in which functions can have ranges.
-public struct PCIWindow: Hashable, Sendable {
+package struct PCIWindow: Hashable, Sendable {
   /// The first address.
-  public let start: UInt64
+  package let start: UInt64
   /// How many there are.
-  public let count: UInt64
+  package let count: UInt64
 
   /// A window on `count` addresses from `start` on.
-  public init(start: UInt64, count: UInt64) {
+  package init(start: UInt64, count: UInt64) {
     self.start = start
     self.count = count
   }

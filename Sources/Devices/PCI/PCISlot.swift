@@ -3,16 +3,16 @@ import Memory
 import Synchronization
 
 /// What the machine gives to the functions on its bus.
-public struct PCIPlatform: Sendable {
+package struct PCIPlatform: Sendable {
   /// Guest memory, for DMA.
-  public let memory: GuestMemory
+  package let memory: GuestMemory
   /// Takes doorbells.
-  public let doorbells: any DoorbellHost
+  package let doorbells: any DoorbellHost
   /// Takes messages.
-  public let messages: any MessageRouter
+  package let messages: any MessageRouter
 
   /// Takes the three as they are.
-  public init(memory: GuestMemory, doorbells: any DoorbellHost, messages: any MessageRouter) {
+  package init(memory: GuestMemory, doorbells: any DoorbellHost, messages: any MessageRouter) {
     self.memory = memory
     self.doorbells = doorbells
     self.messages = messages
@@ -24,18 +24,18 @@ public struct PCIPlatform: Sendable {
 ///
 /// Nothing here takes a lock that is held while a device is called, so a device may use it under its
 /// own.
-public final class PCISlot: Sendable {
+package final class PCISlot: Sendable {
   /// The machine's part.
-  public let platform: PCIPlatform
+  package let platform: PCIPlatform
   /// The function's INTx# pin: level-triggered, shared, and held back by Interrupt Disable.
-  public let pin = PCIInterruptPin()
+  package let pin = PCIInterruptPin()
   /// Its MSI-X vectors, if it has any.
-  public let msix: MSIX?
+  package let msix: MSIX?
   let doorbells: PCIDoorbells
   let mayMaster = Atomic(false)
 
   /// A slot for a device with `vectors` MSI-X vectors, 0 to 2048.
-  public init(_ platform: PCIPlatform, vectors: Int = 0) throws(Errno) {
+  package init(_ platform: PCIPlatform, vectors: Int = 0) throws(Errno) {
     self.platform = platform
     msix = vectors > 0 ? try MSIX(count: vectors, platform.messages) : nil
     doorbells = PCIDoorbells(platform.doorbells)
@@ -43,14 +43,14 @@ public final class PCISlot: Sendable {
 
   /// Whether the driver has switched bus mastering on: without it the function must not touch guest
   /// memory nor send messages (PCI 3.0, 6.2.2).
-  public var isBusMaster: Bool { mayMaster.load(ordering: .acquiring) }
+  package var isBusMaster: Bool { mayMaster.load(ordering: .acquiring) }
 
   /// Lets writes at `offset` in the range of register `bar` ring `doorbell`, wherever that range is
   /// and moves to.
-  public func connect(_ doorbell: Doorbell, bar: Int, offset: UInt64) {
+  package func connect(_ doorbell: Doorbell, bar: Int, offset: UInt64) {
     doorbells.add(doorbell, bar: bar, offset: offset)
   }
 
   /// Lets them reach the device again. When this returns, no more writes ring.
-  public func disconnect(_ doorbell: Doorbell) { doorbells.remove(doorbell) }
+  package func disconnect(_ doorbell: Doorbell) { doorbells.remove(doorbell) }
 }

@@ -3,22 +3,22 @@ import Host
 import Synchronization
 
 /// Keeps what a guest writes, for tests and tools.
-public final class ConsoleBuffer: ByteSink {
+package final class ConsoleBuffer: ByteSink {
   private let contents = Mutex<[UInt8]>([])
 
   /// Makes an empty one.
-  public init() {}
+  package init() {}
 
   /// Appends `bytes`.
-  public func write(_ bytes: Span<UInt8>) {
+  package func write(_ bytes: Span<UInt8>) {
     contents.withLock { for index in bytes.indices { $0.append(bytes[index]) } }
   }
 
   /// Everything so far.
-  public var bytes: [UInt8] { contents.withLock { $0 } }
+  package var bytes: [UInt8] { contents.withLock { $0 } }
 
   /// Everything so far, as UTF-8; what isn't UTF-8 shows as U+FFFD.
-  public var text: String { String(decoding: bytes, as: UTF8.self) }
+  package var text: String { String(decoding: bytes, as: UTF8.self) }
 }
 
 /// Writes a guest's bytes to an open file at once.

@@ -6,9 +6,9 @@ public struct CrashReport: Sendable {
   /// The VCPU it happened on.
   public let vcpu: Int
   /// The exit that nobody could answer.
-  public let exit: Exit
+  package let exit: Exit
   /// What KVM says with an internal error; empty for other exits.
-  public let internalErrorData: [UInt64]
+  package let internalErrorData: [UInt64]
   /// The general registers, as far as KVM still has them.
   public let registers: Registers?
   /// Segments and control registers, likewise.

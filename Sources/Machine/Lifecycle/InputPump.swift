@@ -3,7 +3,7 @@ import Host
 import Synchronization
 
 /// What is to be typed on a machine's console, from any thread; it never waits for the guest.
-public final class ConsoleInputQueue: Sendable {
+package final class ConsoleInputQueue: Sendable {
   /// Raised when something has come.
   let event: Event
   private let bytes = Mutex<[UInt8]>([])

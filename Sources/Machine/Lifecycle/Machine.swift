@@ -6,21 +6,21 @@ import KVM
 import Memory
 
 /// A virtual machine with its devices and its image, ready to run once.
-public final class Machine {
+package final class Machine {
   /// Ends the run from outside.
-  public let control: RunControl
+  package let control: RunControl
   /// The guest's memory.
-  public let memory: GuestMemory
+  package let memory: GuestMemory
   /// Where the guest has it.
   package let memoryMap: MemoryMap
   /// What was found in the image.
-  public let format: ImageFormat
+  package let format: ImageFormat
   /// Whether that is an operating system's kernel.
-  public var isKernel: Bool { format.isKernel && format != .firmware }
+  package var isKernel: Bool { format.isKernel && format != .firmware }
   /// What the kernel is told, if it is told anything.
-  public let commandLine: String?
+  package let commandLine: String?
   /// What was counted; there once a run with an observation is over.
-  public private(set) var statistics: RunStatistics?
+  package private(set) var statistics: RunStatistics?
 
   let configuration: Configuration
   let trace: TraceSinks?
@@ -45,7 +45,7 @@ public final class Machine {
   private var pastCounters: [(name: String, value: UInt64)] = []
 
   /// Makes the machine: opens /dev/kvm, reserves memory, loads the image, sets up VCPUs and devices.
-  public convenience init(
+  package convenience init(
     _ spec: VMConfiguration, _ resources: Resources, _ options: RunOptions = RunOptions()
   ) throws(MachineError) {
     try self.init(Configuration(spec, resources, options))
@@ -117,7 +117,7 @@ public final class Machine {
   /// Runs the guest until the run ends, and says how it did. A machine runs once.
   ///
   /// The calling thread runs the event loop; each VCPU has a thread of its own.
-  public func run() -> Outcome {
+  package func run() -> Outcome {
     guard commands.begin() else { return .hostFailed("a machine runs once: this one has run") }
     if isHeld { for worker in inventory.pausable { worker.resume() } }
     startTime = Clock.monotonicNanoseconds
@@ -218,11 +218,11 @@ public final class Machine {
   }
 
   /// The mode that the image is entered in.
-  public let entryMode: CPUMode
+  package let entryMode: CPUMode
   /// How many VCPUs there are.
-  public var vcpuCount: Int { configuration.vcpuCount }
+  package var vcpuCount: Int { configuration.vcpuCount }
   /// Which features they have.
-  public var cpu: CPUModel { configuration.cpu }
+  package var cpu: CPUModel { configuration.cpu }
 
   /// The balloon, if the machine has one: to ask the guest for memory and to see what it gave.
   package var balloon: VirtioBalloon? { inventory.balloon }
@@ -241,7 +241,7 @@ public final class Machine {
   }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
-  public var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
+  package var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
 
   // MARK: Counting
 

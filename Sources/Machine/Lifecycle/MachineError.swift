@@ -4,7 +4,7 @@ import KVM
 import Memory
 
 /// Why a machine could not be made.
-public enum MachineError: Error, Sendable {
+package enum MachineError: Error, Sendable {
   /// KVM refused something.
   case kvm(KVMError)
   /// This host's KVM has not what every machine needs.
@@ -21,7 +21,7 @@ public enum MachineError: Error, Sendable {
 
 extension MachineError: CustomStringConvertible {
   /// What happened to what, and what to do next.
-  public var description: String {
+  package var description: String {
     switch self {
     case .kvm(let error): "KVM refused: \(error)"
     case .lacking(let name): "this host's KVM is too old: it lacks \(name)"

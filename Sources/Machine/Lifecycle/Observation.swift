@@ -5,28 +5,28 @@ import Synchronization
 
 /// What is recorded while a machine runs. Recording costs time on each exit; a machine without an
 /// observation pays nothing.
-public struct Observation: Sendable {
+package struct Observation: Sendable {
   /// Which exits go to the sinks.
-  public var kinds: TraceKinds = .all
+  package var kinds: TraceKinds = .all
   /// Who gets each of them.
-  public var sinks: [any TraceSink] = []
+  package var sinks: [any TraceSink] = []
 
   /// The line of a terminal that both the guest and a sink write to, if there is one.
-  public var terminalLine: TerminalLine?
+  package var terminalLine: TerminalLine?
 
   /// What the times of events count from: that machine goes on with them.
   let start = Clock.monotonicNanoseconds
 
   /// Counts exits only, for `Machine.statistics`.
-  public init() {}
+  package init() {}
 }
 
 /// Whether a terminal's cursor is in the middle of a line, for those who share it.
-public final class TerminalLine: Sendable {
+package final class TerminalLine: Sendable {
   private let isBegun = Atomic(false)
 
   /// A line that is empty.
-  public init() {}
+  package init() {}
 
   /// Notes what was written last.
   package func note(_ last: UInt8) { isBegun.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
@@ -36,25 +36,25 @@ public final class TerminalLine: Sendable {
 }
 
 /// Kinds of events in a trace.
-public struct TraceKinds: OptionSet, Sendable {
+package struct TraceKinds: OptionSet, Sendable {
   /// The set as bits.
-  public let rawValue: UInt8
+  package let rawValue: UInt8
   /// A set of these bits.
-  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
 
   /// Port I/O.
-  public static let portIO = TraceKinds(rawValue: 1)
+  package static let portIO = TraceKinds(rawValue: 1)
   /// Memory-mapped I/O.
-  public static let mmio = TraceKinds(rawValue: 2)
+  package static let mmio = TraceKinds(rawValue: 2)
   /// Interrupts of devices: lines that they raise and lower, messages.
-  public static let interrupts = TraceKinds(rawValue: 4)
+  package static let interrupts = TraceKinds(rawValue: 4)
   /// Requests of disks and virtio devices, and the doorbells of their rings.
-  public static let requests = TraceKinds(rawValue: 8)
+  package static let requests = TraceKinds(rawValue: 8)
   /// Everything, rare exits too.
-  public static let all = TraceKinds(rawValue: 0xFF)
+  package static let all = TraceKinds(rawValue: 0xFF)
 
   /// The kinds called `name` on the command line: io, mmio, irq, requests or all.
-  public init?(name: String) {
+  package init?(name: String) {
     switch name {
     case "io": self = .portIO
     case "mmio": self = .mmio
@@ -67,9 +67,9 @@ public struct TraceKinds: OptionSet, Sendable {
 }
 
 /// One thing that happened, as a trace tells it. Times are in nanoseconds since the observation was made.
-public struct TraceEvent: Sendable {
+package struct TraceEvent: Sendable {
   /// What happened.
-  public enum What: Sendable {
+  package enum What: Sendable {
     /// An exit, with the data of its first access and the device that answered, if any; without data
     /// if the access is to be done again.
     case exit(Exit, data: UInt64?, device: StaticString?)
@@ -85,21 +85,21 @@ public struct TraceEvent: Sendable {
   }
 
   /// What happened.
-  public var what: What
+  package var what: What
   /// The VCPU it happened on; nil for what no VCPU did.
-  public var vcpu: Int?
+  package var vcpu: Int?
   /// RIP at the exit.
-  public var instructionPointer: UInt64
+  package var instructionPointer: UInt64
   /// When the guest was entered before.
-  public var entered: UInt64
+  package var entered: UInt64
   /// When it left, or when the event happened.
-  public var left: UInt64
+  package var left: UInt64
   /// When the exit had been dealt with.
-  public var handled: UInt64
+  package var handled: UInt64
 }
 
 /// Takes a trace's events. Called by the threads of VCPUs and of devices.
-public protocol TraceSink: AnyObject, Sendable {
+package protocol TraceSink: AnyObject, Sendable {
   /// Takes one event.
   func record(_ event: TraceEvent)
   /// Called when the run is ended from outside, by any thread: from then on `record` must not wait for
@@ -113,7 +113,7 @@ public protocol TraceSink: AnyObject, Sendable {
 
 extension TraceSink {
   /// For those who never wait.
-  public func stopWaiting() {}
+  package func stopWaiting() {}
 }
 
 /// The sinks of one run with its clock.

@@ -6,7 +6,7 @@ import Synchronization
 /// the user all ask.
 ///
 /// The first who ends the run wins. The event loop is woken, and carries everything out.
-public final class RunControl: MachineControl {
+package final class RunControl: MachineControl {
   /// What VCPUs' threads are to do; nothing: run the guest.
   struct Orders: OptionSet, Sendable {
     let rawValue: UInt8
@@ -59,11 +59,11 @@ public final class RunControl: MachineControl {
   }
 
   /// Ends the run from outside: a user's wish or a signal. May be called from any thread.
-  public func stop(_ reason: Outcome.StopReason) { finish(.stopped(reason)) }
+  package func stop(_ reason: Outcome.StopReason) { finish(.stopped(reason)) }
 
   /// Has the machine stand still for `RunOptions.look`, and go on after it. May be called from any
   /// thread.
-  public func requestLook() {
+  package func requestLook() {
     isLookWanted.store(true, ordering: .releasing)
     event.raise()
   }
@@ -72,14 +72,14 @@ public final class RunControl: MachineControl {
   func takeLookRequest() -> Bool { isLookWanted.exchange(false, ordering: .acquiring) }
 
   /// Ends the run: the guest switched the power off.
-  public func requestPowerOff() { finish(.poweredOff) }
+  package func requestPowerOff() { finish(.poweredOff) }
 
   /// Makes all VCPUs leave, until the machine is woken.
-  public func requestSuspend() { give(.suspend) }
+  package func requestSuspend() { give(.suspend) }
 
   /// Resets the machine, or ends the run where that is wished: the guest asked for it.
-  public func requestReset() { give(.reset) }
+  package func requestReset() { give(.reset) }
 
   /// Ends the run: the guest wrote `value` to the exit port.
-  public func requestExit(_ value: UInt32) { finish(.exited(value)) }
+  package func requestExit(_ value: UInt32) { finish(.exited(value)) }
 }

@@ -18,7 +18,7 @@ public struct ExitStatistics: Sendable {
   /// Kicks: signals that made `KVM_RUN` return.
   public private(set) var interrupted = Count()
   /// Everything else, by reason.
-  public private(set) var rare: [ExitReason: Count] = [:]
+  package private(set) var rare: [ExitReason: Count] = [:]
   /// Time inside `KVM_RUN`, in nanoseconds.
   public private(set) var inGuest: UInt64 = 0
   /// Port I/O and MMIO that no device claimed.

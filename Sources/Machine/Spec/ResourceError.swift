@@ -3,11 +3,11 @@ import Network
 import Storage
 
 /// Why something that a spec names can't be had.
-public struct ResourceError: Error, Sendable, CustomStringConvertible {
+package struct ResourceError: Error, Sendable, CustomStringConvertible {
   /// For which device: its id; `image`, `firmware` or `initrd`.
-  public let id: String
+  package let id: String
   /// What happened.
-  public let cause: Cause
+  package let cause: Cause
 
   init(_ id: String, _ cause: Cause) {
     self.id = id
@@ -15,7 +15,7 @@ public struct ResourceError: Error, Sendable, CustomStringConvertible {
   }
 
   /// What can happen.
-  public enum Cause: Sendable {
+  package enum Cause: Sendable {
     /// The file can't be read.
     case file(String, Errno)
     /// It has more bytes than make sense.
@@ -37,7 +37,7 @@ public struct ResourceError: Error, Sendable, CustomStringConvertible {
   }
 
   /// What happened to what.
-  public var description: String {
+  package var description: String {
     switch cause {
     case .file(let path, let error): "\(path): can't be read: \(error)"
     case .tooLarge(let path, let limit): "\(path): larger than \(limit >> 20) MiB"

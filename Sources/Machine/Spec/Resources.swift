@@ -10,42 +10,42 @@ import Synchronization
 ///
 /// Opening a spec is the only step that touches the host's names. A caller may put what it has in place
 /// of anything, before or after that.
-public struct Resources: Sendable {
+package struct Resources: Sendable {
   /// The image or the firmware.
-  public var image: Image?
+  package var image: Image?
   /// The initial RAM disks or modules.
-  public var initrds: [BootFile]?
+  package var initrds: [BootFile]?
   /// The disks' contents, but for those that another process serves.
-  public var disks: [String: any BlockStore] = [:]
+  package var disks: [String: any BlockStore] = [:]
   /// Where the network cards' frames go.
-  public var networks: [String: any NetworkBackEnd] = [:]
+  package var networks: [String: any NetworkBackEnd] = [:]
   /// The host's sides of vsock devices.
-  public var vsocks: [String: any VsockHost] = [:]
+  package var vsocks: [String: any VsockHost] = [:]
   /// The ends of consoles.
-  public var consoles: [String: Console] = [:]
+  package var consoles: [String: Console] = [:]
   /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
-  public var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
+  package var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
   /// Which files are in use, and what for.
   package private(set) var roles: [FileIdentity: Role] = [:]
   private var keptOpen: [any Sendable] = []
 
   /// Nothing, or an image and something that takes what the guest prints.
-  public init(image: Image? = nil, console: (any ByteSink)? = nil) {
+  package init(image: Image? = nil, console: (any ByteSink)? = nil) {
     self.image = image
     if let console { consoles["console0"] = Console(output: .sink(console)) }
   }
 
   /// An image's bytes.
-  public struct Image: Sendable {
+  package struct Image: Sendable {
     /// Its contents.
-    public var bytes: [UInt8]
+    package var bytes: [UInt8]
     /// Its path or name, for messages.
-    public var name: String
+    package var name: String
     /// The mode that it is made for, if it is flat and a mode is known.
-    public var mode: CPUMode?
+    package var mode: CPUMode?
 
     /// An image called `name`.
-    public init(_ bytes: [UInt8], name: String = "image", mode: CPUMode? = nil) {
+    package init(_ bytes: [UInt8], name: String = "image", mode: CPUMode? = nil) {
       self.bytes = bytes
       self.name = name
       self.mode = mode
@@ -53,16 +53,16 @@ public struct Resources: Sendable {
   }
 
   /// The ends of a console.
-  public struct Console: Sendable {
+  package struct Console: Sendable {
     /// Where the guest's output goes.
-    public var output: ConsoleOutput
+    package var output: ConsoleOutput
     /// Where its input comes from.
-    public var input: ConsoleInput
+    package var input: ConsoleInput
     /// The path of the pseudo terminal that this is, for a user to open.
-    public internal(set) var terminal: String?
+    package internal(set) var terminal: String?
 
     /// A console with these ends.
-    public init(output: ConsoleOutput = .none, input: ConsoleInput = .none) {
+    package init(output: ConsoleOutput = .none, input: ConsoleInput = .none) {
       self.output = output
       self.input = input
     }
@@ -99,14 +99,14 @@ public struct Resources: Sendable {
   }
 
   /// Lets go of what others wait for, after a run.
-  public func close() {
+  package func close() {
     for network in networks.values { network.close() }
     for vsock in vsocks.values { vsock.close() }
   }
 }
 
 /// Where the bytes of the guest's consoles go.
-public enum ConsoleOutput: Sendable {
+package enum ConsoleOutput: Sendable {
   /// Nowhere.
   case none
   /// To an open file of the process, by number, such as 1 for standard output.
@@ -118,7 +118,7 @@ public enum ConsoleOutput: Sendable {
 }
 
 /// Where the bytes come from that the guest reads from its console.
-public enum ConsoleInput: Sendable {
+package enum ConsoleInput: Sendable {
   /// Nowhere.
   case none
   /// From here.
@@ -151,7 +151,7 @@ extension Resources {
 
   /// What `spec` names, opened, but for what `given` has already. `report` gets, from any thread, what
   /// the user should know of a disk: now, and later when the host fails it.
-  public init(
+  package init(
     opening spec: VMConfiguration, besides given: Resources = Resources(),
     report: @escaping @Sendable (String) -> Void = { _ in }
   ) throws(ResourceError) {
@@ -282,7 +282,7 @@ extension Resources {
 }
 
 /// Whether an input may be read now, such as that of a terminal, which is others' at times.
-public final class InputGate: Sendable {
+package final class InputGate: Sendable {
   private let value: Atomic<Bool>
 
   /// An open gate, or a closed one.

@@ -1,13 +1,13 @@
 import Host
 
 /// How a machine runs: what is no part of it, and no guest can see.
-public struct RunOptions: Sendable {
+package struct RunOptions: Sendable {
   /// How long the run may take, in seconds; nil for as long as it likes.
-  public var timeLimit: Double?
+  package var timeLimit: Double?
   /// What is recorded of each exit; nil, the default, costs nothing.
-  public var observation: Observation?
+  package var observation: Observation?
   /// Whether a reset that the guest asks for starts the machine anew; else it ends the run.
-  public var restartsAtReset = false
+  package var restartsAtReset = false
   /// Until when it may run, instead: a time of `Clock.monotonicNanoseconds`.
   package var deadline: UInt64?
   /// Where it takes commands while it runs, as a Unix socket (docs/control.md).
@@ -24,5 +24,5 @@ public struct RunOptions: Sendable {
   package var report: (@Sendable (String) -> Void)?
 
   /// To its end, however long that takes.
-  public init(timeLimit: Double? = nil) { self.timeLimit = timeLimit }
+  package init(timeLimit: Double? = nil) { self.timeLimit = timeLimit }
 }

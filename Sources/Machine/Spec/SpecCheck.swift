@@ -2,7 +2,7 @@ import Devices
 import Memory
 
 /// What is wrong with a spec: an unknown key, a value that makes no sense, what can't go together.
-public struct SpecError: Error, Equatable, Sendable, CustomStringConvertible {
+package struct SpecError: Error, Equatable, Sendable, CustomStringConvertible {
   /// Where in the text it was read from; nil if it wasn't read.
   package var position: JSON.Position?
   /// Where in the value: names of keys, and numbers in lists.
@@ -17,7 +17,7 @@ public struct SpecError: Error, Equatable, Sendable, CustomStringConvertible {
   }
 
   /// Line and column, if there are any, and what is wrong.
-  public var description: String { (position.map { "\($0): " } ?? "") + message }
+  package var description: String { (position.map { "\($0): " } ?? "") + message }
 }
 
 extension VMConfiguration {
