@@ -20,7 +20,7 @@ struct FaceTests {
     configuration.mode = .real
     // It only bounds a hang.
     return try VirtualMachine(
-      configuration, image: image, timeLimit: .seconds(90), restartsAtReset: restartsAtReset,
+      configuration, image: image, timeLimit: .seconds(3600), restartsAtReset: restartsAtReset,
       countsExits: countsExits)
   }
 
@@ -157,7 +157,7 @@ struct FaceTests {
   func crash() async throws {
     let guest = try #require(Guest.named("triple-fault"))
     let outcome = try await VirtualMachine(
-      VMConfiguration(guest: guest), timeLimit: .seconds(90)
+      VMConfiguration(guest: guest), timeLimit: .seconds(3600)
     ).run()
     guard case .crashed(let report) = outcome else {
       Issue.record("\(outcome)")

@@ -6,14 +6,14 @@ struct DialogueTests {
   @Test("the guest echoes what is typed")
   func echo() async throws {
     let guest = try #require(Guest.named("echo-irq"))
-    let machine = try VirtualMachine(VMConfiguration(guest: guest), timeLimit: .seconds(30))
+    let machine = try VirtualMachine(VMConfiguration(guest: guest), timeLimit: .seconds(600))
     // Kept by `swift test --attachments-path FOLDER`, to read after a test that failed.
     defer { Attachment.record(machine.console.text, named: "console.txt") }
 
     async let outcome = machine.run()
     let prompt = try await machine.console.wait(for: "end with Ctrl-D or q.\n")
     machine.console.write("Hello")
-    let answer = try await machine.console.wait(for: "Hello", timeout: .seconds(30))
+    let answer = try await machine.console.wait(for: "Hello", timeout: .seconds(600))
     machine.console.write("q")
 
     #expect(prompt.hasPrefix("Type"))
@@ -23,7 +23,7 @@ struct DialogueTests {
 
   @Test("the output comes piece by piece")
   func pieces() async throws {
-    let machine = try VirtualMachine(VMConfiguration(), timeLimit: .seconds(30))
+    let machine = try VirtualMachine(VMConfiguration(), timeLimit: .seconds(600))
 
     async let outcome = machine.run()
     var bytes: [UInt8] = []

@@ -13,11 +13,11 @@ struct DiskTests {
     var configuration = VMConfiguration(guest: guest)
     configuration.devices = [.init(.disk(.init(path: path, bus: .mmio)))]
 
-    let writer = try VirtualMachine(configuration, timeLimit: .seconds(30))
+    let writer = try VirtualMachine(configuration, timeLimit: .seconds(600))
     writer.console.write("w 7\nf\nq\n")
     let written = try await writer.run()
 
-    let reader = try VirtualMachine(configuration, timeLimit: .seconds(30))
+    let reader = try VirtualMachine(configuration, timeLimit: .seconds(600))
     reader.console.write("r 7\nq\n")
     let read = try await reader.run()
 

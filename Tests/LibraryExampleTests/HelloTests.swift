@@ -16,7 +16,7 @@ struct MyGuestTests {
     ]
     var configuration = VMConfiguration()
     configuration.memorySize = 16 << 20
-    let machine = try VirtualMachine(configuration, image: code, timeLimit: .seconds(30))
+    let machine = try VirtualMachine(configuration, image: code, timeLimit: .seconds(600))
 
     let outcome = try await machine.run()
 
@@ -27,7 +27,7 @@ struct MyGuestTests {
   @Test("a built-in guest prints what its header promises")
   func builtIn() async throws {
     let guest = try #require(Guest.named("hello-long"))
-    let machine = try VirtualMachine(VMConfiguration(guest: guest), timeLimit: .seconds(30))
+    let machine = try VirtualMachine(VMConfiguration(guest: guest), timeLimit: .seconds(600))
 
     let outcome = try await machine.run()
 

@@ -10,7 +10,7 @@ struct NetworkTests {
     let guest = try #require(Guest.named("pci"))
     var configuration = VMConfiguration(guest: guest)
     configuration.devices = [.init(.vsock(.init(cid: 3, socket: path)))]
-    let machine = try VirtualMachine(configuration, timeLimit: .seconds(30))
+    let machine = try VirtualMachine(configuration, timeLimit: .seconds(600))
 
     #expect(FileManager.default.fileExists(atPath: path))
     let outcome = try await machine.run()
@@ -29,7 +29,7 @@ struct NetworkTests {
     card.mac = MACAddress("02:00:00:00:00:01")
     var configuration = VMConfiguration(guest: guest)
     configuration.devices = [.init(.net(card))]
-    let machine = try VirtualMachine(configuration, timeLimit: .seconds(30))
+    let machine = try VirtualMachine(configuration, timeLimit: .seconds(600))
 
     let outcome = try await machine.run()
 

@@ -7,8 +7,8 @@ struct SideBySideTests {
   func two() async throws {
     let real = try #require(Guest.named("hello-real"))
     let long = try #require(Guest.named("hello-long"))
-    let first = try VirtualMachine(VMConfiguration(guest: real), timeLimit: .seconds(30))
-    let second = try VirtualMachine(VMConfiguration(guest: long), timeLimit: .seconds(30))
+    let first = try VirtualMachine(VMConfiguration(guest: real), timeLimit: .seconds(600))
+    let second = try VirtualMachine(VMConfiguration(guest: long), timeLimit: .seconds(600))
 
     async let one = first.run()
     async let other = second.run()
@@ -30,7 +30,7 @@ struct SideBySideTests {
     var configuration = VMConfiguration()
     configuration.memorySize = 16 << 20
     configuration.mode = .real
-    let machine = try VirtualMachine(configuration, image: count, timeLimit: .seconds(60))
+    let machine = try VirtualMachine(configuration, image: count, timeLimit: .seconds(600))
 
     async let outcome = machine.run()
     try await machine.console.wait(for: "!")

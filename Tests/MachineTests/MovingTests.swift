@@ -294,7 +294,12 @@ struct MovingTests {
     }
     for chip in 0...2 {
       let name = "KVM_GET_IRQCHIP \(chip)"
-      #expect(try new.group(name).readBytes("chip") == old.group(name).readBytes("chip"), "\(name)")
+      var (before, after) = try (
+        old.group(name).readBytes("chip"), new.group(name).readBytes("chip")
+      )
+      // Which inputs are raised: the timer goes on (struct kvm_pic_state, kvm_ioapic_state).
+      for byte in chip < 2 ? 0..<2 : 16..<20 { (before[byte], after[byte]) = (0, 0) }
+      #expect(before == after, "\(name)")
     }
     #expect(try new.read("KVM_GET_CLOCK", as: UInt64.self) >= old.read("KVM_GET_CLOCK"))
     // What devices have is as it was, but for the time.
