@@ -41,6 +41,9 @@ final class EventLoop {
 
   /// How often a suspended machine's clock is looked at; its alarm is at a full second.
   private static let alarmInterval: UInt64 = 10_000_000
+  /// How often a process in the background looks whether it has come to the foreground, which nobody
+  /// tells it.
+  private static let foregroundInterval: UInt64 = 500_000_000
 
   init(_ machine: Machine, deadline: UInt64?) throws(Errno) {
     self.machine = machine
@@ -124,6 +127,9 @@ final class EventLoop {
     var next = min(deadline ?? .max, standstill.deadline ?? .max)
     if standstill.isMoving { next = min(next, nextLook) }
     if isSuspended { next = min(next, Clock.monotonicNanoseconds &+ Self.alarmInterval) }
+    if machine.input.isShut {
+      next = min(next, Clock.monotonicNanoseconds &+ Self.foregroundInterval)
+    }
     return next == .max ? nil : next
   }
 
@@ -132,6 +138,7 @@ final class EventLoop {
   }
 
   private func checkTime() {
+    if machine.input.isShut { machine.configuration.run.didContinue?() }
     let now = Clock.monotonicNanoseconds
     if let deadline, now >= deadline {
       control.finish(.timedOut(positions()))

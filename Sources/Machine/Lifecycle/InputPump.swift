@@ -92,6 +92,9 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
     taken = 0
   }
 
+  /// Whether there is a source that may not be read now.
+  var isShut: Bool { gate.map { !$0.isOpen && !isAtEnd } ?? false }
+
   /// Whether there is a source that may still give something, and room for it.
   var wantsMore: Bool {
     source != nil && !isAtEnd && gate?.isOpen ?? true && pending.count - taken < Self.limit
