@@ -71,6 +71,22 @@ struct TerminalTests {
     #expect(terminal.mode == modeBefore)
   }
 
+  @Test("is raw again when it goes on after a stop, whatever a shell did to it meanwhile")
+  func foreground() throws {
+    let process = try start([scratch.file("keys.bin", Self.showKeys)])
+    try process.waitForOutput("!")
+    process.send(SIGSTOP)
+    terminal.makeCooked()
+    process.send(SIGCONT)
+    let deadline = Deadline()
+    while !terminal.isRaw, !deadline.isOver { sched_yield() }
+    process.type([3])  // Ctrl-C
+    try process.waitForOutput("!C")
+    process.type([1] + Array("x".utf8))
+    #expect(try process.waitForEnd() == .exited(0))
+    #expect(terminal.mode == modeBefore)
+  }
+
   @Test("puts the mode back after a signal", arguments: [SIGINT, SIGTERM, SIGHUP])
   func signal(number: Int32) throws {
     let process = try start([scratch.file("spin.bin", Image.spin)])

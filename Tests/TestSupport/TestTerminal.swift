@@ -34,6 +34,14 @@ package final class TestTerminal {
     return "\(mode.c_iflag) \(mode.c_oflag) \(mode.c_cflag) \(mode.c_lflag) \(mode.c_cc)"
   }
 
+  /// Gives it a shell's mode, as one that took it back would.
+  package func makeCooked() {
+    var mode = termios()
+    unsafe tcgetattr(slave, &mode)
+    mode.c_lflag |= tcflag_t(ICANON | ECHO | ISIG)
+    unsafe tcsetattr(slave, TCSANOW, &mode)
+  }
+
   /// Whether keys are passed on as they are: no lines, no echo, no signals.
   package var isRaw: Bool {
     var mode = termios()
