@@ -9,24 +9,32 @@ final class RecordingRouter: MessageRouter {
   private final class Route: MessageRoute {
     let event: SharedEvent
     let message = Mutex<InterruptMessage?>(nil)
-    let router: RecordingRouter
+    // Not the router, which has this route: the two would keep each other for ever.
+    let changes: Changes
 
-    init(_ event: SharedEvent, _ router: RecordingRouter) {
+    init(_ event: SharedEvent, _ changes: Changes) {
       self.event = event
-      self.router = router
+      self.changes = changes
     }
 
     func set(_ message: InterruptMessage?) {
       self.message.withLock { $0 = message }
-      router.changes.add(1, ordering: .relaxed)
+      changes.count.add(1, ordering: .relaxed)
     }
   }
 
   private let routes = Mutex<[Route]>([])
-  let changes = Atomic(0)
+  private let counted = Changes()
+
+  private final class Changes: Sendable {
+    let count = Atomic(0)
+  }
+
+  /// How often a route was set.
+  var changes: Int { counted.count.load(ordering: .relaxed) }
 
   func makeRoute(for event: SharedEvent) -> any MessageRoute {
-    let route = Route(event, self)
+    let route = Route(event, counted)
     routes.withLock { $0.append(route) }
     return route
   }
