@@ -77,7 +77,12 @@ package final class ControlServer: Sendable {
     while true {
       var files: [SharedDescriptor] = []
       var span = buffer.mutableSpan
-      guard let count = try? client.socket.receive(into: &span, files: &files) else { return }
+      let count: Int?
+      // Who goes with answers unread leaves an error instead of an end.
+      do { count = try client.socket.receive(into: &span, files: &files) } catch {
+        return drop(client)
+      }
+      guard let count else { return }
       guard count > 0 else { return drop(client) }
       guard count <= Self.longestMessage else {
         answer(client, .failure("a message has at most \(Self.longestMessage) bytes"))
