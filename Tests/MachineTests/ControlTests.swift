@@ -98,7 +98,7 @@ struct ControlTests {
   func clients() throws {
     let served = try Served()
     defer { served.end() }
-    for _ in 0..<50 {
+    for _ in 0..<200 {
       let socket = try served.connect()
       try? socket.send(Array(#"{"command": "inspect"}"#.utf8).span)
     }
@@ -106,7 +106,15 @@ struct ControlTests {
     for _ in 0..<2000 {
       do { try mute.send(Array(#"{"command": "inspect"}"#.utf8).span) } catch { break }
     }
-    let socket = try served.connect()
-    #expect(try ask(socket, #"{"command": "pause"}"#).contains("paused"))
+    // Who went has given up his place once that was noticed; until then others may be sent away.
+    let deadline = Deadline()
+    var answer = ""
+    while !answer.contains("paused"), !deadline.isOver {
+      do {
+        let socket = try served.connect()
+        answer = try ask(socket, #"{"command": "pause"}"#)
+      } catch {}
+    }
+    #expect(answer.contains("paused"), "\(answer)")
   }
 }
