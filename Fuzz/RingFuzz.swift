@@ -19,7 +19,7 @@ public func ringFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
   guard
     let queue = try? VirtQueue(
       index: 0, size: size, addresses: addresses, features: features, memory: memory,
-      start: UInt16(input[2]) << 8)
+      start: VirtQueue.Position(UInt16(input[2]) << 8))
   else { preconditionFailure("a sound ring was refused") }
   var chain = DescriptorChain()
   var taken = 0
