@@ -125,7 +125,8 @@ request:
         mov     ebx, VIRTIO_MMIO
         mov     dword ptr [ebx + 0x50], 0       // the doorbell, with the queue's number
         mov     edi, USED
-2:      cmp     ax, [edi + 2]
+2:      mov     ecx, [ebx + 0x60]               // an exit: Bochs's VT-x leaves a guest by no other way
+        cmp     ax, [edi + 2]
         jne     2b
         mov     edi, STATUS
         movzx   eax, byte ptr [edi]
