@@ -1,7 +1,6 @@
 import CKVM
 import Host
 import Memory
-import Synchronization
 
 /// A virtual machine of KVM's: its memory slots, interrupt controllers and VCPUs.
 ///
@@ -9,7 +8,7 @@ import Synchronization
 package final class VM: Sendable {
   // Goes before the hold on it.
   let descriptor: FileDescriptor
-  private let lateClose = Mutex<LateClose?>(nil)
+  private let lateClose = RankedMutex<LateClose?>(.last, nil)
   private let runMapSize: Int
 
   init(_ descriptor: consuming FileDescriptor, runMapSize: Int) {
