@@ -38,6 +38,16 @@ const char *strerrordesc_np(int number);
 const char *strerrorname_np(int number);
 const char *sigabbrev_np(int number);
 
+// What the program was started with, where CStart is linked in: 0 and NULL elsewhere and past the end.
+extern int clinux_argument_total __attribute__((weak));
+extern char **clinux_arguments __attribute__((weak));
+static inline int clinux_argument_count(void) {
+  return &clinux_argument_total ? clinux_argument_total : 0;
+}
+static inline const char *clinux_argument(int index) {
+  return index < clinux_argument_count() ? clinux_arguments[index] : NULL;
+}
+
 // What the CPUID instruction answers for a leaf, by value.
 struct clinux_cpuid {
   uint32_t eax, ebx, ecx, edx;

@@ -24,7 +24,12 @@ FileDescriptor.reserveStandardStreams()
 // A closed pipe or a file grown too large is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
 Signal.fileSizeLimit.ignore()
-let arguments = Array(CommandLine.arguments.dropFirst())
+// From Linux 5.18 on, a program that is started with nothing gets an empty name.
+guard HostEnvironment.arguments.first?.isEmpty == false else {
+  Message.error("started without arguments, not even a name: whoever starts kvmlite gives it one")
+  exit(64)
+}
+let arguments = Array(HostEnvironment.arguments.dropFirst())
 if let spec = VMConfiguration(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(spec, Session.Settings()).run())
