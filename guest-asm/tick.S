@@ -6,7 +6,7 @@
 // mode: real
 // format: flat
 // expect: "..........\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -34,8 +34,9 @@ _start:
         cli
         mov     al, '\n'
         call    print_char
-        mov     al, 0
-        out     EXIT_PORT, al
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
         hlt
 
 on_tick:

@@ -1,3 +1,5 @@
+import Boot
+import Doctor
 import Glibc
 import Host
 import Inspect
@@ -135,6 +137,9 @@ struct Session {
     let machine: Machine
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     if options.isVerbose { MachineSummary(machine).tell() }
+    if machine.format.isLinux, let warning = BackEnd.read(.read())?.warningForLinux {
+      Message.note(warning)
+    }
     let outcome = machine.run()
     var status = Account(machine, outcome).tell(statistics: options.statistics)
     status = writeFiles(machine, outcome, status)

@@ -12,6 +12,7 @@ struct KVMLite: ParsableCommand {
       Guest output goes to standard output, everything else to standard error. \
       Without an image the built-in hello guest runs.
       """,
+    version: "kvmlite 0.1, before its first release",
     subcommands: [
       RunCommand.self, ConfigCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
       DiskCommand.self,
