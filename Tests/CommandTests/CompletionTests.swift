@@ -36,6 +36,22 @@ struct CompletionTests {
   func none(line: [String]) throws { #expect(try words(line).isEmpty) }
 
   @Test(
+    "and the manual page has each command and option",
+    .enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/python3"), "needs python3"))
+  func manual() throws {
+    let script = Self.folder + "/../man-page"
+    let process = try ChildProcess("python3", [script, Kvmlite.path])
+    #expect(try process.waitForEnd() == .exited(0), "\(process.errorText)")
+    let page = process.outputText.replacing("\\-", with: "-")
+    for word in [
+      ".SS kvmlite run", ".SS kvmlite disk create", ".SS kvmlite lab", "\\fB--initrd\\fR",
+      "\\fB--trace\\fR[=\\fIKINDS\\fR]", "\\fB-m\\fR, \\fB--memory\\fR \\fIMEMORY\\fR",
+    ] {
+      #expect(page.contains(word))
+    }
+  }
+
+  @Test(
     "in bash, which cuts words at colons",
     arguments: [("guest:ti", "tick"), ("--mode=re", "real"), ("disk cr", "create")])
   func bash(word: String, rest: String) throws {
