@@ -30,6 +30,8 @@ let package = Package(
     // C shims
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
+    // What must run before Swift's runtime
+    .target(name: "CStart", path: "CStart"),
     .systemLibrary(
       name: "CZlib", path: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(
@@ -82,7 +84,7 @@ let package = Package(
       name: "kvmlite",
       dependencies: [
         "Lab", "Inspect", "Doctor", "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage",
-        "Network", "KVM", "Memory", "Host",
+        "Network", "KVM", "Memory", "Host", "CStart",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),

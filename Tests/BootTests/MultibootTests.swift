@@ -49,6 +49,29 @@ struct MultibootTests {
     }
   }
 
+  @Test func moduleHasItsArguments() throws {
+    let files = [
+      BootFile([1], name: "a.mod", arguments: "x=1 y"), BootFile([2], name: "b.mod"),
+    ]
+    func plan(_ image: [UInt8]) throws(BootError) -> BootPlan {
+      try BootPlan(
+        image: image, name: "guest", options: BootOptions(initrds: files), layout: .pc,
+        ramSize: 128 * mebibyte)
+    }
+    let piece = try plan(ELFBuilder.multiboot().bytes).piece("the Multiboot information")
+    let info = Array(piece.contents)
+    let modules = Int(info.load(24, 4) - piece.start.value)
+    let names = (0..<2).map { index in
+      let name = Int(info.load(modules + index * 16 + 8, 4) - piece.start.value)
+      return String(decoding: info[name...].prefix { $0 != 0 }, as: UTF8.self)
+    }
+    #expect(names == ["a.mod x=1 y", "b.mod"])
+
+    // Nobody else would see them.
+    let error = try #require(throws: BootError.self) { _ = try plan(BzImageBuilder().bytes) }
+    #expect(error.cause == .options && error.message.contains("'x=1 y'"))
+  }
+
   @Test func informationIsWhole() throws {
     let plan = try plan(
       ELFBuilder.multiboot().bytes, ram: 4 << 30, initrd: [1, 2, 3], commandLine: "a b=c")

@@ -375,6 +375,32 @@ private struct Rig {
     #expect(rig.line.isRaised == false)
   }
 
+  // Linux 6.12, drivers/tty/serial/8250/8250_port.c: serial8250_do_startup, serial8250_do_set_termios.
+  @Test func `nothing is lost while Linux sets the port up, where its driver is waited for`() {
+    let rig = Rig()
+    rig.uart.awaitDriver()
+    var waiting = Array("ls\nexit\n".utf8)[...]
+    func offer() { waiting = waiting.dropFirst(rig.uart.receive(Array(waiting).span)) }
+    let clear: [(UInt64, UInt8?)] = [(lsr, nil), (rbr, nil), (iir, nil), (msr, nil)]
+    let steps =
+      [(fcr, 1), (fcr, 7), (fcr, 0)] + clear + [(lsr, nil), (lcr, 3), (mcr, out2)] + clear
+      + [(ier, 0x05), (lcr, 0x83), (dll, 1), (dlm, 0), (lcr, 3), (fcr, 1), (fcr, 0x81)]
+
+    offer()
+    for (register, value) in steps {
+      if let value { rig.uart.put(value, register) } else { _ = rig.uart.byte(register) }
+      offer()
+    }
+
+    #expect(rig.demand.count > 0)
+    #expect(rig.drain() == "ls\nexit\n" && waiting.isEmpty)
+    // A port that is closed keeps what comes for the next who opens it.
+    rig.uart.put(0x00, ier)
+    #expect(rig.receive("a") == 0)
+    rig.uart.reset()
+    #expect(rig.receive("a") == 0)
+  }
+
   @Test func `a break finds no room in a full receiver`() {
     let rig = Rig()
     rig.receive("a")

@@ -55,6 +55,16 @@ struct KVMTroubleTests {
     #expect(KVMTrouble(KVMError("KVM_CREATE_VM", .noMemory)).kind == "other")
   }
 
+  @Test("no advice about a processor that can't be looked at")
+  func blind() {
+    var facts = HostFacts(cpuinfo: "", modules: [])
+    #expect(KVMTrouble.missing(facts).description.contains("VT-x"))
+    facts.isBlind = true
+    #expect(!KVMTrouble.missing(facts).description.contains("VT-x"))
+    #expect(KVMTrouble.missing(facts).description.contains("chroot"))
+    #expect(!HostFacts.read().isBlind)
+  }
+
   @Test("the processor decides which module is to be loaded")
   func modules() {
     let intel = KVMTrouble.missing(HostFacts(cpuinfo: "flags\t\t: fpu vmx", modules: []))

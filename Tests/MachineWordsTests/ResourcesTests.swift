@@ -44,6 +44,20 @@ struct ResourcesTests {
     #expect(resources.user(of: path("b")) == "disk1")
   }
 
+  @Test("gives a module what stands behind its path, unless a file has that for its name")
+  func moduleArguments() throws {
+    defer { try? FileManager.default.removeItem(at: directory) }
+    try Data([1]).write(to: URL(filePath: path("c d")))
+    var spec = VMConfiguration()
+    spec.initrds = [path("a x=1  y"), path("b"), path("c d")]
+    let files = try #require(try Resources(opening: spec).initrds)
+    #expect(files.map(\.name) == [path("a"), path("b"), path("c d")])
+    #expect(files.map(\.arguments) == ["x=1  y", "", ""])
+    // What is missing is called by all of its name.
+    spec.initrds = [path("e f")]
+    #expect("\(try #require(refusal(spec)))".contains("e f"))
+  }
+
   @Test("leaves alone what the caller has")
   func given() throws {
     defer { try? FileManager.default.removeItem(at: directory) }
