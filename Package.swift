@@ -17,11 +17,21 @@ let kernelTests: [Target] =
       exclude: ["vsock.c", "vsock-host"], swiftSettings: settings)
   ]
 
+// Nothing but the toolchain and Linux's headers is needed without them.
+let compression: [Target.Dependency] = ["CZlib", "CZstd"].map {
+  .target(name: $0, condition: .when(traits: ["CompressedDisks"]))
+}
+
 let package = Package(
   name: "kvmlite",
   products: [
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(name: "KVMLite", targets: ["KVMLite"]),
+  ],
+  traits: [
+    .trait(
+      name: "CompressedDisks",
+      description: "Compressed clusters of qcow2 images; needs zlib1g-dev and libzstd-dev.")
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -30,14 +40,13 @@ let package = Package(
     // C shims
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
-    .systemLibrary(
-      name: "CZlib", path: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
-    .systemLibrary(
-      name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CZlib", path: "CZlib"),
+    .systemLibrary(name: "CZstd", path: "CZstd"),
 
     // Arrows point one way:
     // {kvmlite -> Lab, KVMLite} -> Inspect -> Machine -> {KVM, VhostUser -> Devices -> {Storage, Network}, Guests -> Boot, ACPI} -> Memory -> Host
-    .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
+    .target(
+      name: "Host", dependencies: ["CLinux"] + compression, swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
@@ -168,7 +177,8 @@ let package = Package(
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
-      name: "CommandTests", dependencies: ["Guests", "TestSupport"], swiftSettings: settings),
+      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"], swiftSettings: settings
+    ),
   ] + kernelTests,
   swiftLanguageModes: [.v6]
 )
