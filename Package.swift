@@ -122,19 +122,23 @@ let package = Package(
       name: "MachineWordsTests",
       dependencies: [
         "Inspect", "Doctor", "Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory",
-        "Host",
+        "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(
       name: "DocsTests",
-      dependencies: ["Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host"],
+      dependencies: [
+        "Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host", "TestSupport",
+      ],
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
       name: "LibraryExampleTests", dependencies: ["KVMLite"], packageAccess: false,
       swiftSettings: settings),
-    .testTarget(name: "HostTests", dependencies: ["Host"], swiftSettings: settings),
-    .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
+    .testTarget(
+      name: "HostTests", dependencies: ["Host", "TestSupport"], swiftSettings: settings),
+    .testTarget(
+      name: "MemoryTests", dependencies: ["Memory", "Host", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "StorageTests",
       dependencies: ["Storage", "Memory", "Host", "TestSupport", "storage-writer"],
@@ -148,7 +152,8 @@ let package = Package(
       name: "storage-bench", dependencies: ["Storage", "Memory", "Host"],
       path: "Tests/storage-bench", swiftSettings: settings),
     .testTarget(
-      name: "NetworkTests", dependencies: ["Network", "Memory", "Host"], swiftSettings: settings),
+      name: "NetworkTests", dependencies: ["Network", "Memory", "Host", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "DevicesTests",
       dependencies: ["Devices", "Storage", "Network", "Memory", "Host", "TestSupport"],

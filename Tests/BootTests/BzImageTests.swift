@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Linux kernels (bzImage)")
+@Suite("Linux kernels (bzImage)", .limited)
 struct BzImageTests {
   @Test func kernelStartsByThe64BitProtocol() throws {
     let plan = try plan(BzImageBuilder().bytes)

@@ -3,7 +3,7 @@ import Host
 import TestSupport
 import Testing
 
-@Suite("kvmlite doctor")
+@Suite("kvmlite doctor", .limited)
 struct DoctorTests {
   /// Runs a command in a mount namespace of its own, where `mount` has been done.
   private static func mounting(_ mount: String) -> [String] {

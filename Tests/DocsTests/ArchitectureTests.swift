@@ -3,6 +3,7 @@ import Foundation
 import KVM
 import Memory
 import Storage
+import TestSupport
 import Testing
 
 @testable import Boot
@@ -10,7 +11,7 @@ import Testing
 
 /// A disk of nothing, for the devices that are there only with a disk.
 
-@Suite("docs/architecture.md agrees with the code")
+@Suite("docs/architecture.md agrees with the code", .limited)
 struct ArchitectureTests {
   private let text: String
 

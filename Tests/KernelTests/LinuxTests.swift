@@ -3,7 +3,7 @@ import Testing
 import TestSupport
 
 /// Debian's stock kernels, from their first line to power-off.
-@Suite("Stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite("Stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized, .limited)
 struct LinuxTests {
   private let patience = Deadline(seconds: 300)
 

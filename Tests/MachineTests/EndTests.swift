@@ -8,7 +8,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("A run ends", .needsKVM)
+@Suite("A run ends", .needsKVM, .limited)
 struct EndTests {
   /// Runs `image`, and stops it from another thread once it has written `bytes` bytes.
   private func runAndStop(_ image: [UInt8], after bytes: Int, cpus: Int = 1) throws -> Outcome {
@@ -69,7 +69,7 @@ struct EndTests {
   @Test("when its time is up, and says where each VCPU stood", .needsExitsByInterrupts)
   func timeLimit() throws {
     let run = try run(TestGuest.spin) {
-      $0.timeLimit = 0.2
+      $0.timeLimit = 2
       $0.vcpuCount = 2
     }
     guard case .timedOut(let positions) = run.outcome else {
@@ -86,7 +86,7 @@ struct EndTests {
 
   @Test("not when a guest halts that an interrupt can wake")
   func idle() throws {
-    let run = try run(TestGuest.idle) { $0.timeLimit = 0.5 }
+    let run = try run(TestGuest.idle) { $0.timeLimit = 2 }
     guard case .timedOut(let positions) = run.outcome else {
       Issue.record("taken for an end: \(run.outcome)")
       return

@@ -5,7 +5,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("The platform", .needsKVM)
+@Suite("The platform", .needsKVM, .limited)
 struct PlatformTests {
   @Test("switches off by ACPI's S5")
   func powerOff() throws {

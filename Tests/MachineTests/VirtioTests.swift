@@ -51,7 +51,7 @@ final class RAMDisk: BlockStore {
   func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
 }
 
-@Suite("Virtio devices under KVM", .needsKVM)
+@Suite("Virtio devices under KVM", .needsKVM, .limited)
 struct VirtioTests {
   @Test(
     "a guest writes and reads every sector of a disk, and its doorbells cost no exits",

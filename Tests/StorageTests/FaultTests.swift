@@ -7,7 +7,7 @@ import Testing
 @testable import Storage
 import TestSupport
 
-@Suite("Disks on files that fail")
+@Suite("Disks on files that fail", .limited)
 struct FaultTests {
   private static let size = 256 << 10
 

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Storage
 
-@Suite("qcow2 images that kvmlite writes", .enabled(if: QEMUImage.isThere, "no qemu-img"))
+@Suite("qcow2 images that kvmlite writes", .enabled(if: QEMUImage.isThere, "no qemu-img"), .limited)
 struct Qcow2WritingTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

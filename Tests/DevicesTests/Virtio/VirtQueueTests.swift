@@ -3,7 +3,7 @@ import Memory
 import Testing
 import TestSupport
 
-@Suite struct VirtQueueTests {
+@Suite(.limited) struct VirtQueueTests {
   private static let features: VirtioFeatures = [.version1, .indirect, .eventIndex]
   private static let base: UInt64 = 0x1000
 
@@ -157,7 +157,7 @@ import TestSupport
 }
 
 /// What a driver does to the ring, and what the device says of it.
-@Suite struct HostileRingTests {
+@Suite(.limited) struct HostileRingTests {
   struct Case: Sendable, CustomTestStringConvertible {
     let testDescription: String
     let cause: RingFault.Cause
