@@ -72,6 +72,13 @@ struct LinuxTests {
     #expect(try run.waitForEnd() == .exited(0))
   }
 
+  @Test("end with 3 where ROOT= leads nowhere")
+  func noRoot() throws {
+    let run = try boot(Kernels.linux("cloud", append: "quiet ROOT=/dev/vda"))
+    #expect(try run.waitForEnd() == .exited(3))
+    #expect(run.outputText.contains("init: ROOT=/dev/vda: there is no such disk"))
+  }
+
   @Test("that hang are told of when the time is up")
   func hangs() throws {
     let run = try boot(
