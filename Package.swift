@@ -27,6 +27,7 @@ let package = Package(
   products: [
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(name: "KVMLite", targets: ["KVMLite"]),
+    .library(name: "KVMLiteTesting", targets: ["KVMLiteTesting"]),
   ],
   traits: [
     .trait(
@@ -80,6 +81,8 @@ let package = Package(
         "Memory", "Host",
       ],
       swiftSettings: settings),
+    // What the library has for tests alone, which may import Testing
+    .target(name: "KVMLiteTesting", dependencies: ["KVMLite"], swiftSettings: settings),
     .target(
       name: "Lab",
       dependencies: [
@@ -134,7 +137,8 @@ let package = Package(
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
-      name: "LibraryExampleTests", dependencies: ["KVMLite"], packageAccess: false,
+      name: "LibraryExampleTests", dependencies: ["KVMLite", "KVMLiteTesting"],
+      packageAccess: false,
       swiftSettings: settings),
     .testTarget(
       name: "HostTests", dependencies: ["Host", "TestSupport"], swiftSettings: settings),
@@ -177,7 +181,8 @@ let package = Package(
       ],
       exclude: ["Golden"], swiftSettings: settings),
     .testTarget(
-      name: "KVMLiteTests", dependencies: ["KVMLite", "TestSupport"], swiftSettings: settings),
+      name: "KVMLiteTests", dependencies: ["KVMLite", "KVMLiteTesting", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "LabTests",
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],
