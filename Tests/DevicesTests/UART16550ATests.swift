@@ -235,6 +235,19 @@ private struct Rig {
     #expect(rig.drain() == "0123456789abcdef")
   }
 
+  @Test func `turning the FIFOs off empties them, as turning them on does`() {
+    let rig = Rig()
+    rig.uart.put(0x01, fcr)
+    rig.receive("abc")
+
+    rig.uart.put(0x00, fcr)
+
+    #expect(rig.uart.byte(lsr) == 0x60)
+    #expect(rig.uart.receiveRoom == 1)
+    rig.receive("d")
+    #expect(rig.uart.byte(rbr) == UInt8(ascii: "d"))
+  }
+
   @Test func `a refused feeder is called once, when the guest makes room`() {
     let rig = Rig()
     rig.receive("ab")

@@ -82,6 +82,21 @@ struct EndTests {
     #expect(positions[1].text == "never started: it waits for INIT and SIPI")
   }
 
+  // MARK: By its own wish
+
+  @Test("with what it writes to the exit port: no instruction follows")
+  func exitPort() throws {
+    let run = try run([
+      0xB0, 0x05,  // 00: mov al,0x5
+      0xE6, 0xF4,  // 02: out 0xf4,al
+      0xB0, 0x21,  // 04: mov al,0x21
+      0xE6, 0xE9,  // 06: out 0xe9,al
+      0xEB, 0xFC,  // 08: jmp 0x6
+    ])
+    #expect(run.outcome.exitStatus == 11)
+    #expect(run.outputText == "")
+  }
+
   // MARK: By a halt
 
   @Test("not when a guest halts that an interrupt can wake")
