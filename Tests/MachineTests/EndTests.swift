@@ -5,6 +5,7 @@ import Host
 import Inspect
 import Machine
 import Memory
+import Storage
 import TestSupport
 import Testing
 
@@ -56,6 +57,28 @@ struct EndTests {
     let outcome = machine.run()
     #expect(outcome.kind == "stopped")
     #expect(outcome.exitStatus == 128 + 15)
+  }
+
+  @Test("though a disk doesn't answer", arguments: ["disk-virtio", "disk-ide"])
+  func stuckDisk(name: String) throws {
+    let disk = StuckDisk()
+    defer { disk.letGo() }
+    let guest = try #require(Guest.named(name))
+    var setup = Setup(guest.image, mode: guest.mode, console: ConsoleBuffer())
+    setup.add(disk, bus: name == "disk-ide" ? .ide : .mmio)
+    setup.type(Array("f\n".utf8))
+    let machine = try setup.makeMachine()
+    let control = machine.control
+    let stopper = try HostThread(name: "stopper") {
+      disk.waitForFlush()
+      control.stop(.user)
+    }
+
+    let outcome = machine.run()
+    stopper.join()
+
+    #expect(outcome.kind == "stopped")
+    #expect(machine.leavesThreads)
   }
 
   @Test("with the first of several reasons")
@@ -279,5 +302,34 @@ struct EndTests {
     #expect(report.code.count == 16)
     #expect(report.codeAddress == 0x10000)
     #expect(report.codeBits == 32)
+  }
+}
+
+/// A disk whose flushes last until it is let go.
+private final class StuckDisk: BlockStore {
+  private enum Flush { case none, underWay, mayEnd }
+
+  private let flushing = Guarded(Flush.none)
+  let size: UInt64 = 1 << 16
+  let isReadOnly = false
+
+  func read(into segments: [MemoryView], at offset: UInt64) {}
+  func write(from segments: [MemoryView], at offset: UInt64) {}
+  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) {}
+  func discard(at offset: UInt64, count: UInt64) {}
+
+  func flush() {
+    flushing.locked { if $0 == .none { $0 = .underWay } }
+    flushing.wakeAll()
+    flushing.waiting { $0 == .mayEnd ? () : nil }
+  }
+
+  func waitForFlush() {
+    _ = flushing.waits(until: Deadline().nanoseconds) { $0 == .underWay }
+  }
+
+  func letGo() {
+    flushing.locked { $0 = .mayEnd }
+    flushing.wakeAll()
   }
 }
