@@ -1,7 +1,8 @@
 import Boot
+import TestSupport
 import Testing
 
-@Suite("A format is found from the bytes")
+@Suite("A format is found from the bytes", .limited)
 struct ImageFormatTests {
   private func format(_ bytes: [UInt8]) throws -> ImageFormat {
     try ImageFormat(of: bytes, name: "guest")

@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Multiboot kernels")
+@Suite("Multiboot kernels", .limited)
 struct MultibootTests {
   @Test(arguments: [true, false])
   func kernelStartsInProtectedMode(is64Bit: Bool) throws {

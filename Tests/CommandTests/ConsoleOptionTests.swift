@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("--console", .needsKVM)
+@Suite("--console", .needsKVM, .limited)
 struct ConsoleOptionTests {
   @Test("gives input to a virtio console, which it adds, if it is told to")
   func virtioInput() throws {
@@ -20,7 +20,7 @@ struct ConsoleOptionTests {
     let serial = try Kvmlite.run("--console", "stdio,input=serial", "guest:echo", input: input)
     #expect(serial.output.hasSuffix("Bye.\n"))
     let virtio = try Kvmlite.run(
-      "--console", "stdio,input=virtio", "--timeout", "1", "guest:echo", input: input)
+      "--console", "stdio,input=virtio", "--timeout", "3", "guest:echo", input: input)
     #expect(virtio.end == .exited(124))
     #expect(virtio.output == "Type, and end with Ctrl-D or q.\n")
   }

@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite ends in order", .needsKVM)
+@Suite("kvmlite ends in order", .needsKVM, .limited)
 struct EndTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }
@@ -80,7 +80,7 @@ struct EndTests {
   func timeout() throws {
     for image in [Image.spin, Image.idle] {
       let result = try Kvmlite.run(
-        "--timeout", "0.2", scratch.file("guest.bin", image))
+        "--timeout", "3", scratch.file("guest.bin", image))
       #expect(result.end == .exited(124))
       #expect(result.output == "!")
       #expect(result.errors.contains("VCPU 0: "))
@@ -91,17 +91,17 @@ struct EndTests {
   @Test("when a kernel's time is up: says where stock kernels run, if that isn't here")
   func kernelTimeout() throws {
     let result = try Kvmlite.run(
-      "--timeout", "0.2", scratch.file("kernel.bin", Image.multibootSpin))
+      "--timeout", "3", scratch.file("kernel.bin", Image.multibootSpin))
     #expect(result.end == .exited(124))
     #expect(result.errors.contains("scripts/host") == HostKVM.isPVM)
     #expect(!result.errors.contains("does not boot"))
-    let linux = try Kvmlite.run("--timeout", "0.2", scratch.file("vmlinuz", Image.linuxSpin))
+    let linux = try Kvmlite.run("--timeout", "3", scratch.file("vmlinuz", Image.linuxSpin))
     #expect(linux.end == .exited(124))
     #expect(
       linux.errors.hasPrefix(
         "kvmlite: this host's KVM is kvm_pvm, on which a stock Linux kernel does not boot")
         == HostKVM.isPVM, "\(linux.errors)")
-    let plain = try Kvmlite.run("--timeout", "0.2", scratch.file("guest.bin", Image.spin))
+    let plain = try Kvmlite.run("--timeout", "3", scratch.file("guest.bin", Image.spin))
     #expect(!plain.errors.contains("scripts/host"))
   }
 
@@ -117,7 +117,7 @@ struct EndTests {
   }
 }
 
-@Suite("kvmlite passes input on", .needsKVM)
+@Suite("kvmlite passes input on", .needsKVM, .limited)
 struct InputTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// What belongs to a machine's life, from kvmlite's first line to its last.
-@Suite("A machine's life", .needsKVM)
+@Suite("A machine's life", .needsKVM, .limited)
 struct LifeTests {
   // MARK: Reset in place
 

@@ -1,4 +1,5 @@
 import Devices
+import TestSupport
 import Testing
 
 // Register offsets by their datasheet names.
@@ -47,7 +48,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTRegisterTests {
+@Suite(.limited) struct UARTRegisterTests {
   @Test func `registers after reset are as the datasheet lists them`() {
     let uart = Rig().uart
 
@@ -114,7 +115,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTTransmitTests {
+@Suite(.limited) struct UARTTransmitTests {
   @Test func `a byte to THR comes out, with no set-up at all`() {
     let rig = Rig()
 
@@ -210,7 +211,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTReceiveTests {
+@Suite(.limited) struct UARTReceiveTests {
   @Test func `without FIFOs one byte is taken and the rest refused`() {
     let rig = Rig()
 
@@ -232,6 +233,19 @@ private struct Rig {
 
     #expect(taken == 16)
     #expect(rig.drain() == "0123456789abcdef")
+  }
+
+  @Test func `turning the FIFOs off empties them, as turning them on does`() {
+    let rig = Rig()
+    rig.uart.put(0x01, fcr)
+    rig.receive("abc")
+
+    rig.uart.put(0x00, fcr)
+
+    #expect(rig.uart.byte(lsr) == 0x60)
+    #expect(rig.uart.receiveRoom == 1)
+    rig.receive("d")
+    #expect(rig.uart.byte(rbr) == UInt8(ascii: "d"))
   }
 
   @Test func `a refused feeder is called once, when the guest makes room`() {
@@ -409,7 +423,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTInterruptTests {
+@Suite(.limited) struct UARTInterruptTests {
   @Test func `the interrupt waits for nothing but IER: OUT2 is no gate`() {
     let rig = Rig()
     rig.uart.put(0x01, ier)
@@ -468,7 +482,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTLoopbackTests {
+@Suite(.limited) struct UARTLoopbackTests {
   @Test func `what is sent in loopback is received and does not come out`() {
     let rig = Rig()
     rig.uart.put(0x01, fcr)

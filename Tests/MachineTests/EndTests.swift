@@ -9,7 +9,7 @@ import Storage
 import TestSupport
 import Testing
 
-@Suite("A run ends", .needsKVM)
+@Suite("A run ends", .needsKVM, .limited)
 struct EndTests {
   /// Runs `image`, and stops it from another thread once it has written `bytes` bytes.
   private func runAndStop(_ image: [UInt8], after bytes: Int, cpus: Int = 1) throws -> Outcome {
@@ -92,7 +92,7 @@ struct EndTests {
   @Test("when its time is up, and says where each VCPU stood", .needsExitsByInterrupts)
   func timeLimit() throws {
     let run = try run(TestGuest.spin) {
-      $0.timeLimit = 0.2
+      $0.timeLimit = 2
       $0.vcpuCount = 2
     }
     guard case .timedOut(let positions) = run.outcome else {
@@ -105,11 +105,26 @@ struct EndTests {
     #expect(positions[1].text == "never started: it waits for INIT and SIPI")
   }
 
+  // MARK: By its own wish
+
+  @Test("with what it writes to the exit port: no instruction follows")
+  func exitPort() throws {
+    let run = try run([
+      0xB0, 0x05,  // 00: mov al,0x5
+      0xE6, 0xF4,  // 02: out 0xf4,al
+      0xB0, 0x21,  // 04: mov al,0x21
+      0xE6, 0xE9,  // 06: out 0xe9,al
+      0xEB, 0xFC,  // 08: jmp 0x6
+    ])
+    #expect(run.outcome.exitStatus == 11)
+    #expect(run.outputText == "")
+  }
+
   // MARK: By a halt
 
   @Test("not when a guest halts that an interrupt can wake")
   func idle() throws {
-    let run = try run(TestGuest.idle) { $0.timeLimit = 0.5 }
+    let run = try run(TestGuest.idle) { $0.timeLimit = 2 }
     guard case .timedOut(let positions) = run.outcome else {
       Issue.record("taken for an end: \(run.outcome)")
       return

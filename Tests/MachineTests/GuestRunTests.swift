@@ -8,7 +8,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite("Built-in guests run", .needsKVM)
+@Suite("Built-in guests run", .needsKVM, .limited)
 struct GuestRunTests {
   /// All but the benchmarks and the one that never ends.
   static let guests = Guest.all.filter { !$0.isBenchmark && $0.name != "spin" }

@@ -1,9 +1,10 @@
 import Doctor
 import Host
 import KVM
+import TestSupport
 import Testing
 
-@Suite("What is said where KVM can't be used")
+@Suite("What is said where KVM can't be used", .limited)
 struct KVMTroubleTests {
   private static let allTroubles: [KVMTrouble] = [
     .missing(HostFacts(cpuinfo: "flags\t\t: fpu vmx", modules: [])),

@@ -3,9 +3,10 @@ import Host
 import Machine
 import Memory
 import Storage
+import TestSupport
 import Testing
 
-@Suite("Opening what a machine's description names")
+@Suite("Opening what a machine's description names", .limited)
 struct ResourcesTests {
   private let directory: URL
   private let path: (String) -> String

@@ -1,11 +1,12 @@
 import Devices
 import Host
 import Memory
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
-@Suite("vhost-user back end")
+@Suite("vhost-user back end", .limited)
 struct BackEndTests {
   private static let page: UInt64 = 4096
   private static let base: UInt64 = 0x7F00_0000_0000
