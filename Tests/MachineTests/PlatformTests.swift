@@ -21,7 +21,7 @@ struct PlatformTests {
       $0.vcpuCount = vcpus
       $0.observation = Observation()
     }
-    #expect(woken.outcome.kind == "exited")
+    #expect(woken.outcome.kind == "poweredOff")
     #expect(woken.outputText == "Going to sleep.\nAwake.\n")
     // Nothing wakes this one.
     let asleep = try run([
