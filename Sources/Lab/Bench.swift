@@ -21,7 +21,16 @@ final class Bench {
     static let physicalAddressExtension: UInt64 = 1 << 5
     static let pagingAndProtection: UInt64 = 1 << 31 | 1
     static let writeProtect: UInt64 = 1 << 16
+    static let timeStampDisable: UInt64 = 1 << 2
+    /// CD and NW, which are set after a reset and which every kernel clears.
+    static let noCaches: UInt64 = 1 << 30 | 1 << 29
     static let longMode: UInt64 = 1 << 8 | 1 << 10
+  }
+
+  /// Bits of the guest's own control registers that are set besides the usual ones.
+  struct Settings: Sendable {
+    var cr0: UInt64 = 0
+    var cr4: UInt64 = 0
   }
 
   /// Makes it with `image` at `BenchLayout.image`; after `seconds` of processor time its guest is told
@@ -29,7 +38,7 @@ final class Bench {
   ///
   /// Its runs are all on the calling thread, which ends with `close()`.
   init(
-    _ image: [UInt8], ramSize: UInt64 = 8 << 20, cr4: UInt64 = 0, seconds: Int = 20,
+    _ image: [UInt8], ramSize: UInt64 = 8 << 20, settings: Settings = Settings(), seconds: Int = 20,
     what: String = "the guest", roms: [(start: GuestAddress, contents: [UInt8])] = [],
     isShareable: Bool = false, prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
   ) throws(LabError) {
@@ -56,7 +65,7 @@ final class Bench {
       try memory.write(image.span, at: GuestAddress(BenchLayout.image))
       try Self.writeTables(memory)
     }
-    try enterLongMode(cr4)
+    try enterLongMode(settings)
   }
 
   deinit { alarm.cancel() }
@@ -158,12 +167,14 @@ final class Bench {
     ]
   }
 
-  private func enterLongMode(_ cr4: UInt64) throws(LabError) {
+  private func enterLongMode(_ settings: Settings) throws(LabError) {
     try kvm { () throws(KVMError) in
       var special = try vcpu.specialRegisters()
       special.cr3 = BenchLayout.pageTables
-      special.cr4 |= Control.physicalAddressExtension | cr4
-      special.cr0 |= Control.pagingAndProtection | Control.writeProtect
+      special.cr4 |= Control.physicalAddressExtension | settings.cr4
+      // As a kernel has it: with caches off KVM watches CR0 on AMD-V.
+      special.cr0 &= ~Control.noCaches
+      special.cr0 |= Control.pagingAndProtection | Control.writeProtect | settings.cr0
       special.efer |= Control.longMode
       special.gdt.base = BenchLayout.descriptorTable
       special.gdt.limit = 7 * 8 - 1

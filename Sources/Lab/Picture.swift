@@ -80,6 +80,16 @@ package struct Picture: Sendable {
         + "\(Markup.xml(text))</text>")
   }
 
+  /// What colours mean: a small field and its words each, from left to right.
+  mutating func legend(_ x: Double, _ y: Double, _ entries: [(fill: String, text: String)]) {
+    var x = x
+    for entry in entries {
+      rectangle(x, y - 10, 12, 12, fill: entry.fill, stroke: "#888")
+      label(x + 18, y, entry.text, size: 11, fill: "#444")
+      x += 34 + Double(entry.text.count) * 6.2
+    }
+  }
+
   private func number(_ value: Double) -> String {
     let text = decimal(value)
     return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
