@@ -38,10 +38,13 @@ package struct Experiment: Sendable {
 
   /// Runs it on this host's KVM. Takes less than a minute and needs no right but that to /dev/kvm.
   ///
-  /// `program` is kvmlite, of which some experiments start a second process.
-  package func run(program: String = "/proc/self/exe") throws(LabError) -> Report {
+  /// `program` is kvmlite, of which some experiments start a second process. `times` are shown where
+  /// they mean nothing, too, if they are asked for.
+  package func run(
+    program: String = "/proc/self/exe", times: HostTimes = .read(wasAsked: false)
+  ) throws(LabError) -> Report {
     try Self.requireKVM()
-    var report = Report(self, backEnd: BackEnd.read(HostFacts.read()))
+    var report = Report(self, backEnd: BackEnd.read(HostFacts.read()), times: times)
     try body(&report, program)
     return report
   }

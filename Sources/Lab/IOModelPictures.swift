@@ -60,12 +60,12 @@ enum IOModelPictures {
   }
 
   /// Throughput as bars for some batch sizes, on a logarithmic scale.
-  static func throughput(_ results: [IOModels.Result]) -> Picture {
+  static func throughput(_ results: [IOModels.Result], mark: String) -> Picture {
     let batches = [1, 16, 256]
     let lane = 74.0
     let (left, right) = (150.0, 740.0)
     var picture = Picture(
-      "Throughput in MB/s by model, for batches of 1, 16 and 256, on a logarithmic scale.",
+      "Throughput in MB/s by model, for batches of 1, 16 and 256, on a logarithmic scale." + mark,
       width: 860, height: 96 + lane * Double(results.count))
     picture.label(12, 22, "Throughput", size: 15)
     let bars = results.map { result in

@@ -109,23 +109,36 @@ struct IOModels {
     report.table(kernelTable)
     report.picture(IOModelPictures.exits(results))
     tellAnatomy(&report)
+    if report.times.areShown { tellTimes(&report) }
+    tellMeaning(&report)
+    note(&report)
+    ask(&report)
+  }
+
+  private func tellTimes(_ report: inout Report) {
+    let mark = report.times.mark
     report.heading("What that costs")
     report.table(
-      timeTable("Processor seconds per gigabyte, all threads and processes of the host") {
+      timeTable("Processor seconds per gigabyte, all threads and processes of the host" + mark) {
         $0.secondsPerGigabyte
       } of: {
         $0.processor
       })
     report.table(
-      timeTable("Throughput in MB/s") {
+      timeTable("Throughput in MB/s" + mark) {
         $0.megabytesPerSecond
       } of: {
         $0.elapsed
       })
-    report.picture(IOModelPictures.throughput(results))
-    tellMeaning(&report)
-    note(&report)
-    ask(&report)
+    report.picture(IOModelPictures.throughput(results, mark: mark))
+    let spoiled = results.flatMap(\.cells).count { $0.elapsed.isSpoiled }
+    if report.times.meanSomething && spoiled > 0 {
+      report.text(
+        "Spoiled: in \(spoiled) of \(results.count * Self.batches.count) combinations of model and batch "
+          + "the ten runs are far apart. Something else ran on this host; compare nothing whose "
+          + "ranges overlap, or run again.")
+    }
+    report.note("spoiled", spoiled)
   }
 
   private var meaning: Table {
@@ -211,7 +224,7 @@ struct IOModels {
           })
     }
     table.add(["direct I/O"] + Self.someBatches.map { _ in Table.notMeasured })
-    table.note("\(Self.runs) runs each. Times of a host in software mean nothing.")
+    table.note("\(Self.runs) runs each.")
     return table
   }
 
@@ -287,6 +300,7 @@ struct IOModels {
         report.note("steady/" + key, cell.isSteady)
         report.note(
           "kvm_exits/" + key, cell.kernelExits.map { .number($0) } ?? .text(Table.notMeasured))
+        guard report.times.areShown else { continue }
         report.note("processor_ns/" + key, list(cell.processor))
         report.note("elapsed_ns/" + key, list(cell.elapsed))
       }

@@ -18,7 +18,8 @@ package enum JSONReport {
         + "\"form\":\(Markup.json($0.form)),\"points\":\($0.points)}"
     }
     return "{\"lab\":\(Markup.json(report.name)),\"title\":\(Markup.json(report.title)),"
-      + "\"back_end\":\(backEnd ?? "null"),\"facts\":{\(facts.joined(separator: ","))},"
+      + "\"back_end\":\(backEnd ?? "null"),"
+      + "\"processor_of_software\":\(report.times.maker.map(Markup.json) ?? "null"),\"facts\":{\(facts.joined(separator: ","))},"
       + "\"tables\":[\(tables.joined(separator: ","))],"
       + "\"questions\":[\(questions.joined(separator: ","))]}\n"
   }

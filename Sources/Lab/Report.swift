@@ -33,6 +33,8 @@ package struct Report: Sendable {
   package let title: String
   /// What served /dev/kvm; nil where the kernel doesn't say.
   package let backEnd: BackEnd?
+  /// Whether times of this host mean anything, and are shown.
+  package let times: HostTimes
   /// The parts, in order.
   package private(set) var blocks: [Block] = []
   /// The findings, in order; no two have one key.
@@ -40,10 +42,13 @@ package struct Report: Sendable {
   /// The questions, with the answers that this run gave.
   package private(set) var questions: [Question] = []
 
-  init(_ experiment: Experiment, backEnd: BackEnd?) {
+  init(
+    _ experiment: Experiment, backEnd: BackEnd?, times: HostTimes = HostTimes(maker: nil)
+  ) {
     name = experiment.name
     title = experiment.title
     self.backEnd = backEnd
+    self.times = times
   }
 
   /// The finding called `key`.
@@ -56,11 +61,12 @@ package struct Report: Sendable {
   package var backEndLines: [String] {
     guard let backEnd else {
       return ["unknown: the kernel shows no module of KVM's in /sys/module"]
+        + [times.line].compactMap { $0 }
     }
     let notes =
       backEnd.notes.isEmpty
       ? ["Ring 0 of the guest runs on the processor: its traps are the hardware's."] : backEnd.notes
-    return ["\(backEnd.name): \(backEnd.summary)"] + notes
+    return ["\(backEnd.name): \(backEnd.summary)"] + notes + [times.line].compactMap { $0 }
   }
 
   mutating func heading(_ text: String) { blocks.append(.heading(text)) }

@@ -23,6 +23,9 @@ struct LabCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Write the report as a page with pictures.", valueName: "file"))
   var html: String?
 
+  @Flag(help: "Show times where the processor is made of software, too, marked as such.")
+  var times = false
+
   @Flag(help: "Print an empty sheet of answers to fill in.")
   var sheet = false
 
@@ -72,7 +75,7 @@ struct LabCommand: ParsableCommand {
     if let guest { return try grade(guest, experiment) }
     let answers = try check.map(readSheet)
     let report: Report
-    do { report = try experiment.run() } catch { throw failure(error) }
+    do { report = try experiment.run(times: .read(wasAsked: times)) } catch { throw failure(error) }
     if let html { try writePage(HTMLReport.text(report), to: html) }
     if let answers {
       let grade = Grade(answers, report)

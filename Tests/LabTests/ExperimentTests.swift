@@ -102,8 +102,17 @@ struct ExperimentTests {
     for name in toUser { #expect(try report.number("user/" + name) == 1, "\(name)") }
     #expect(try report.string("reasons/MMIO read") == "MMIO")
     // The first of 400 is left out.
-    for name in toUser { #expect(try report.number("run_samples/" + name) == 399, "\(name)") }
+    if report.times.areShown {
+      for name in toUser { #expect(try report.number("run_samples/" + name) == 399, "\(name)") }
+    }
     #expect(report.fact("run_samples/nothing") == nil)
+    #expect(
+      report.fact("in_kvm")
+        == list(
+          emulatesRing0
+            ? [
+              "RDTSC", "page fault of the guest", "CPUID", "RDMSR EFER", "first touch of a page",
+            ] : ["CPUID", "RDMSR EFER", "first touch of a page"]))
     for name in ["nothing", "RDTSC", "page fault of the guest", "CPUID", "first touch of a page"] {
       #expect(try report.number("user/" + name) == 0, "\(name)")
     }
@@ -112,6 +121,27 @@ struct ExperimentTests {
       #expect(try report.string("place/first touch of a page") == "KVM")
       #expect(try report.string("place/nothing") == "nowhere")
     }
+  }
+
+  @Test(
+    "whose times mean nothing have none, unless they are asked for and marked",
+    arguments: ["exits", "tlb", "io-models"])
+  func times(name: String) throws {
+    let experiment = try #require(Experiment.named(name))
+    func texts(_ times: HostTimes) throws -> (report: Report, text: String) {
+      let report = try experiment.run(program: Kvmlite.path, times: times)
+      return (report, TextReport.text(report))
+    }
+    let (silent, text) = try texts(HostTimes(maker: "a test"))
+    for word in ["MB/s", "Cycles for one", "times as much", "An OUT took", "Spoiled"] {
+      #expect(!text.contains(word), "\(word)")
+    }
+    #expect(!silent.facts.contains { $0.key.contains("cycles") || $0.key.contains("_ns/") })
+    // The others' two runs are short.
+    guard name != "io-models" else { return }
+    let (marked, markedText) = try texts(HostTimes(maker: "a test", wasAsked: true))
+    #expect(markedText.contains("[a test: these times mean nothing]"))
+    #expect(marked.questions.map(\.id) == silent.questions.map(\.id))
   }
 
   @Test("exits: grades the guest of the exercise, and finds what is wrong with another")

@@ -125,6 +125,39 @@ struct ReportTests {
     #expect(junit.contains("tests=\"3\" failures=\"2\"") && junit.contains("seen &lt;7&gt;"))
   }
 
+  @Test(
+    "knows a processor made of software by its hypervisor's signature, or its firmware's vendor",
+    arguments: [
+      // "TCGTCGTCGTCG", and "KVMKVMKVM" in a machine whose firmware is called Bochs.
+      (true, [0x5447_4354, 0x4354_4743, 0x4743_5447], "SeaBIOS", "QEMU's TCG"),
+      (true, [0x4B4D_564B, 0x564B_4D56, 0x4D], "Bochs", nil),
+      (false, [0, 0, 0], "The Bochs Project", "Bochs"), (false, [0, 0, 0], "Dell Inc.", nil),
+    ] as [(Bool, [UInt32], String, String?)])
+  func software(isVirtual: Bool, signature: [UInt32], vendor: String, maker: String?) {
+    #expect(
+      HostTimes.maker(isVirtual: isVirtual, signature: signature, vendors: [vendor]) == maker)
+  }
+
+  @Test("says at its head that times are left out, or that they are marked")
+  func timesLine() {
+    for (wasAsked, words) in [(false, "are left out"), (true, "are marked")] {
+      let report = Report(
+        Experiment("sample", "a sample", "none") { _ in }, backEnd: nil,
+        times: HostTimes(maker: "Bochs", wasAsked: wasAsked))
+      #expect(TextReport.text(report).contains(words))
+    }
+  }
+
+  @Test("calls measurements spoiled that are far apart, and no others")
+  func spoiled() {
+    #expect(!Samples((0..<100).map { 1000 + UInt64($0) } + [1_000_000]).isSpoiled)
+    #expect(Samples((0..<100).map { 1000 + 20 * UInt64($0) }).isSpoiled)
+    #expect(Samples((0..<100).map { $0 < 80 ? 1000 : 9000 }).isSpoiled)
+  }
+
+  @Test("shows counts as bars, and none as a dot")
+  func bars() { #expect(Samples.bars([0, 1, 4, 8]) == ".\u{2581}\u{2584}\u{2588}") }
+
   @Test("writes numbers as people read them")
   func numbers() {
     #expect(decimal(0.05, 1) == "0.1" && decimal(-1.25, 2) == "-1.25" && decimal(3, 0) == "3")
