@@ -290,6 +290,17 @@ final class Bench {
     for (index, word) in words.enumerated() { view.store(word, index * 8) }
   }
 
+  /// Lets a KVM that keeps shadow tables forget them. It follows what a guest writes to its tables, not
+  /// what the lab changes there behind its back, and it has no request for that; without the memory it
+  /// has nothing to shadow.
+  func forgetTranslations() throws(LabError) {
+    let region = memory.regions[0]
+    try kvm { () throws(KVMError) in
+      try vm.removeMemory(slot: 0)
+      try vm.setMemory(slot: 0, region)
+    }
+  }
+
   // MARK: KVM's counters
 
   /// KVM's own count of this VCPU's exits, whoever handled them; nil where KVM doesn't tell.

@@ -18,6 +18,8 @@ struct ShadowPager {
     var guestFaults = 0
     var rootLoads = 0
     var zapped = 0
+    /// How often KVM was made to forget its own shadow of ours.
+    var flushes = 0
   }
 
   /// The window that is shadowed: 64 pages at 1 GiB. Below 1 GiB the bench's own tables serve.
@@ -36,7 +38,19 @@ struct ShadowPager {
   private(set) var work = Work()
   private var guestRoot: UInt64 = 0
 
-  init(_ bench: Bench) { self.bench = bench }
+  /// Whether KVM shadows our shadow, and has to be told of changes.
+  private let isShadowed: Bool
+
+  init(_ bench: Bench, isShadowed: Bool) {
+    self.bench = bench
+    self.isShadowed = isShadowed
+  }
+
+  private mutating func flush() throws(LabError) {
+    guard isShadowed else { return }
+    work.flushes += 1
+    try bench.forgetTranslations()
+  }
 
   /// The guest wants `root` for its tables: starts an empty shadow, and returns its root.
   mutating func load(root: UInt64) throws(LabError) -> UInt64 {
@@ -47,6 +61,7 @@ struct ShadowPager {
     let open: UInt64 = 7
     try bench.store([Self.root + 0x1000 | open], at: Self.root)
     try bench.store([BenchLayout.pageTables + 0x2000 | open], at: Self.root + 0x1000)
+    try flush()
     return Self.root
   }
 
@@ -63,10 +78,12 @@ struct ShadowPager {
     let first = tables + 0x3000
     let isLeaf = mmio.address >= first && mmio.address < first + UInt64(Self.pages * 8)
     let zapped = isLeaf ? [Int(mmio.address - first) / 8] : Array(0..<Self.pages)
+    let before = work.zapped
     for page in zapped where try entry(page) != 0 {
       work.zapped += 1
       try bench.store([0], at: Self.root + 0x3000 + UInt64(page * 8))
     }
+    if work.zapped > before { try flush() }
   }
 
   /// The guest faulted at `address`: fills the shadow's entry if the guest's tables allow the access,
@@ -97,6 +114,7 @@ struct ShadowPager {
     try bench.store(
       [frame | Bit.present | (mayWrite ? Bit.writable : 0)],
       at: Self.root + 0x3000 + UInt64(page * 8))
+    try flush()
     return true
   }
 

@@ -71,7 +71,7 @@ private struct TLB {
   }
 
   init(_ backEnd: BackEnd?, _ times: HostTimes) throws(LabError) {
-    isNested = Self.isNested(backEnd)
+    isNested = backEnd?.hasNestedPaging
     let kit = try Probe.Kit("tlb")
     for hostIsHuge in [false, true] {
       let bench = try Self.makeBench(kit, hostIsHuge: hostIsHuge)
@@ -99,12 +99,6 @@ private struct TLB {
     }
     staleRing0 = try Self.changeInRing0(kit)
     staleRing3 = try Self.changeInRing3(kit)
-  }
-
-  private static func isNested(_ backEnd: BackEnd?) -> Bool? {
-    guard let backEnd else { return nil }
-    let paging = backEnd.switches.first { $0.name == "npt" || $0.name == "ept" }
-    return paging?.isOn ?? (backEnd.name == "kvm_pvm" ? false : nil)
   }
 
   // MARK: The guest
