@@ -11,10 +11,14 @@ package struct AnswerSheet: Sendable {
 
   /// The answers by the questions' names; an empty answer is none.
   package let answers: [String: String]
+  /// Whose it is: the answer to `student`; nil for none.
+  package private(set) var student: String?
 
   /// Reads a sheet. Marks that don't show, such as the one that some editors put at the start of a
   /// file, don't count, and no character of it can do anything to a terminal.
-  package init(_ text: String) throws(Malformed) {
+  ///
+  /// A sheet that doesn't say whose it is is `owner`'s.
+  package init(_ text: String, owner: String? = nil) throws(Malformed) {
     var answers: [String: String] = [:]
     var number = 0
     for line in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
@@ -31,13 +35,16 @@ package struct AnswerSheet: Sendable {
       }
       answers[id] = String(answer)
     }
+    let student = answers.removeValue(forKey: "student")
     self.answers = answers
+    self.student = student.flatMap { $0.isEmpty ? nil : $0 } ?? owner
   }
 
   /// A sheet to fill in, for the questions of `report`.
   package static func blank(for report: Report) -> String {
     var lines = ["# kvmlite lab \(report.name): \(report.title)"]
     lines.append("# Fill in, then: kvmlite lab \(report.name) --check THIS-FILE")
+    lines += ["", "student:"]
     for question in report.questions {
       lines += ["", "# \(question.text)", "# (\(question.form))", "\(question.id):"]
     }

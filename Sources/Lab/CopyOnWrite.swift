@@ -269,16 +269,16 @@ private struct CopyOnWrite {
   private func ask(_ report: inout Report) {
     report.ask(
       "base-same", "Is the base the same file, byte for byte, afterwards?",
-      .flag(hashBefore == hashAfter))
+      .flag(hashBefore == hashAfter), at: "What it shows")
     for machine in machines {
       report.ask(
         "clusters-\(machine.name)", "How many clusters has the overlay of machine \(machine.name)?",
-        .number(machine.owned.count))
+        .number(machine.owned.count), at: "The three machines")
     }
     report.ask(
       "amplification",
       "How many bytes of data does the first write of one sector to a cluster add to an overlay?",
-      .number(Self.clusterSize), points: 2)
+      .number(Self.clusterSize), points: 2, at: "The three machines")
   }
 
   private var picture: Picture {

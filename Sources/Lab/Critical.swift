@@ -326,40 +326,40 @@ private struct Critical {
     let where3 = "in the guest's ring 3, UMIP off (loads and stores apart)"
     report.ask(
       "critical-count", "How many of these instructions run unnoticed \(where3)?",
-      .number(plain.unnoticed.count), points: 2)
+      .number(plain.unnoticed.count), points: 2, at: "What becomes of each sensitive instruction")
     report.ask(
       "leaving-count",
       "How many leave for the hypervisor \(where3), without the guest's seeing it?",
-      .number(plain.leaving.count))
+      .number(plain.leaving.count), at: "What becomes of each sensitive instruction")
     report.ask(
       "exception-count", "How many raise an exception \(where3)?",
-      .number(plain.exceptions.count))
+      .number(plain.exceptions.count), at: "What becomes of each sensitive instruction")
     if noUMIP == nil {
       report.ask(
         "umip-mends", "Which raise an exception once UMIP is on, and not before?", .set(mended),
-        points: 2)
+        points: 2, at: "What becomes of each sensitive instruction")
     }
     if let popfIsSilent {
       report.ask(
         "popf-silent", "Does POPF in ring 3 leave the interrupt flag as it was, without a trap?",
-        .flag(popfIsSilent))
+        .flag(popfIsSilent), at: "What the instructions tell")
     }
     if let row = rows.first(where: { $0.name == "MOV from CS" }) {
       report.ask(
         "cs-ring", "What are the low two bits of the selector that MOV from CS gives in ring 3?",
-        .number(Int(row.user.scratch[0] & 3)))
+        .number(Int(row.user.scratch[0] & 3)), at: "What the instructions tell")
     }
     report.ask(
       "leaks",
       "Which of MOV from CS, PUSHF and PUSH GS tell the guest's ring 3 something that is the host's?",
-      .set(leaks))
+      .set(leaks), at: "What the instructions tell")
     report.ask(
       "theorem", "Does every sensitive instruction raise an exception in ring 3 (UMIP off)?",
-      .flag(plain.exceptions.count == rows.count))
+      .flag(plain.exceptions.count == rows.count), at: "Verdict")
     guard !report.emulatesRing0 else { return }
     report.ask(
       "hardware-traps", "Which of these instructions leave the guest when its ring 0 runs them?",
-      .set(leaving))
+      .set(leaving), at: "What becomes of each sensitive instruction")
   }
 
   /// A grid: green where it runs unseen, blue where it traps.

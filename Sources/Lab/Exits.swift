@@ -304,20 +304,21 @@ private struct Exits {
 
   private func ask(_ report: inout Report) {
     report.ask(
-      "to-user", "Which of the operations come to user space?", .set(inUser), points: 2)
+      "to-user", "Which of the operations come to user space?", .set(inUser), points: 2,
+      at: "How far each comes")
     report.ask(
       "in-kvm",
       "Which of the operations (`nothing` apart) does KVM finish, by an exit or in its emulator?",
-      .set(inKVM), points: 2)
+      .set(inKVM), points: 2, at: "How far each comes")
     if let row = rows.first(where: { $0.name.hasPrefix("page fault") }), row.failure == nil {
       report.ask(
         "guest-page-fault", "Does a page fault that the guest handles itself leave the guest?",
-        .flag(row.place == Place.kernel))
+        .flag(row.place == Place.kernel), at: "How far each comes")
     }
     if let row = rows.first(where: { $0.name == "MMIO read" }) {
       report.ask(
         "mmio-returns", "How often does KVM_RUN return for one read of MMIO?",
-        .number(Int(row.userExits.rounded())))
+        .number(Int(row.userExits.rounded())), at: "How far each comes")
     }
   }
 
@@ -385,10 +386,10 @@ private struct Exits {
       return [
         .counted("outs", "OUTs to port 0x80", 100, outs),
         .counted("reads", "reads of MMIO at 0x30000000", 10, reads),
-        .counted("others", "other exits", 0, others),
+        .counted("others", "other exits", 0, others, isWork: false),
         Grade.Item(
           id: "end", text: "how it ends", expected: "KVM_EXIT_HLT", seen: end,
-          isRight: end == "KVM_EXIT_HLT", points: 1),
+          isRight: end == "KVM_EXIT_HLT", points: 1, isWork: false),
       ]
     }
   }

@@ -320,7 +320,8 @@ struct IOModels {
       guard let result = result(model), let cell = result.cell(8) else { continue }
       report.ask(
         id, "How many exits to user space does \(model.rawValue) take for 4 KiB as one command?",
-        .number(Int(cell.per4K(cell.userExits).rounded())))
+        .number(Int(cell.per4K(cell.userExits).rounded())),
+        at: "Exits to user space for each 4 KiB, by batch")
     }
     for (id, model) in [("virtio-batch", IOModel.virtio), ("ioeventfd-batch", .ioeventfd)] {
       guard let result = result(model),
@@ -330,7 +331,7 @@ struct IOModels {
         id,
         "From which batch of the table on does \(model == .virtio ? "virtio without" : "virtio with")"
           + " ioeventfd take less than one exit to user space for each request of a sector?",
-        .number(cell.batch))
+        .number(cell.batch), at: "Exits to user space for each 4 KiB, by batch")
     }
     let quiet = results.filter {
       $0.model.isVirtio && $0.cells.allSatisfy { $0.samples.allSatisfy { $0.doorbells == 0 } }
@@ -338,14 +339,16 @@ struct IOModels {
     report.ask(
       "no-doorbell",
       "With which of these does no doorbell come to user space? Of: virtio, ioeventfd, vhost-user",
-      .set(quiet.map { $0.model == .ioeventfd ? "ioeventfd" : $0.model.rawValue }), points: 2)
+      .set(quiet.map { $0.model == .ioeventfd ? "ioeventfd" : $0.model.rawValue }), points: 2,
+      at: "One sector alone")
     for (id, model, words) in [
       ("outsb-bytes", IOModel.uart, "REP OUTSB to the UART"),
       ("insw-bytes", .pio, "PIO's REP INSW"),
     ] {
       guard let cell = result(model)?.cell(256) else { continue }
       report.ask(
-        id, "How many bytes does one exit of \(words) carry?", .number(bytesPerExit(cell)))
+        id, "How many bytes does one exit of \(words) carry?", .number(bytesPerExit(cell)),
+        at: "Exits to user space for each 4 KiB, by batch")
     }
   }
 }

@@ -188,28 +188,28 @@ private struct Modes {
     report.ask(
       "ring3-faults",
       "How many of the instructions of the first table raise an exception in the guest's ring 3?",
-      .number(rows.filter(\.user.isFault).count))
+      .number(rows.filter(\.user.isFault).count), at: "What became of it")
     report.ask(
       "ring0-user-space", "Which of them leave the guest's ring 0 and come as far as user space?",
-      .set(rows.filter(\.reachesUser).map(\.name)), points: 2)
+      .set(rows.filter(\.reachesUser).map(\.name)), points: 2, at: "What became of it")
     if let row = rows.first(where: { $0.name == "HLT" }), case .fault(let vector, _)? = row.host {
       report.ask(
         "hlt-host", "Which exception does HLT raise in the host's user mode?",
-        .word(GuestException.name(of: vector)))
+        .word(GuestException.name(of: vector)), at: "What became of it")
     }
     report.ask(
       "ring0-silent",
       "How many of them ran in ring 0 on the processor itself, without KVM's doing anything?",
-      .number(silent.count))
+      .number(silent.count), at: "What became of it")
     let isSame = rows.allSatisfy { $0.host == $0.user }
     report.ask(
       "same-ring3", "Do all of them do in the guest's ring 3 what they do in the host's user mode?",
-      .flag(isSame))
+      .flag(isSame), at: "What became of it")
     let trapping = controls.filter { !$0.setting.hasPrefix("CR0") && $0.user.isFault }
     report.ask(
       "controls",
       "Which of ADD, CPUID, RDTSC, RDTSC with TSD raise an exception in the guest's ring 3?",
-      .set(trapping.map(\.name)), points: 2)
+      .set(trapping.map(\.name)), points: 2, at: "Controls")
   }
 
   /// The tables as a grid of coloured fields.

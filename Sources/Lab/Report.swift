@@ -69,6 +69,27 @@ package struct Report: Sendable {
     return ["\(backEnd.name): \(backEnd.summary)"] + notes + [times.line].compactMap { $0 }
   }
 
+  /// Sets `prediction`, which was made before the run, beside what came of it.
+  package mutating func compare(with prediction: AnswerSheet) {
+    heading("Your prediction")
+    var table = Table("Predicted, and what came", ["question", "predicted", "came", ""])
+    var different: [String] = []
+    for question in questions {
+      let answer = prediction.answers[question.id] ?? ""
+      let isRight = question.accepts(answer)
+      if !isRight { different.append(question.id) }
+      table.add([
+        question.id, answer.isEmpty ? "(nothing)" : answer, question.expected,
+        isRight ? "as predicted" : "differs",
+      ])
+    }
+    self.table(table)
+    guard let first = different.first else { return }
+    text(
+      "Explain each difference in the sheet of answers, with a line such as `\(Grade.why)\(first): ...`, "
+        + "and have it graded together with the prediction (--predict and --check).")
+  }
+
   mutating func heading(_ text: String) { blocks.append(.heading(text)) }
   mutating func text(_ text: String) { blocks.append(.text(text)) }
   mutating func table(_ table: Table) { blocks.append(.table(table)) }
@@ -77,7 +98,10 @@ package struct Report: Sendable {
   mutating func note(_ key: String, _ value: Int) { facts.append((key, .number(value))) }
   mutating func note(_ key: String, _ value: String) { facts.append((key, .text(value))) }
   mutating func note(_ key: String, _ value: Bool) { facts.append((key, .flag(value))) }
-  mutating func ask(_ id: String, _ text: String, _ answer: Question.Answer, points: Int = 1) {
-    questions.append(Question(id: id, text: text, answer: answer, points: points))
+  /// Asks what the report tells at `place`: a table's caption, or the words before its colon.
+  mutating func ask(
+    _ id: String, _ text: String, _ answer: Question.Answer, points: Int = 1, at place: String
+  ) {
+    questions.append(Question(id: id, text: text, answer: answer, points: points, place: place))
   }
 }

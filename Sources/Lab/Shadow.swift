@@ -278,24 +278,26 @@ private struct Shadow {
   private func ask(_ report: inout Report) {
     report.ask(
       "table-writes", "How many writes to its tables by the guest came to kvmlite?",
-      .number(shadow.work.tableWrites))
+      .number(shadow.work.tableWrites), at: "What the kernel did, and what kvmlite had to do for it"
+    )
     report.ask(
       "own-exits", "How many exits came to user space with the kernel's own tables in CR3?",
-      .number(nested.userExits))
+      .number(nested.userExits), at: "The same kernel, by who makes its tables work")
     report.ask(
       "guest-faults", "How many page faults were the guest's own, and given to its handler?",
-      .number(shadow.work.guestFaults))
+      .number(shadow.work.guestFaults), at: "What the kernel did, and what kvmlite had to do for it"
+    )
     report.ask(
       "shadow-allows-more", "Did an entry of the shadow ever allow more than the guest's tables?",
-      .flag(shadow.disagreements > 0))
+      .flag(shadow.disagreements > 0), at: "What it shows")
     report.ask(
-      "traps", "How many instructions of the kernel in ring 3 trapped?", .number(kernel.traps.count)
-    )
+      "traps", "How many instructions of the kernel in ring 3 trapped?",
+      .number(kernel.traps.count), at: "Its traps")
     report.ask(
       "interrupts-off",
       "The kernel in ring 3 turned interrupts off by POPF at the end. Are they off on its virtual "
         + "processor?",
-      .flag(!kernel.cpu.interruptsAreOn), points: 2)
+      .flag(!kernel.cpu.interruptsAreOn), points: 2, at: "A kernel in ring 3")
   }
 
   private var picture: Picture {

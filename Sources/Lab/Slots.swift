@@ -130,21 +130,24 @@ private struct Slots {
       "exits-kinds", "Which of these leave as MMIO? Of: RAM write, ROM read, ROM write, hole read",
       .set(
         kinds.filter { $0.exit == "MMIO" && !($0.memory == "hole" && $0.access == "write") }
-          .map { "\($0.memory) \($0.access)" }), points: 2)
+          .map { "\($0.memory) \($0.access)" }), points: 2, at: "One access each")
     report.ask(
-      "dirty-first", "How many pages are dirty after phase 0?", .number(log.phases[0].count))
+      "dirty-first", "How many pages are dirty after phase 0?", .number(log.phases[0].count),
+      at: "Pages written in each phase")
     report.ask(
-      "dirty-later", "How many after phase 1?", .number(log.phases[1].count))
+      "dirty-later", "How many after phase 1?", .number(log.phases[1].count),
+      at: "Pages written in each phase")
     report.ask(
       "rom-unchanged", "Is the ROM's word unchanged after the guest's write?",
-      .flag(kinds.contains { $0.memory == "ROM" && $0.effect == "unchanged" }))
+      .flag(kinds.contains { $0.memory == "ROM" && $0.effect == "unchanged" }),
+      at: "One access each")
     if loan.failure == nil {
       report.ask(
         "balloon-zero", "Does the guest find zeroes in a page that it had given away?",
-        .flag(loan.isZeroAfterwards))
+        .flag(loan.isZeroAfterwards), at: "More memory than there is")
       report.ask(
         "balloon-pages", "How many pages did the balloon take from the guest?",
-        .number(loan.balloonExits))
+        .number(loan.balloonExits), at: "Memory of one guest, in MiB")
     }
   }
 }
@@ -390,7 +393,7 @@ private struct Loan {
   return [
     Grade.Item(
       id: "end", text: "how it ends", expected: "KVM_EXIT_HLT", seen: end,
-      isRight: end == "KVM_EXIT_HLT", points: 1),
+      isRight: end == "KVM_EXIT_HLT", points: 1, isWork: false),
     .counted("pages", "pages written from 0x100000 to 0x1fffff", 10, dirty, points: 2),
   ]
 }

@@ -206,27 +206,31 @@ struct Split {
 
   private func ask(_ report: inout Report) {
     let image = [(run.front, "domain U"), (run.back, "domain 0")].filter { $0.0.hasImage }
-    report.ask("image", "Which domains have the disk image open?", .set(image.map(\.1)))
-    let machine = [(run.front, "domain U"), (run.back, "domain 0")].filter { $0.0.hasVM }
-    report.ask("vm", "Which have a virtual machine of KVM's?", .set(machine.map(\.1)))
     report.ask(
-      "in-flight", "How many requests are in flight at step 3?", .number(inFlight(3)))
+      "image", "Which domains have the disk image open?", .set(image.map(\.1)), at: "Who has what")
+    let machine = [(run.front, "domain U"), (run.back, "domain 0")].filter { $0.0.hasVM }
+    report.ask(
+      "vm", "Which have a virtual machine of KVM's?", .set(machine.map(\.1)), at: "Who has what")
+    report.ask(
+      "in-flight", "How many requests are in flight at step 3?", .number(inFlight(3)),
+      at: "The ring and the events, step by step")
     report.ask(
       "doorbell-exits", "How many of the three kicks came to user space of domain U?",
-      .number(run.doorbellExits))
+      .number(run.doorbellExits), at: "What it shows")
     report.ask(
       "kick-at-2", "What is the kick's counter when the request is available but not yet rung for?",
-      .number(run.steps[2].kick))
+      .number(run.steps[2].kick), at: "The ring and the events, step by step")
     report.ask(
       "read-length",
       "How many bytes did the back end write into the guest for the read of a sector?",
-      .number(answer(4).length), points: 2)
+      .number(answer(4).length), points: 2, at: "The ring and the events, step by step")
     report.ask(
-      "write-length", "And for the write of a sector?", .number(answer(8).length), points: 2)
+      "write-length", "And for the write of a sector?", .number(answer(8).length), points: 2,
+      at: "The ring and the events, step by step")
     report.ask(
       "writable", "Which descriptors of the read may the back end write to, by their numbers?",
       .set(
         run.steps[1].descriptors.prefix(3).enumerated().filter { $0.element.flags & 2 != 0 }
-          .map { "\($0.offset)" }))
+          .map { "\($0.offset)" }), at: "The descriptor table at step 1")
   }
 }

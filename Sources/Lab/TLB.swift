@@ -332,14 +332,15 @@ private struct TLB {
         id,
         "With nested paging, how many memory references does a walk take with guest pages of "
           + "\(row.guestSize) and \(row.hostSize == "huge" ? "huge" : "4 KiB") host pages?",
-        .number(row.nested))
+        .number(row.nested), at: "Memory references of one walk, when nothing is cached")
     }
     report.ask(
       "stale", "Was the old page seen after the entry had changed?",
-      .flag(staleRing0.stale + staleRing3.stale > 0))
+      .flag(staleRing0.stale + staleRing3.stale > 0), at: "What the second read gave")
     report.ask(
       "invlpg", "Was the new page seen after INVLPG, always?",
-      .flag(staleRing0.isRightAfterwards && staleRing3.isRightAfterwards))
+      .flag(staleRing0.isRightAfterwards && staleRing3.isRightAfterwards),
+      at: "What the second read gave")
   }
 
   private func picture(_ times: HostTimes) -> Picture {

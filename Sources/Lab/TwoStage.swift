@@ -176,23 +176,35 @@ private struct TwoStage {
       report.ask(
         "entries-" + row.name.replacing(" ", with: ""),
         "How many table entries does the walk of an address in a page of \(row.name) read?",
-        .number(row.walk.steps.count))
+        .number(row.walk.steps.count),
+        at: "Four addresses, from the guest's program to the host's memory")
     }
     if let physical = rows[0].physical {
       report.ask(
         "physical", "Which guest-physical address is behind \(hex(rows[0].walk.linear))?",
-        .number(Int(physical)))
+        .number(Int(physical)), at: "Four addresses, from the guest's program to the host's memory")
       report.ask(
         "index", "Which entry of the PML4 does \(hex(rows[0].walk.linear)) use?",
-        .number(rows[0].walk.steps[0].index))
+        .number(rows[0].walk.steps[0].index), at: "4 KiB")
     }
     if let row = rows.first(where: { !$0.isMapped }) {
       report.ask(
         "fault-level", "In which table does the walk of \(hex(row.walk.linear)) end?",
-        .word(row.walk.steps.last?.table ?? "none"))
+        .words(Self.names(ofTable: row.walk.steps.last?.table)), at: "nothing")
     }
     report.ask(
-      "user-page", "May ring 3 use the page of 4 KiB?", .flag(rows[0].walk.isForUser))
+      "user-page", "May ring 3 use the page of 4 KiB?", .flag(rows[0].walk.isForUser), at: "4 KiB")
+  }
+
+  /// What the manual and people call a table.
+  private static func names(ofTable table: String?) -> [String] {
+    switch table {
+    case "PT"?: ["PT", "page table"]
+    case "PD"?: ["PD", "page directory"]
+    case "PDPT"?: ["PDPT", "page directory pointer table", "page-directory-pointer table"]
+    case let table?: [table]
+    case nil: ["none"]
+    }
   }
 
   // MARK: The picture
@@ -255,7 +267,7 @@ private struct TwoStage {
   return [
     Grade.Item(
       id: "end", text: "how it ends", expected: "KVM_EXIT_HLT", seen: end,
-      isRight: end == "KVM_EXIT_HLT", points: 1),
+      isRight: end == "KVM_EXIT_HLT", points: 1, isWork: false),
     Grade.Item(
       id: "mapping", text: "where 0x123456789000 leads", expected: expected, seen: seen,
       isRight: seen == expected, points: 2),

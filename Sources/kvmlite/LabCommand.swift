@@ -29,8 +29,20 @@ struct LabCommand: ParsableCommand {
   @Flag(help: "Print an empty sheet of answers to fill in.")
   var sheet = false
 
-  @Option(help: ArgumentHelp("Grade the answers in this file.", valueName: "answers"))
-  var check: String?
+  @Option(
+    parsing: .upToNextOption,
+    help: ArgumentHelp(
+      "Grade the answers in these files, all against one run.", valueName: "answers"))
+  var check: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Set the predictions in this file, a sheet made before the run, beside what comes.",
+      valueName: "answers"))
+  var predict: String?
+
+  @Flag(help: "Say in a grade what would have been right.")
+  var showAnswers = false
 
   @Option(
     help: ArgumentHelp("Grade a guest that was written for the exercise.", valueName: "image"))
@@ -38,26 +50,33 @@ struct LabCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp("How to print a grade: text, tap or junit. (default: text)"))
-  var format: Grade.Format?
+  var format: GradeReport.Format?
 
   func validate() throws {
     guard name == nil else { return try requireOneOutput() }
-    if json || sheet || html != nil || check != nil || guest != nil {
+    if json || sheet || html != nil || !check.isEmpty || guest != nil || predict != nil {
       throw ValidationError("which experiment? See: kvmlite lab")
     }
   }
 
   /// Refuses options of which all but one would be passed over.
   private func requireOneOutput() throws {
-    let asked = [json, sheet, check != nil, guest != nil].count { $0 }
+    let asked = [json, sheet, !check.isEmpty, guest != nil].count { $0 }
     guard asked <= 1 else {
       throw ValidationError("--json, --sheet, --check and --guest: give only one of them")
+    }
+    if predict != nil && (sheet || guest != nil) {
+      throw ValidationError("--predict is for a run: --sheet and --guest show none")
+    }
+    if predict != nil && check.count > 1 {
+      throw ValidationError("--predict is one student's: give one sheet to --check with it")
     }
     if guest != nil && html != nil {
       throw ValidationError("--html is for an experiment's report, and --guest runs none")
     }
-    if format != nil && check == nil && guest == nil {
-      throw ValidationError("--format is for a grade: give --check or --guest with it")
+    if (format != nil || showAnswers) && check.isEmpty && guest == nil {
+      throw ValidationError(
+        "--format and --show-answers are for a grade: give --check or --guest with them")
     }
   }
 
@@ -73,14 +92,15 @@ struct LabCommand: ParsableCommand {
       TemporaryDirectory.removeAll()
     }
     if let guest { return try grade(guest, experiment) }
-    let answers = try check.map(readSheet)
-    let report: Report
+    let sheets = try check.map(readSheet)
+    let prediction = try predict.map(readSheet)
+    var report: Report
     do { report = try experiment.run(times: .read(wasAsked: times)) } catch { throw failure(error) }
+    if let prediction { report.compare(with: prediction) }
     if let html { try writePage(HTMLReport.text(report), to: html) }
-    if let answers {
-      let grade = Grade(answers, report)
-      try Message.output(grade.text(format ?? .text))
-      throw ExitCode(grade.isPerfect ? 0 : 1)
+    if !sheets.isEmpty {
+      let result = report
+      try output(sheets.map { Grade($0, result, prediction: prediction) })
     }
     if json { return try Message.output(JSONReport.text(report)) }
     if sheet { return try Message.output(AnswerSheet.blank(for: report)) }
@@ -110,8 +130,12 @@ struct LabCommand: ParsableCommand {
       Message.error("'\(experiment.name)' has no exercise with a guest")
       throw ExitCode(64)
     }
-    try Message.output(grade.text(format ?? .text))
-    throw ExitCode(grade.isPerfect ? 0 : 1)
+    try output([grade])
+  }
+
+  private func output(_ grades: [Grade]) throws {
+    try Message.output(GradeReport.text(grades, format ?? .text, showsAnswers: showAnswers))
+    throw ExitCode(grades.allSatisfy(\.isPerfect) ? 0 : 1)
   }
 
   private func read(_ path: String, _ what: String) throws -> [UInt8] {
@@ -125,7 +149,12 @@ struct LabCommand: ParsableCommand {
 
   private func readSheet(_ path: String) throws -> AnswerSheet {
     let bytes = try read(path, "a sheet of answers")
-    do { return try AnswerSheet(String(decoding: bytes, as: UTF8.self)) } catch {
+    // Of several each has a name.
+    let name = path.split(separator: "/").last.map { Markup.printable($0) }
+    do {
+      return try AnswerSheet(
+        String(decoding: bytes, as: UTF8.self), owner: check.count > 1 ? name : nil)
+    } catch {
       Message.error("\(path): \(error)")
       throw ExitCode(65)
     }
@@ -155,4 +184,4 @@ struct LabCommand: ParsableCommand {
   }
 }
 
-extension Grade.Format: ExpressibleByArgument {}
+extension GradeReport.Format: ExpressibleByArgument {}

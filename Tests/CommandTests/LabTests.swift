@@ -31,7 +31,8 @@ struct LabTests {
   func check() throws {
     let blank = try Kvmlite.run("lab", "modes", "--sheet").output
     let empty = try scratch.file("empty", Array(blank.utf8))
-    let wrong = try Kvmlite.run("lab", "modes", "--check", empty, "--format", "tap")
+    let wrong = try Kvmlite.run(
+      "lab", "modes", "--check", empty, "--format", "tap", "--show-answers")
     #expect(wrong.end == .exited(1))
     #expect(wrong.output.contains("not ok 1"))
     let answers = wrong.output.split(separator: "\n")
@@ -44,6 +45,24 @@ struct LabTests {
     let right = try scratch.file("right", Array(sheet.utf8))
     let result = try Kvmlite.run("lab", "modes", "--check", right)
     #expect(result.end == .exited(0), "\(result.output)")
+    // Several against one run, each by its name; what would be right is not told.
+    let both = try Kvmlite.run("lab", "modes", "--check", right, empty)
+    #expect(both.end == .exited(1))
+    #expect(both.output.contains("right: modes: ") && both.output.contains("empty: modes: 0 of"))
+    #expect(!both.output.contains("expected"))
+  }
+
+  @Test("takes a prediction before the run and shows it beside what came")
+  func predict() throws {
+    let guess = try scratch.file("guess", Array("ring3-faults: 3\nhlt-host: #GP(0)\n".utf8))
+    let result = try Kvmlite.run("lab", "modes", "--predict", guess)
+    #expect(result.end == .exited(0))
+    #expect(result.output.contains("Predicted, and what came"))
+    #expect(result.output.contains("why-ring3-faults: ..."))
+    let json = try Kvmlite.run("lab", "modes", "--predict", guess, "--json")
+    #expect(json.output.contains("Predicted, and what came"))
+    let none = try Kvmlite.run("lab", "modes", "--predict", "/nowhere")
+    #expect(none.end == .exited(66))
   }
 
   @Test("refuses what it doesn't know, and sheets that are none")

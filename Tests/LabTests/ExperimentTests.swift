@@ -207,7 +207,7 @@ struct ExperimentTests {
     // hlt: nothing is mapped
     let experiment = try #require(Experiment.named("two-stage"))
     let grade = try #require(try experiment.grade(guest: [0xF4]))
-    #expect(grade.items.filter(\.isRight).map(\.id) == ["end"])
+    #expect(grade.points == 0)
     #expect(grade.items[1].seen == "a page fault in the PML4")
   }
 
@@ -259,7 +259,7 @@ struct ExperimentTests {
     ]
     let slots = try #require(Experiment.named("slots"))
     #expect(try slots.grade(guest: right)?.isPerfect == true)
-    #expect(try slots.grade(guest: [0xF4])?.points == 1)
+    #expect(try slots.grade(guest: [0xF4])?.points == 0)
   }
 
   @Test("shadow: agrees with the guest's tables under random changes; each reason is counted")
