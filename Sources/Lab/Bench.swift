@@ -40,14 +40,21 @@ final class Bench {
   init(
     _ image: [UInt8], ramSize: UInt64 = 8 << 20, settings: Settings = Settings(), seconds: Int = 20,
     what: String = "the guest", roms: [(start: GuestAddress, contents: [UInt8])] = [],
-    isShareable: Bool = false, prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
+    isShareable: Bool = false, memory: GuestMemory? = nil,
+    prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
   ) throws(LabError) {
     let system = try kvm { () throws(KVMError) in try System() }
     vm = try kvm { () throws(KVMError) in try system.makeVM() }
-    memory = try host { () throws(Errno) in
-      try GuestMemory(ramSize: ramSize, roms: roms, isShareable: isShareable)
+    let made: GuestMemory
+    if let memory {
+      made = memory
+    } else {
+      made = try host { () throws(Errno) in
+        try GuestMemory(ramSize: ramSize, roms: roms, isShareable: isShareable)
+      }
     }
-    let (vm, memory) = (vm, memory)
+    self.memory = made
+    let (vm, memory) = (vm, made)
     try kvm { () throws(KVMError) in
       try vm.setIdentityMapAddress(0xFEFF_C000)
       try vm.setTSSAddress(0xFEFF_D000)

@@ -22,12 +22,16 @@ private struct TwoStage {
   private var rows: [Row] = []
   /// Whether this KVM gives its guests pages of 1 GiB (CPUID 0x80000001, EDX bit 26).
   private let hasGigabytePages: Bool
+  private let machines: TwoMachines
 
   /// What the guest wrote, and where (guest-asm/lab/two-stage.S).
   private static let targets: [(name: String, address: UInt64, value: UInt64)] = [
     ("4 KiB", 0x7F00_1234_5678, 0x111), ("2 MiB", 0x80_0021_2345, 0x222),
     ("1 GiB", 0x100_8055_5000, 0x333), ("nothing", 0x7F00_1234_6000, 0),
   ]
+
+  /// Where the word of the first target is in the guest's memory, by the guest's source.
+  private static let word: UInt64 = 0x34_5678
 
   private struct Row {
     let name: String
@@ -47,8 +51,10 @@ private struct TwoStage {
   }
 
   init() throws(LabError) {
-    let bench = try Bench(try labGuest("two-stage").image, ramSize: 16 << 20)
+    let image = try labGuest("two-stage").image
+    let bench = try Bench(image, ramSize: 16 << 20)
     try bench.runToHalt()
+    machines = try TwoMachines(bench, image, at: Self.word)
     let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
     let leaf = try kvm { () throws(KVMError) in try System().supportedCPUID().entry(0x8000_0001) }
     hasGigabytePages = (leaf?.edx ?? 0) & 1 << 26 != 0
@@ -96,6 +102,7 @@ private struct TwoStage {
         + "processor with nested paging translates each of them once more, the addresses of the tables "
         + "themselves too. Try it on a guest of your own: kvmlite run --walk ADDRESS IMAGE.")
     report.picture(picture(rows[0]))
+    tellNestedWalk(&report)
     for row in rows {
       report.note("steps/" + row.name, row.walk.steps.count)
       report.note("physical/" + row.name, row.physical.map { hex($0) } ?? "none")
@@ -106,6 +113,29 @@ private struct TwoStage {
     report.note("agree", agree)
     report.note("addresses", rows.count)
     ask(&report)
+    machines.tell(&report, Self.word)
+  }
+
+  private func tellNestedWalk(_ report: inout Report) {
+    guard let physical = rows[0].physical else { return }
+    let nested = NestedWalk(rows[0].walk, physical: physical)
+    report.heading("With nested paging")
+    report.text(
+      "Each of the guest's entries is at a guest-physical address, and so is the page: \(nested.rows.count) "
+        + "addresses, each to be found through the host's \(NestedWalk.hostLevels.count) tables before "
+        + "it can be read.")
+    report.table(nested.table)
+    report.picture(nested.picture)
+    report.note("nested_references", nested.count)
+    guard let directory = nested.rows.first(where: { $0.name == "PD entry" }) else { return }
+    report.note("nested_read/PD entry", directory.read ?? 0)
+    report.ask(
+      "nested-references",
+      "How many references has the nested walk of \(hex(rows[0].walk.linear))?",
+      .number(nested.count), at: "The nested walk")
+    report.ask(
+      "nested-directory", "As which of them is the guest's PD entry read, counted from 1?",
+      .number(directory.read ?? 0), points: 2, at: "The nested walk")
   }
 
   private var summary: Table {

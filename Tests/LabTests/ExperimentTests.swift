@@ -204,6 +204,18 @@ struct ExperimentTests {
       #expect(try report.number("steps/1 GiB") == 2)
       #expect(try report.flag("proven/1 GiB"))
     }
+    #expect(try report.number("nested_references") == 24)
+    #expect(try report.number("nested_read/PD entry") == 15)
+    // Where the kernel tells frames, they say whose is whose; the words say it everywhere.
+    func words(_ key: String) -> Report.Fact? { report.fact("words/" + key) }
+    #expect(words("apart") == list(["0x111", "0x111"]))
+    #expect(words("clones") == list(["0x111", "0x111"]))
+    #expect(words("after_write") == list(["0x111", "0x999"]))
+    if report.fact("same_frame/apart") != .text("n/a") {
+      #expect(try !report.flag("same_frame/apart"))
+      #expect(try report.flag("same_frame/clones"))
+      #expect(try !report.flag("same_frame/after_write"))
+    }
     // hlt: nothing is mapped
     let experiment = try #require(Experiment.named("two-stage"))
     let grade = try #require(try experiment.grade(guest: [0xF4]))
