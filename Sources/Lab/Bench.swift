@@ -15,7 +15,7 @@ final class Bench {
   /// Which ring code starts in.
   enum Ring: Int, Sendable { case kernel = 0, user = 3 }
 
-  /// Bits of control registers that experiments ask for (Intel SDM vol 3, 2.5).
+  /// Bits of control registers that experiments ask for (Intel SDM vol 3, "Control Registers").
   enum Control {
     static let umip: UInt64 = 1 << 11
     static let physicalAddressExtension: UInt64 = 1 << 5
@@ -116,7 +116,8 @@ final class Bench {
     }
   }
 
-  /// A 64-bit interrupt gate to selector 8 that INT may use in ring 0 alone (Intel SDM vol 3, 6.14.1).
+  /// A 64-bit interrupt gate to selector 8 that INT may use in ring 0 alone (Intel SDM vol 3, "64-Bit
+  /// Mode IDT").
   private static func gate(to handler: UInt64) -> [UInt64] {
     [
       (handler & 0xFFFF) | 0x08 << 16 | 0x8E << 40 | (handler >> 16 & 0xFFFF) << 48, handler >> 32,
@@ -129,7 +130,7 @@ final class Bench {
   }
 
   /// Goes to ring 3 with all ports open to it: the TSS moves to `address`, where three pages of zeroes
-  /// are, with a map of ports that forbids none (Intel SDM vol 1, 19.5.2). `startUser` is for what
+  /// are, with a map of ports that forbids none (Intel SDM vol 1, "I/O Permission Bit Map"). `startUser` is for what
   /// follows.
   ///
   /// The guest loads the TSS itself, and nobody sets segments afterwards: KVM says of a loaded TSS that
@@ -166,7 +167,7 @@ final class Bench {
     try kvm { () throws(KVMError) in try setRegisters(address, change) }
   }
 
-  /// An available 64-bit TSS (Intel SDM vol 3, 8.2.3).
+  /// An available 64-bit TSS (Intel SDM vol 3, "TSS Descriptor in 64-bit Mode").
   private static func taskDescriptor(_ address: UInt64, limit: UInt64) -> [UInt64] {
     [
       limit | (address & 0xFF_FFFF) << 16 | 0x89 << 40 | (address >> 24 & 0xFF) << 56,

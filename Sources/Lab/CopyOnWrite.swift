@@ -287,6 +287,12 @@ private struct CopyOnWrite {
       "Clusters of the base and of the three overlays; grey ones are read from the base.",
       width: left + Double(Self.clusters) * cell + 20, height: 220)
     picture.label(12, 22, "Copy on write", size: 15)
+    picture.legend(
+      left + 60, 24,
+      [
+        (Picture.colours[0], "A's own"), (Picture.colours[1], "B's own"),
+        (Picture.colours[2], "C's own"), ("#eeeeee", "read from the base"), ("#bbbbbb", "the base"),
+      ])
     for (row, machine) in machines.enumerated() {
       let y = 40 + Double(row) * 40
       picture.label(12, y + 18, "overlay \(machine.name)")

@@ -314,9 +314,10 @@ private struct Critical {
       report.emulatesRing0 ? .text(Table.notMeasured) : Self.list(leaving))
     report.note("umip", noUMIP == nil)
     report.text(
-      "Slides say that ten such instructions exist and that hardware virtualization traps them all; "
-        + "Robin and Irvine (2000) count seventeen, for the Pentium, where some of these rows share a "
-        + "name and IRET isn't one. The rows above are what this machine does.")
+      "\"There are ten such instructions\", a lecture may say, and \"hardware virtualization traps them "
+        + "all\". Robin and Irvine (2000) count seventeen, for the Pentium, where some of these rows "
+        + "share a name and IRET isn't one; and the column `exits each` is what hardware traps. The "
+        + "rows above are what this machine does.")
   }
 
   private static func list(_ names: [String]) -> Report.Fact { .list(names.map { .text($0) }) }

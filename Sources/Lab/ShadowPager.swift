@@ -98,7 +98,7 @@ struct ShadowPager {
       work.guestFaults += 1
       return false
     }
-    // What the processor would set in the guest's entry (Intel SDM vol 3, 4.8).
+    // What the processor would set in the guest's entry (Intel SDM vol 3, "Accessed and Dirty Flags").
     let wasDirty = leaf.entry & Bit.dirty != 0
     let marked = leaf.entry | Bit.accessed | (isWrite ? Bit.dirty : 0)
     try bench.store([marked], at: leaf.address.value)

@@ -292,6 +292,8 @@ private struct DirtyLog {
       width: left + Double(Self.pages) * cell + 20,
       height: 70 + row * Double(phases.count))
     picture.label(12, 22, "Dirty pages over time", size: 15)
+    picture.legend(
+      260, 22, [(Picture.colours[1], "written in this phase"), ("#f3f3f3", "not written")])
     for (index, phase) in phases.enumerated() {
       let y = 36 + Double(index) * row
       picture.label(12, y + 13, "phase \(index)", size: 11)

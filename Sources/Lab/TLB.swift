@@ -356,7 +356,7 @@ private struct TLB {
       let kind = isNested == false ? "shadow" : "nested"
       picture.label(12, y + 29, "\(references) references, \(kind)", size: 11, fill: "#666")
       let width = max(2, row.cycles / most * 440)
-      picture.rectangle(220, y, width, 30, fill: Picture.colours[index])
+      picture.rectangle(220, y, width, 30, fill: Picture.colours[0])
       picture.label(228 + width, y + 20, decimal(row.cycles, 1))
     }
     return picture

@@ -278,9 +278,12 @@ private struct TwoStage {
       picture.label(x + 10, 260, box.value, isFixed: true)
       if index > 0 { picture.arrow(x - 20, 247, x, 247) }
     }
-    picture.label(20, 300, "first stage: the guest's tables", size: 12, fill: "#38761d")
-    picture.label(
-      250, 300, "second stage: KVM's slots, the host's tables", size: 12, fill: "#7f6000")
+    picture.legend(
+      20, 302,
+      [
+        ("#d9ead3", "first stage: the guest's tables lead here"),
+        ("#fff2cc", "second stage: KVM's slots and the host's tables"),
+      ])
     return picture
   }
 }
