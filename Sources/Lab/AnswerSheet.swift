@@ -13,6 +13,8 @@ package struct AnswerSheet: Sendable {
   package let answers: [String: String]
   /// Whose it is: the answer to `student`; nil for none.
   package private(set) var student: String?
+  /// Whose numbers it is about: the answer to `seed`; nil for the usual run.
+  package private(set) var seed: String?
 
   /// Reads a sheet. Marks that don't show, such as the one that some editors put at the start of a
   /// file, don't count, and no character of it can do anything to a terminal.
@@ -36,6 +38,7 @@ package struct AnswerSheet: Sendable {
       answers[id] = String(answer)
     }
     let student = answers.removeValue(forKey: "student")
+    seed = answers.removeValue(forKey: "seed").flatMap { $0.isEmpty ? nil : $0 }
     self.answers = answers
     self.student = student.flatMap { $0.isEmpty ? nil : $0 } ?? owner
   }
@@ -44,8 +47,10 @@ package struct AnswerSheet: Sendable {
   package static func blank(for report: Report) -> String {
     var lines = ["# kvmlite lab \(report.name): \(report.title)"]
     lines.append("# Fill in, then: kvmlite lab \(report.name) --check THIS-FILE")
-    lines += ["", "student:"]
-    for question in report.questions {
+    let student = report.variation.student
+    lines += ["", "student:" + (student.map { " " + $0 } ?? "")]
+    if let student { lines += ["# The numbers are your own; this says so:", "seed: " + student] }
+    for question in report.allQuestions {
       lines += ["", "# \(question.text)", "# (\(question.form))", "\(question.id):"]
     }
     return lines.joined(separator: "\n") + "\n"

@@ -31,6 +31,8 @@ final class Bench {
   struct Settings: Sendable {
     var cr0: UInt64 = 0
     var cr4: UInt64 = 0
+    /// The privilege level for I/O in RFLAGS, which is the kernel's to set.
+    var ioPrivilege = 0
   }
 
   /// Makes it with `image` at `BenchLayout.image`; after `seconds` of processor time its guest is told

@@ -4,9 +4,21 @@ import KVM
 extension Experiment {
   /// Popek and Goldberg's theorem put to the test.
   static let critical = Experiment(
-    "critical", "sensitive instructions, and the theorem that x86 breaks", "CPU virtualization"
+    "critical", "sensitive instructions, and the theorem that x86 breaks", "CPU virtualization",
+    variables: [
+      Variable(
+        "instructions", "how many sensitive instructions are tried", 20, 5...20,
+        seeded: Array(14...19)),
+      Variable("iopl", "IOPL in the flags of ring 3, which the kernel sets", 0, 0...3),
+    ],
+    transfer: Transfer(
+      id: "popf-with-iopl", variable: "iopl", values: [3], fact: "popf_changes_if"
+    ) {
+      "The kernel has set IOPL to \($0) in ring 3's flags. How many times does the interrupt flag "
+        + "change if POPF asks there once for its other value?"
+    }
   ) { report throws(LabError) in
-    try Critical().tell(&report)
+    try Critical(report.variation).tell(&report)
   }
 }
 
@@ -43,16 +55,26 @@ private struct Critical {
   private static let sensitiveTwice: Set<String> = ["POPF", "IRET"]
   private static let accessNames: Set<String> = ["load", "store"]
 
-  init() throws(LabError) {
+  private static let asked: Set<String> = ["POPF", "PUSHF", "MOV from CS", "PUSH GS", "INT n"]
+
+  init(_ variation: Variation) throws(LabError) {
     let kit = try Probe.Kit("critical")
-    let plain = ProbeRunner(kit: kit)
+    let plain = ProbeRunner(kit: kit, settings: .init(ioPrivilege: variation["iopl"]))
     noUMIP = Self.reasonAgainstUMIP()
     hostHasUMIP = HostUMIP.isThere
     let guarded =
       noUMIP == nil
-      ? ProbeRunner(kit: kit, settings: .init(cr4: Bench.Control.umip)) : nil
+      ? ProbeRunner(
+        kit: kit, settings: .init(cr4: Bench.Control.umip, ioPrivilege: variation["iopl"])) : nil
     var baseline: Double?
-    for probe in kit.probes {
+    let others = Self.accessNames.union(["NOP"])
+    let sensitive = variation.choice(
+      variation["instructions"], of: kit.probes.filter { !others.contains($0.name) },
+      keeping: { Self.asked.contains($0.name) })
+    // The baseline comes first.
+    for probe in kit.probes.filter({ $0.name == "NOP" }) + sensitive
+      + kit.probes.filter({ Self.accessNames.contains($0.name) })
+    {
       let kernel = try plain.run(probe, .kernel, baseline: baseline)
       if probe.name == "NOP" {
         baseline = kernel.exitsEach
@@ -291,6 +313,7 @@ private struct Critical {
           + "as it was. No trap, no error: a kernel run that way believes what isn't so."
       )
     }
+    if let popfIsSilent { report.note("popf_changes_if", popfIsSilent ? 0 : 1) }
     report.note("leaks", Self.list(leaks))
     if !leaks.isEmpty {
       report.text(

@@ -9,15 +9,23 @@ extension Experiment {
     exercise: Exercise(
       text:
         "A guest that makes 100 OUTs to port 0x80 and 10 reads of MMIO at 0x30000000, and halts.",
-      check: checkExitsGuest)
+      check: checkExitsGuest),
+    variables: [
+      Variable(
+        "count", "how often each operation is done", 400, 100...450,
+        seeded: Array(stride(from: 210, to: 440, by: 10)))
+    ],
+    transfer: Transfer(
+      id: "returns-of-reads", variable: "count", values: [130, 150, 170, 190, 445],
+      fact: "returns/MMIO read"
+    ) { "If each operation is done \($0) times, how often does KVM_RUN return for all MMIO reads?" }
   ) { report throws(LabError) in
-    try Exits().tell(&report)
+    try Exits(report.variation["count"]).tell(&report)
   }
 }
 
 /// The experiment `exits`.
 private struct Exits {
-  private static let count = 400
   private static let samplesAddress: UInt64 = 0x20_0000
   private static let freshPages: UInt64 = 0x2_0000
   private static let pageFaultVector = 14
@@ -33,12 +41,15 @@ private struct Exits {
 
   private var rows: [Row] = []
   private let canFilterMSRs: Bool
+  private let count: Int
 
   private struct Row {
     let name: String
     /// KVM's exits of each, less those of an empty loop; nil where KVM has no counters.
     let exits: Double?
     let userExits: Double
+    /// Returns of KVM_RUN for all of them together.
+    let returns: Int
     let reasons: [String]
     let emulated: Bool
     let cycles: Samples
@@ -56,20 +67,21 @@ private struct Exits {
     }
   }
 
-  init() throws(LabError) {
+  init(_ count: Int) throws(LabError) {
+    self.count = count
     let kit = try Probe.Kit("exits")
     let system = try kvm { () throws(KVMError) in try System() }
     canFilterMSRs = system.value(of: .userSpaceMSR) != 0
     var baseline: Double?
     for probe in kit.probes where !probe.name.hasPrefix("(") {
-      let row = try Self.measure(probe, kit, baseline, filtersMSRs: canFilterMSRs)
+      let row = try Self.measure(probe, kit, count, baseline, filtersMSRs: canFilterMSRs)
       if probe.name == "nothing" { baseline = row.exits }
       rows.append(row)
     }
   }
 
   private static func measure(
-    _ probe: Probe, _ kit: Probe.Kit, _ baseline: Double?, filtersMSRs: Bool
+    _ probe: Probe, _ kit: Probe.Kit, _ count: Int, _ baseline: Double?, filtersMSRs: Bool
   ) throws(LabError) -> Row {
     let bench = try Bench(kit.image, seconds: 10, what: "'\(probe.name)'") {
       (vm: VM, memory: GuestMemory) throws(LabError) in
@@ -131,6 +143,7 @@ private struct Exits {
     let each = exits.map { _ in Double(after.0 - before.0) / Double(count) - (baseline ?? 0) }
     return Row(
       name: probe.name, exits: each, userExits: Double(userExits) / Double(count),
+      returns: userExits,
       reasons: reasons, emulated: after.1 - before.1 >= count,
       cycles: Samples(failure == nil ? try bench.words(at: samplesAddress, count) : []),
       runs: Samples(failure == nil ? runs : []), failure: failure)
@@ -140,7 +153,7 @@ private struct Exits {
 
   func tell(_ report: inout Report) {
     report.text(
-      "The guest does each of these \(Self.count) times and reads its clock (RDTSC) before and after. "
+      "The guest does each of these \(count) times and reads its clock (RDTSC) before and after. "
         + "KVM's counter `exits` says how often the guest was left; the returns of KVM_RUN say how "
         + "often that came to user space. What neither shows never left the guest.")
     report.table(table(report.times))
@@ -149,6 +162,7 @@ private struct Exits {
     for row in rows {
       report.note("place/" + row.name, row.place)
       report.note("user/" + row.name, Int(row.userExits.rounded()))
+      report.note("returns/" + row.name, row.returns)
       report.note("reasons/" + row.name, row.reasons.joined(separator: ","))
       report.note("exits/" + row.name, row.exits.map { decimal(max(0, $0)) } ?? Table.notMeasured)
       guard report.times.areShown else { continue }
@@ -335,7 +349,7 @@ private struct Exits {
       caption, width: 900, height: 104 + laneHeight * Double(shown.count))
     picture.label(12, 22, title, size: 15)
     picture.legend(
-      left, 24,
+      left + 90, 24,
       [
         (Picture.colours[1], "comes to user space"), (Picture.colours[4], "KVM does it"),
         (Picture.colours[2], "doesn't leave the guest"),
@@ -360,7 +374,7 @@ private struct Exits {
         }
       let counts = row[keyPath: samples].bins
       for (index, bin) in bins.enumerated() where counts[bin] > 0 {
-        let height = max(1.5, Double(counts[bin]) / Double(Self.count) * (laneHeight - 10))
+        let height = max(1.5, Double(counts[bin]) / Double(count) * (laneHeight - 10))
         picture.rectangle(
           left + Double(index) * step + 1, base - height, step - 2, height, fill: colour,
           tip: "\(counts[bin])")

@@ -41,7 +41,7 @@ package struct Grade: Sendable {
         isRight: seen.map(question.accepts) ?? false, points: question.points, place: question.place
       )
     }
-    var known = Set(report.questions.map(\.id))
+    var known = Set(report.allQuestions.map(\.id))
     if let prediction {
       items.append(Self.explanations(sheet, report, prediction))
       known.formUnion(known.map { Self.why + $0 })

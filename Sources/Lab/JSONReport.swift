@@ -13,7 +13,7 @@ package enum JSONReport {
         + table.rows.map(list).joined(separator: ",") + "],\"notes\":" + list(table.notes) + "}"
     }
     let facts = report.facts.map { "\(Markup.json($0.key)):\(value($0.value))" }
-    let questions = report.questions.map {
+    let questions = report.allQuestions.map {
       "{\"id\":\(Markup.json($0.id)),\"text\":\(Markup.json($0.text)),"
         + "\"form\":\(Markup.json($0.form)),\"points\":\($0.points)}"
     }

@@ -3,9 +3,21 @@ import KVM
 extension Experiment {
   /// Privileged instructions in user mode, in ring 3 and in ring 0.
   static let modes = Experiment(
-    "modes", "what privileged instructions do in three worlds", "CPU virtualization"
+    "modes", "what privileged instructions do in three worlds", "CPU virtualization",
+    variables: [
+      Variable(
+        "instructions", "how many privileged instructions are tried", 20, 3...20,
+        seeded: Array(13...19)),
+      Variable("executions", "how often each is counted", 200, 50...400),
+    ],
+    transfer: Transfer(
+      id: "returns-of-in", variable: "executions", values: [120, 140, 170, 230, 260, 310],
+      fact: "returns/IN"
+    ) {
+      "Counting \($0) executions of IN in the guest's ring 0, how often does KVM_RUN return for it?"
+    }
   ) { report throws(LabError) in
-    try Modes(Probe.Kit("modes")).tell(&report)
+    try Modes(Probe.Kit("modes"), report.variation).tell(&report)
   }
 }
 
@@ -48,16 +60,22 @@ private struct Modes {
   ]
   private static let notPrivileged: Set<String> = ["NOP", "ADD", "CPUID", "RDTSC", "SMSW"]
 
-  init(_ kit: Probe.Kit) throws(LabError) {
-    let runner = ProbeRunner(kit: kit)
+  private let executions: Int
+
+  init(_ kit: Probe.Kit, _ variation: Variation) throws(LabError) {
+    executions = variation["executions"]
+    let runner = ProbeRunner(kit: kit, count: executions)
     let nothing = try kit.probes.first { $0.name == "NOP" }.map { probe throws(LabError) in
       try runner.run(probe, .kernel, baseline: nil)
     }
-    for probe in kit.probes where !Self.notPrivileged.contains(probe.name) {
+    let privileged = kit.probes.filter { !Self.notPrivileged.contains($0.name) }
+    for probe in variation.choice(
+      variation["instructions"], of: privileged, keeping: { ["HLT", "IN"].contains($0.name) })
+    {
       rows.append(try Self.row(probe, runner, baseline: nothing?.exitsEach))
     }
     for setting in Self.settings {
-      let runner = ProbeRunner(kit: kit, settings: setting.settings)
+      let runner = ProbeRunner(kit: kit, settings: setting.settings, count: executions)
       for probe in kit.probes where setting.probes.contains(probe.name) {
         controls.append(try Self.row(probe, runner, baseline: nothing?.exitsEach, setting))
       }
@@ -90,6 +108,9 @@ private struct Modes {
       report.note("ring3/" + row.name, row.user.text)
       report.note("ring0/" + row.name, row.kernel.outcome.text)
     }
+    for row in rows {
+      if let returns = row.kernel.returns { report.note("returns/" + row.name, returns) }
+    }
     for row in controls {
       report.note("control/ring3/" + row.name, row.user.text)
       report.note("control/ring0/" + row.name, row.kernel.outcome.text)
@@ -104,7 +125,7 @@ private struct Modes {
       ["instruction", "host user mode", "guest ring 3", "guest ring 0", "#exits each"])
     for row in rows { table.add([row.name] + Self.cells(row)) }
     table.note(
-      "exits each: KVM's counter `exits` over \(ProbeRunner.count) executions in ring 0, less that of "
+      "exits each: KVM's counter `exits` over \(executions) executions in ring 0, less that of "
         + "the same loop with a NOP.")
     if rows.contains(where: { $0.kernel.exitsEach == nil && $0.kernel.outcome.didRun }) {
       table.note("n/a: this kernel has no KVM_GET_STATS_FD.")

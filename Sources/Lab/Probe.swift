@@ -102,6 +102,8 @@ struct ProbeResult: Sendable {
   /// KVM's exits for each execution, less those of the same loop without the instruction; nil where it
   /// could not be counted.
   let exitsEach: Double?
+  /// How often KVM_RUN returned for it while it was counted; nil where it wasn't.
+  var returns: Int?
   /// The scratch memory after one execution.
   let scratch: [UInt64]
 }
@@ -112,7 +114,7 @@ struct ProbeRunner {
   var settings = Bench.Settings()
 
   /// How often a probe is run to be counted.
-  static let count = 200
+  var count = 200
   /// How often the counting is done at most, where it doesn't come to about a whole number.
   static let countings = 5
 
@@ -133,12 +135,14 @@ struct ProbeRunner {
     guard counted.attempt.end.didRun else {
       return ProbeResult(outcome: counted.attempt.end, exitsEach: nil, scratch: scratch)
     }
-    if let reason = counted.attempt.reason, counted.attempt.userExits >= Self.count {
-      return ProbeResult(outcome: .userExit(reason), exitsEach: counted.each, scratch: scratch)
+    if let reason = counted.attempt.reason, counted.attempt.userExits >= count {
+      return ProbeResult(
+        outcome: .userExit(reason), exitsEach: counted.each, returns: counted.attempt.userExits,
+        scratch: scratch)
     }
     let outcome: ProbeOutcome =
       counted.each > 0.5
-      ? .kernelExit : counted.emulations >= Self.count ? .emulated : .nothing
+      ? .kernelExit : counted.emulations >= count ? .emulated : .nothing
     return ProbeResult(outcome: outcome, exitsEach: counted.each, scratch: scratch)
   }
 
@@ -170,8 +174,8 @@ struct ProbeRunner {
     let emulations = ExitCounter(bench.vcpu, "insn_emulation")
     let emulationsBefore = try emulations?.value() ?? 0
     let before = try counter.value()
-    let attempt = try attempt(bench, probe, ring, count: Self.count)
-    let exits = Double(try counter.value() - before) / Double(Self.count)
+    let attempt = try attempt(bench, probe, ring, count: count)
+    let exits = Double(try counter.value() - before) / Double(count)
     return Counted(
       attempt: attempt, each: exits - baseline,
       emulations: try (emulations?.value() ?? 0) - emulationsBefore)
@@ -211,6 +215,7 @@ struct ProbeRunner {
     try bench.start(at: BenchLayout.image, ring) { registers in
       registers.r14 = BenchLayout.image + UInt64(probe.offset)
       registers.r15 = UInt64(count)
+      registers.rflags |= UInt64(settings.ioPrivilege) << 12
     }
     var attempt = Attempt(end: .nothing)
     while true {

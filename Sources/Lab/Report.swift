@@ -39,12 +39,18 @@ package struct Report: Sendable {
   package private(set) var blocks: [Block] = []
   /// The findings, in order; no two have one key.
   package private(set) var facts: [(key: String, value: Fact)] = []
+  /// How this run differs from the usual one.
+  package let variation: Variation
+  /// The question that a variant answers; nil once it did, or without one.
+  package private(set) var transfer: Transfer.Open?
   /// The questions, with the answers that this run gave.
   package private(set) var questions: [Question] = []
 
   init(
-    _ experiment: Experiment, backEnd: BackEnd?, times: HostTimes = HostTimes(maker: nil)
+    _ experiment: Experiment, backEnd: BackEnd?, times: HostTimes = HostTimes(maker: nil),
+    variation: Variation = .none
   ) {
+    self.variation = variation
     name = experiment.name
     title = experiment.title
     self.backEnd = backEnd
@@ -67,6 +73,26 @@ package struct Report: Sendable {
       backEnd.notes.isEmpty
       ? ["Ring 0 of the guest runs on the processor: its traps are the hardware's."] : backEnd.notes
     return ["\(backEnd.name): \(backEnd.summary)"] + notes + [times.line].compactMap { $0 }
+  }
+
+  mutating func leaveOpen(_ question: Transfer.Open) {
+    heading("Transfer")
+    text(
+      "The number that `\(question.id)` asks for stands in no table: work it out. A grade runs the "
+        + "variant. Having answered, you may, too: --vary \(question.variable)=\(question.value), "
+        + "where `\(question.fact)` is among the facts of --json.")
+    transfer = question
+  }
+
+  mutating func answer(_ question: Transfer.Open, _ answer: Question.Answer) {
+    ask(question.id, question.text, answer, points: question.points, at: "Transfer")
+    transfer = nil
+  }
+
+  /// All that is asked, with what it's worth and the form of the answer.
+  var allQuestions: [(id: String, text: String, points: Int, form: String)] {
+    questions.map { ($0.id, $0.text, $0.points, $0.form) }
+      + [transfer].compactMap { $0 }.map { ($0.id, $0.text, $0.points, "a number") }
   }
 
   /// Sets `prediction`, which was made before the run, beside what came of it.

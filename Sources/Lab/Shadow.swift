@@ -4,7 +4,21 @@ import Memory
 extension Experiment {
   /// Memory and processor virtualized without help from hardware.
   static let shadow = Experiment(
-    "shadow", "shadow page tables, and a kernel that runs de-privileged", "Memory virtualization"
+    "shadow", "shadow page tables, and a kernel that runs de-privileged", "Memory virtualization",
+    variables: [
+      Variable(
+        "pages", "how many pages the kernel maps", 64, 8...256,
+        seeded: Array(stride(from: 24, through: 96, by: 4))),
+      Variable(
+        "steps", "how many steps it does", 600, 100...900,
+        seeded: Array(stride(from: 420, through: 780, by: 20))),
+    ],
+    transfer: Transfer(
+      id: "roots", variable: "steps", values: [250, 350, 820, 860, 890], fact: "root_loads"
+    ) {
+      "The kernel loads CR3 once at first and then after every 99th of each hundred steps. How many "
+        + "roots does it ask for in \($0) steps?"
+    }
   ) { report throws(LabError) in
     try Shadow(report).tell(&report)
   }
@@ -12,7 +26,6 @@ extension Experiment {
 
 /// The experiment `shadow`.
 private struct Shadow {
-  private static let steps = 600
   private static let orders: UInt64 = 0x20_0000
   private static let shadowed: UInt64 = 0x1000_0000
   private static let plain: UInt64 = 0x60_0000
@@ -24,6 +37,8 @@ private struct Shadow {
   /// Whether the kernel's own tables are walked by the processor, or shadowed by KVM; nil if unknown.
   private let isNested: Bool?
   private let isEmulated: Bool
+  private let steps: Int
+  private let pages: Int
 
   /// What one run of the guest came to.
   private struct Run {
@@ -38,20 +53,26 @@ private struct Shadow {
   init(_ report: Report) throws(LabError) {
     isNested = report.backEnd?.hasNestedPaging
     isEmulated = report.emulatesRing0
-    script = ShadowScript(count: Self.steps, tables: Self.shadowed)
+    let variation = report.variation
+    (steps, pages) = (variation["steps"], variation["pages"])
+    func makeScript(_ tables: UInt64) -> ShadowScript {
+      ShadowScript(
+        count: variation["steps"], pages: variation["pages"], variation.random(7), tables: tables)
+    }
+    script = makeScript(Self.shadowed)
     // Emulated ring 0 has no shadow: the emulator walks the tables each time.
     shadow = try Self.run(
-      script, tables: Self.shadowed, isShadowed: true,
+      script, pages, tables: Self.shadowed, isShadowed: true,
       isTwice: isNested == false && !report.emulatesRing0)
     nested = try Self.run(
-      ShadowScript(count: Self.steps, tables: Self.plain), tables: Self.plain, isShadowed: false)
+      makeScript(Self.plain), pages, tables: Self.plain, isShadowed: false)
     kernel = try Deprivileged()
   }
 
   // MARK: Running
 
   private static func run(
-    _ script: ShadowScript, tables: UInt64, isShadowed: Bool, isTwice: Bool = false
+    _ script: ShadowScript, _ pages: Int, tables: UInt64, isShadowed: Bool, isTwice: Bool = false
   ) throws(LabError) -> Run {
     let kit = try Probe.Kit("shadow")
     let empty = [UInt8](repeating: 0, count: 0x4000)
@@ -62,7 +83,7 @@ private struct Shadow {
     let open: UInt64 = 7
     try bench.store([tables + 0x1000 | open], at: tables)
     try bench.store([BenchLayout.pageTables + 0x2000 | open], at: tables + 0x1000)
-    for frame in 0..<ShadowPager.pages {
+    for frame in 0..<pages {
       try bench.store(
         [ShadowScript.value(frame)], at: ShadowScript.frames + UInt64(frame) << 12)
     }
@@ -74,7 +95,7 @@ private struct Shadow {
     var run = Run()
     let counter = bench.exitCounter()
     let before = try counter?.value()
-    try answer(ShadowPager(bench, isShadowed: isTwice), tables: tables, &run)
+    try answer(ShadowPager(bench, pages: pages, isShadowed: isTwice), tables: tables, &run)
     run.kernelExits = try counter.flatMap { counter throws(LabError) in
       let after = try counter.value()
       return before.map { after - $0 }
@@ -126,8 +147,8 @@ private struct Shadow {
 
   func tell(_ report: inout Report) {
     report.text(
-      "The guest's kernel maps, unmaps and protects \(ShadowPager.pages) pages at random and reads and "
-        + "writes them, \(Self.steps) steps in all. First with shadow paging by kvmlite: its tables are "
+      "The guest's kernel maps, unmaps and protects \(pages) pages at random and reads and "
+        + "writes them, \(steps) steps in all. First with shadow paging by kvmlite: its tables are "
         + "in a read-only slot, CR3 leads to others that kvmlite fills when the guest faults. Then the "
         + "same kernel with its own tables in CR3. A model says what each step must give.")
     report.table(counts)
@@ -249,7 +270,7 @@ private struct Shadow {
 
   private func noteFacts(_ report: inout Report) {
     let work = shadow.work
-    report.note("steps", Self.steps)
+    report.note("steps", steps)
     report.note("mismatches/shadow", shadow.mismatches)
     report.note("mismatches/own", nested.mismatches)
     report.note("disagreements", shadow.disagreements)

@@ -22,9 +22,8 @@ struct ShadowPager {
     var flushes = 0
   }
 
-  /// The window that is shadowed: 64 pages at 1 GiB. Below 1 GiB the bench's own tables serve.
+  /// The window that is shadowed, at 1 GiB. Below 1 GiB the bench's own tables serve.
   static let window: UInt64 = 1 << 30
-  static let pages = 64
   static let root: UInt64 = 0x40_0000
 
   private enum Bit {
@@ -38,11 +37,14 @@ struct ShadowPager {
   private(set) var work = Work()
   private var guestRoot: UInt64 = 0
 
+  /// How many pages the window has.
+  private let pages: Int
   /// Whether KVM shadows our shadow, and has to be told of changes.
   private let isShadowed: Bool
 
-  init(_ bench: Bench, isShadowed: Bool) {
+  init(_ bench: Bench, pages: Int, isShadowed: Bool) {
     self.bench = bench
+    self.pages = pages
     self.isShadowed = isShadowed
   }
 
@@ -76,8 +78,8 @@ struct ShadowPager {
     }
     // The last of the guest's four tables has an entry a page; a higher one concerns all of them.
     let first = tables + 0x3000
-    let isLeaf = mmio.address >= first && mmio.address < first + UInt64(Self.pages * 8)
-    let zapped = isLeaf ? [Int(mmio.address - first) / 8] : Array(0..<Self.pages)
+    let isLeaf = mmio.address >= first && mmio.address < first + UInt64(pages * 8)
+    let zapped = isLeaf ? [Int(mmio.address - first) / 8] : Array(0..<pages)
     let before = work.zapped
     for page in zapped where try entry(page) != 0 {
       work.zapped += 1
@@ -93,7 +95,7 @@ struct ShadowPager {
     let walk = try guestWalk(address)
     guard case .mapped(let physical, GuestMemory.pageSize) = walk.result,
       let leaf = walk.steps.last, !isWrite || walk.isWritable,
-      (Self.window..<Self.window + UInt64(Self.pages) << 12).contains(address)
+      (Self.window..<Self.window + UInt64(pages) << 12).contains(address)
     else {
       work.guestFaults += 1
       return false
@@ -121,7 +123,7 @@ struct ShadowPager {
   /// How many entries of the shadow allow what the guest's tables don't.
   func disagreements() throws(LabError) -> Int {
     var count = 0
-    for page in 0..<Self.pages {
+    for page in 0..<pages {
       let shadow = try entry(page)
       guard shadow & Bit.present != 0 else { continue }
       let walk = try guestWalk(Self.window + UInt64(page) << 12)

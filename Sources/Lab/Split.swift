@@ -2,9 +2,15 @@ extension Experiment {
   /// A disk's front end in a virtual machine, its back end in another process, and what is between them.
   static let split = Experiment(
     withProgram: "split", "the para-virtual split: front end, ring and back end in two processes",
-    "I/O virtualization"
+    "I/O virtualization",
+    variables: [
+      Variable("sectors", "sectors of one request", 1, 1...8, seeded: [2, 3, 4, 5])
+    ],
+    transfer: Transfer(
+      id: "long-read", variable: "sectors", values: [6, 7, 8], fact: "used_length/read"
+    ) { "How many bytes does the used ring say for a read of \($0) sectors?" }
   ) { report, program throws(LabError) in
-    try Split(SplitRun(program)).tell(&report)
+    try Split(SplitRun(program, requestSectors: report.variation["sectors"])).tell(&report)
   }
 }
 
@@ -77,7 +83,9 @@ struct Split {
     var table = Table(
       "The descriptor table at step 1, as the guest wrote it",
       ["#", "#address", "#bytes", "flags", "#next", "what it is"])
-    let names = ["header: read, sector 5", "data: a sector", "status: a byte"]
+    let names = [
+      "header: read, sector 5", "data: \(run.requestSectors) of 512 bytes", "status: a byte",
+    ]
     for (index, descriptor) in run.steps[1].descriptors.prefix(3).enumerated() {
       table.add([
         "\(index)", hex(descriptor.address), "\(descriptor.length)", Self.flags(descriptor.flags),
@@ -222,10 +230,10 @@ struct Split {
       .number(run.steps[2].kick), at: "The ring and the events, step by step")
     report.ask(
       "read-length",
-      "How many bytes did the back end write into the guest for the read of a sector?",
+      "How many bytes did the back end write into the guest for the read?",
       .number(answer(4).length), points: 2, at: "The ring and the events, step by step")
     report.ask(
-      "write-length", "And for the write of a sector?", .number(answer(8).length), points: 2,
+      "write-length", "And for the write?", .number(answer(8).length), points: 2,
       at: "The ring and the events, step by step")
     report.ask(
       "writable", "Which descriptors of the read may the back end write to, by their numbers?",

@@ -8,16 +8,23 @@ import Memory
 extension Experiment {
   /// What translation costs, and what it forgets to notice.
   static let tlb = Experiment(
-    "tlb", "what translation costs by page size, and a stale entry", "Memory virtualization"
+    "tlb", "what translation costs by page size, and a stale entry", "Memory virtualization",
+    variables: [
+      Variable(
+        "memory", "MiB of data, in pages of 2 MiB", 64, 2...64, isPowerOfTwo: true,
+        seeded: [16, 32, 64])
+    ],
+    transfer: Transfer(
+      id: "entries", variable: "memory", values: [4, 8], fact: "entries/4 KiB"
+    ) { "How many entries of the guest's last tables map \($0) MiB in pages of 4 KiB?" }
   ) { report throws(LabError) in
-    try TLB(report.backEnd, report.times).tell(&report)
+    try TLB(report).tell(&report)
   }
 }
 
 /// The experiment `tlb`.
 private struct TLB {
   private static let dataStart: UInt64 = 16 << 20
-  private static let dataSize: UInt64 = 64 << 20
   private static let steps = 400_000
   private static let tries = 5
   private static let staleTries = 20
@@ -27,6 +34,9 @@ private struct TLB {
   private static let tables: UInt64 = 0x20_0000
 
   private let isNested: Bool?
+  private let dataSize: UInt64
+  /// The entries that map the data, by the size of their pages.
+  private var entries: [(size: String, count: Int)] = []
   private var rows: [Row] = []
   private let staleRing0: Stale
   private let staleRing3: Stale
@@ -70,13 +80,16 @@ private struct TLB {
     }
   }
 
-  init(_ backEnd: BackEnd?, _ times: HostTimes) throws(LabError) {
-    isNested = backEnd?.hasNestedPaging
+  init(_ report: Report) throws(LabError) {
+    let times = report.times
+    let dataSize = UInt64(report.variation["memory"]) << 20
+    self.dataSize = dataSize
+    isNested = report.backEnd?.hasNestedPaging
     let kit = try Probe.Kit("tlb")
     for hostIsHuge in [false, true] {
-      let bench = try Self.makeBench(kit, hostIsHuge: hostIsHuge)
+      let bench = try Self.makeBench(kit, dataSize, hostIsHuge: hostIsHuge)
       for (window, size) in [(Self.smallWindow, "4 KiB"), (Self.largeWindow, "2 MiB")] {
-        try Self.writeChain(bench, window)
+        try Self.writeChain(bench, dataSize, window)
         var tries: [Double] = []
         for _ in 0..<(times.areShown ? Self.tries : 0) {
           try bench.start(at: kit.address(of: "chase"), .user) { registers in
@@ -95,15 +108,30 @@ private struct TLB {
             guestSize: size, hostSize: hostIsHuge ? "huge" : "4 KiB",
             guestLevels: PageWalk(window, special, bench.memory).steps.count,
             hostLevels: hostIsHuge ? 3 : 4, tries: tries.sorted(), hugeBytes: huge))
+        if !hostIsHuge {
+          entries.append((size, Self.leaves(bench, special, window, dataSize)))
+        }
       }
     }
-    staleRing0 = try Self.changeInRing0(kit)
-    staleRing3 = try Self.changeInRing3(kit)
+    staleRing0 = try Self.changeInRing0(kit, dataSize)
+    staleRing3 = try Self.changeInRing3(kit, dataSize)
+  }
+
+  /// How many different entries the walks of the data's pages end in.
+  private static func leaves(
+    _ bench: Bench, _ special: SpecialRegisters, _ window: UInt64, _ dataSize: UInt64
+  ) -> Int {
+    let leaves = stride(from: window, to: window + dataSize, by: 4096).compactMap { address in
+      PageWalk(address, special, bench.memory).steps.last?.address.value
+    }
+    return Set(leaves).count
   }
 
   // MARK: The guest
 
-  private static func makeBench(_ kit: Probe.Kit, hostIsHuge: Bool) throws(LabError) -> Bench {
+  private static func makeBench(_ kit: Probe.Kit, _ dataSize: UInt64, hostIsHuge: Bool)
+    throws(LabError) -> Bench
+  {
     let bench = try Bench(
       kit.image, ramSize: dataStart + dataSize, seconds: 30, what: "the pointer chase"
     ) { (vm: VM, memory: GuestMemory) throws(LabError) in
@@ -128,7 +156,9 @@ private struct TLB {
 
   /// One pointer in each 4 KiB page, in an order without pattern that visits every page once, at
   /// places that spread over the cache.
-  private static func writeChain(_ bench: Bench, _ window: UInt64) throws(LabError) {
+  private static func writeChain(_ bench: Bench, _ dataSize: UInt64, _ window: UInt64)
+    throws(LabError)
+  {
     let count = Int(dataSize >> 12)
     var order = Array(1..<count)
     var random = RandomNumbers(seed: 1)
@@ -164,9 +194,10 @@ private struct TLB {
     return (entry, dataStart + 0x1000 | 7)
   }
 
-  private static func changeInRing0(_ kit: Probe.Kit) throws(LabError) -> Stale {
+  private static func changeInRing0(_ kit: Probe.Kit, _ dataSize: UInt64) throws(LabError) -> Stale
+  {
     var stale = Stale()
-    let bench = try makeBench(kit, hostIsHuge: false)
+    let bench = try makeBench(kit, dataSize, hostIsHuge: false)
     for _ in 0..<staleTries {
       let (entry, new) = try prepareStale(bench)
       // The lab put the entry back: the guest's processor has to forget what it knew.
@@ -180,9 +211,10 @@ private struct TLB {
     return stale
   }
 
-  private static func changeInRing3(_ kit: Probe.Kit) throws(LabError) -> Stale {
+  private static func changeInRing3(_ kit: Probe.Kit, _ dataSize: UInt64) throws(LabError) -> Stale
+  {
     var stale = Stale()
-    let bench = try makeBench(kit, hostIsHuge: false)
+    let bench = try makeBench(kit, dataSize, hostIsHuge: false)
     for _ in 0..<staleTries {
       let (entry, new) = try prepareStale(bench)
       try invalidate(bench, kit)
@@ -207,7 +239,7 @@ private struct TLB {
 
   func tell(_ report: inout Report) {
     report.text(
-      "A program that touches 64 MiB in random order, one word in each page of 4 KiB, finds its data in "
+      "A program that touches \(dataSize >> 20) MiB in random order, one word in each page of 4 KiB, finds its data in "
         + "the processor's caches, but the translations of so many pages don't fit in its TLB. With "
         + "larger pages there are fewer translations, and each walk is shorter.")
     report.table(lengths)
@@ -225,6 +257,7 @@ private struct TLB {
       if report.times.areShown { report.note("cycles/" + key, decimal(row.cycles, 2)) }
       report.note("huge_bytes/" + key, row.hugeBytes.map { .number(Int($0)) } ?? .text("n/a"))
     }
+    for entry in entries { report.note("entries/" + entry.size, entry.count) }
     report.note("stale/ring 0", staleRing0.stale)
     report.note("stale/ring 3", staleRing3.stale)
     report.note(
@@ -286,6 +319,10 @@ private struct TLB {
         + "takes h references to find and one to read; the page's own address takes h more.")
     table.note(
       "shadow: one set of tables leads from virtual to host; the smaller page decides its depth.")
+    table.note(
+      "The data of \(dataSize >> 20) MiB is mapped by "
+        + entries.map { "\(grouped($0.count)) entries for pages of \($0.size)" }
+        .joined(separator: ", ") + ".")
     switch isNested {
     case true?: table.note("This back end uses nested paging.")
     case false?: table.note("This back end uses shadow tables of KVM's making.")
@@ -333,6 +370,11 @@ private struct TLB {
         "With nested paging, how many memory references does a walk take with guest pages of "
           + "\(row.guestSize) and \(row.hostSize == "huge" ? "huge" : "4 KiB") host pages?",
         .number(row.nested), at: "Memory references of one walk, when nothing is cached")
+    }
+    if let large = entries.last {
+      report.ask(
+        "entries-2MiB", "How many entries map the \(dataSize >> 20) MiB in pages of 2 MiB?",
+        .number(large.count), at: "Memory references of one walk, when nothing is cached")
     }
     report.ask(
       "stale", "Was the old page seen after the entry had changed?",

@@ -11,9 +11,19 @@ extension Experiment {
     "Memory virtualization",
     exercise: Exercise(
       text: "A guest that maps 0x123456789000 to its physical page 0x300000, and halts.",
-      check: checkMappingGuest)
+      check: checkMappingGuest),
+    variables: [
+      Variable(
+        "slot", "the PML4 entry of the page of 4 KiB", 254, 3...255, seeded: Array(5...250))
+    ],
+    transfer: Transfer(
+      id: "entry-address", variable: "slot", values: [33, 77, 99, 131, 187, 201, 222],
+      fact: "entry_at/PML4"
+    ) {
+      "The guest's CR3 is 0x100000. At which guest-physical address is entry \($0) of its PML4 read?"
+    }
   ) { report throws(LabError) in
-    try TwoStage().tell(&report)
+    try TwoStage(report.variation["slot"]).tell(&report)
   }
 }
 
@@ -25,10 +35,15 @@ private struct TwoStage {
   private let machines: TwoMachines
 
   /// What the guest wrote, and where (guest-asm/lab/two-stage.S).
-  private static let targets: [(name: String, address: UInt64, value: UInt64)] = [
-    ("4 KiB", 0x7F00_1234_5678, 0x111), ("2 MiB", 0x80_0021_2345, 0x222),
-    ("1 GiB", 0x100_8055_5000, 0x333), ("nothing", 0x7F00_1234_6000, 0),
-  ]
+  private static func targets(
+    _ slot: Int
+  ) -> [(name: String, address: UInt64, value: UInt64)] {
+    let region = UInt64(slot) << 39
+    return [
+      ("4 KiB", region + 0x1234_5678, 0x111), ("2 MiB", 0x80_0021_2345, 0x222),
+      ("1 GiB", 0x100_8055_5000, 0x333), ("nothing", region + 0x1234_6000, 0),
+    ]
+  }
 
   /// Where the word of the first target is in the guest's memory, by the guest's source.
   private static let word: UInt64 = 0x34_5678
@@ -50,15 +65,17 @@ private struct TwoStage {
     }
   }
 
-  init() throws(LabError) {
-    let image = try labGuest("two-stage").image
+  init(_ slot: Int) throws(LabError) {
+    var image = try labGuest("two-stage").image
+    // Where guest-asm/lab/two-stage.S has it.
+    image[8] = UInt8(slot)
     let bench = try Bench(image, ramSize: 16 << 20)
     try bench.runToHalt()
     machines = try TwoMachines(bench, image, at: Self.word)
     let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
     let leaf = try kvm { () throws(KVMError) in try System().supportedCPUID().entry(0x8000_0001) }
     hasGigabytePages = (leaf?.edx ?? 0) & 1 << 26 != 0
-    for target in Self.targets where target.name != "1 GiB" || hasGigabytePages {
+    for target in Self.targets(slot) where target.name != "1 GiB" || hasGigabytePages {
       let walk = PageWalk(target.address, special, bench.memory)
       let translation = try kvm { () throws(KVMError) in
         try bench.vcpu.translate(target.address)
@@ -109,6 +126,9 @@ private struct TwoStage {
       report.note("translate/" + row.name, row.translated.map { hex($0) } ?? "none")
       report.note("proven/" + row.name, row.isProven)
       report.note("slot/" + row.name, row.location.map { "\($0.region)" } ?? "none")
+    }
+    if let first = rows[0].walk.steps.first {
+      report.note("entry_at/PML4", Int(clamping: first.address.value))
     }
     report.note("agree", agree)
     report.note("addresses", rows.count)

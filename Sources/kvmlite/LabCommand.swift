@@ -41,6 +41,16 @@ struct LabCommand: ParsableCommand {
       valueName: "answers"))
   var predict: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Run it with this student's own numbers; sheets say whose they are about.",
+      valueName: "student"))
+  var seed: String?
+
+  @Option(
+    help: ArgumentHelp("Run a variant, such as pages=128; repeatable.", valueName: "name=value"))
+  var vary: [String] = []
+
   @Flag(help: "Say in a grade what would have been right.")
   var showAnswers = false
 
@@ -54,7 +64,9 @@ struct LabCommand: ParsableCommand {
 
   func validate() throws {
     guard name == nil else { return try requireOneOutput() }
-    if json || sheet || html != nil || !check.isEmpty || guest != nil || predict != nil {
+    if json || sheet || html != nil || !check.isEmpty || guest != nil || predict != nil
+      || seed != nil || !vary.isEmpty
+    {
       throw ValidationError("which experiment? See: kvmlite lab")
     }
   }
@@ -64,6 +76,12 @@ struct LabCommand: ParsableCommand {
     let asked = [json, sheet, !check.isEmpty, guest != nil].count { $0 }
     guard asked <= 1 else {
       throw ValidationError("--json, --sheet, --check and --guest: give only one of them")
+    }
+    if guest != nil && (seed != nil || !vary.isEmpty) {
+      throw ValidationError("--seed and --vary are for a run, and --guest has none")
+    }
+    if !check.isEmpty && !vary.isEmpty {
+      throw ValidationError("--check grades a run that isn't varied: leave out --vary")
     }
     if predict != nil && (sheet || guest != nil) {
       throw ValidationError("--predict is for a run: --sheet and --guest show none")
@@ -94,18 +112,61 @@ struct LabCommand: ParsableCommand {
     if let guest { return try grade(guest, experiment) }
     let sheets = try check.map(readSheet)
     let prediction = try predict.map(readSheet)
-    var report: Report
-    do { report = try experiment.run(times: .read(wasAsked: times)) } catch { throw failure(error) }
+    guard sheets.isEmpty else { return try grade(sheets, experiment, prediction) }
+    var report = try run(experiment, seed: seed ?? prediction?.seed)
     if let prediction { report.compare(with: prediction) }
     if let html { try writePage(HTMLReport.text(report), to: html) }
-    if !sheets.isEmpty {
-      let result = report
-      try output(sheets.map { Grade($0, result, prediction: prediction) })
-    }
     if json { return try Message.output(JSONReport.text(report)) }
     if sheet { return try Message.output(AnswerSheet.blank(for: report)) }
     let isColoured = FileDescriptor(borrowing: 1).isTerminal
     try Message.output(TextReport.text(report, isColoured: isColoured))
+  }
+
+  private func run(_ experiment: Experiment, seed: String?) throws -> Report {
+    let changes = try vary.map(change)
+    let variation: Variation
+    do {
+      variation = try Variation(
+        of: experiment, student: seed.map { Markup.printable($0) }, changes: changes)
+    } catch {
+      let hint = error.name.map { Spelling.hint($0, among: experiment.variables.map(\.name)) }
+      Message.error("\(error)\(hint ?? "")")
+      throw ExitCode(64)
+    }
+    do {
+      return try experiment.run(times: .read(wasAsked: times), variation: variation)
+    } catch { throw failure(error) }
+  }
+
+  private func change(_ text: String) throws -> (name: String, value: Int) {
+    let parts = text.split(separator: "=", omittingEmptySubsequences: false)
+    guard parts.count == 2, let value = Int(parts[1]) else {
+      Message.error("--vary '\(text)': wanted a name and a number, such as pages=128")
+      throw ExitCode(64)
+    }
+    return (String(parts[0]), value)
+  }
+
+  /// Grades sheets, each against the run of its seed; there is one run for each.
+  private func grade(
+    _ sheets: [AnswerSheet], _ experiment: Experiment, _ prediction: AnswerSheet?
+  ) throws {
+    var reports: [String?: Report] = [:]
+    var grades: [Grade] = []
+    for sheet in sheets {
+      let seed = sheet.seed ?? seed
+      var report: Report
+      if let known = reports[seed] {
+        report = known
+      } else {
+        report = try run(experiment, seed: seed)
+        do { try experiment.answerTransfer(of: &report) } catch { throw failure(error) }
+        reports[seed] = report
+        if let html { try writePage(HTMLReport.text(report), to: html) }
+      }
+      grades.append(Grade(sheet, report, prediction: prediction))
+    }
+    try output(grades)
   }
 
   private var list: String {
