@@ -49,11 +49,12 @@ package struct Picture: Sendable {
 
   mutating func line(
     _ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, stroke: String = "#888",
-    width: Double = 1
+    width: Double = 1, isDashed: Bool = false
   ) {
+    let dashes = isDashed ? " stroke-dasharray=\"5 4\"" : ""
     elements.append(
       "<line x1=\"\(number(x1))\" y1=\"\(number(y1))\" x2=\"\(number(x2))\" y2=\"\(number(y2))\" "
-        + "stroke=\"\(stroke)\" stroke-width=\"\(number(width))\"/>")
+        + "stroke=\"\(stroke)\" stroke-width=\"\(number(width))\"\(dashes)/>")
   }
 
   /// A line with a head at its end.
