@@ -13,7 +13,7 @@ let kernelTests: [Target] =
   ? []
   : [
     .testTarget(
-      name: "KernelTests", dependencies: ["kvmlite", "TestSupport"],
+      name: "KernelTests", dependencies: ["kvmlite", "Machine", "Memory", "TestSupport"],
       exclude: ["vsock.c", "vsock-host"], swiftSettings: settings)
   ]
 
@@ -98,7 +98,8 @@ let package = Package(
 
     // What tests share: programs run with a deadline, and the condition that there is a KVM
     .target(
-      name: "TestSupport", dependencies: ["CLinux", "KVM", "Devices", "Memory", "Host"],
+      name: "TestSupport",
+      dependencies: ["CLinux", "Machine", "KVM", "Devices", "Storage", "Memory", "Host"],
       path: "Tests/TestSupport",
       swiftSettings: settings),
 

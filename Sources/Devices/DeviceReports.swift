@@ -1,5 +1,4 @@
 import Host
-import Synchronization
 
 /// What devices have to tell whoever runs the machine.
 ///
@@ -50,7 +49,7 @@ package final class DeviceReports: Sendable {
 
   /// Raised when there is something to write.
   package let event: Event
-  private let state = Mutex(State())
+  private let state = RankedMutex(.last, State())
 
   /// Nothing has been said.
   package init() throws(Errno) { event = try Event() }

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// QEMU's firmware configuration device, fw_cfg: numbered items that firmware and tests read byte by
 /// byte (QEMU, docs/specs/fw_cfg).
@@ -12,7 +12,7 @@ package final class FirmwareConfiguration: Device {
   package var widestAccess: Int { 2 }
 
   private let items: [Item]
-  private let registers = Mutex(Registers())
+  private let registers = RankedMutex(.registers, Registers())
 
   private struct Registers {
     var key = Key.signature

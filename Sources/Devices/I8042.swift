@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// The PC's keyboard controller, without a keyboard: guests reset the machine and open A20 with it.
 ///
@@ -6,7 +6,7 @@ import Synchronization
 /// raises no interrupts: with nothing attached, all it says is in answer to the guest.
 package final class I8042: Sendable {
   private let machine: any MachineControl
-  private let registers = Mutex(Registers())
+  private let registers = RankedMutex(.registers, Registers())
 
   private struct Registers {
     // Interrupts off, interface on, as IBM's firmware finds it.

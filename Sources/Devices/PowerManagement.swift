@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// The fixed hardware of ACPI as the PIIX4 has it: PM1a's event and control registers and the
 /// power-management timer, in 12 ports (ACPI 6.5, 4.8.3).
@@ -15,7 +15,7 @@ package final class PowerManagement: Device {
   private let machine: any MachineControl
   private let line: any InterruptLine
   private let now: @Sendable () -> UInt64
-  private let registers: Mutex<Registers>
+  private let registers: RankedMutex<Registers>
 
   /// What must be in SLP_TYP for the power to go off, as in the PIIX4. Guests without ACPI count on
   /// it: they write 0x2000, SLP_EN alone, as they do for QEMU.
@@ -78,7 +78,7 @@ package final class PowerManagement: Device {
     self.machine = machine
     self.line = line
     self.now = now
-    registers = Mutex(Registers(start: now()))
+    registers = RankedMutex(.registers, Registers(start: now()))
   }
 
   /// Tells the guest that somebody has pressed the power button.

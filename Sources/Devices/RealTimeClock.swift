@@ -1,3 +1,4 @@
+import Host
 import Synchronization
 
 /// The PC's real-time clock and CMOS RAM, an MC146818A: an index port (0x70) and a data port (0x71).
@@ -11,7 +12,7 @@ package final class RealTimeClock: Device {
   private let line: (any InterruptLine)?
   private let hostTime: @Sendable () -> Int64
   private let schedule: @Sendable (Int64?) -> Void
-  private let state: Mutex<RealTimeClockState>
+  private let state: RankedMutex<RealTimeClockState>
   /// How far the time that is counted here is ahead of the host's, in nanoseconds: 0 until the clock
   /// is restored.
   private let lead = Atomic<Int64>(0)
@@ -44,7 +45,7 @@ package final class RealTimeClock: Device {
     self.line = line
     hostTime = now
     self.schedule = schedule
-    state = Mutex(RealTimeClockState(sizes: sizes, now: now()))
+    state = RankedMutex(.registers, RealTimeClockState(sizes: sizes, now: now()))
   }
 
   private func now() -> Int64 { hostTime() &+ lead.load(ordering: .relaxed) }

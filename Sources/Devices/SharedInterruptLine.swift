@@ -1,10 +1,10 @@
-import Synchronization
+import Host
 
 /// One interrupt input for several devices: raised as long as any of them raises it, as
 /// level-triggered lines are wired.
 package final class SharedInterruptLine: Sendable {
   private let line: any InterruptLine
-  private let raised = Mutex(0)
+  private let raised = RankedMutex(.shared, 0)
 
   /// Shares `line`, which is low.
   package init(_ line: any InterruptLine) { self.line = line }
@@ -23,7 +23,7 @@ package final class SharedInterruptLine: Sendable {
 
   private final class Input: InterruptLine {
     private let shared: SharedInterruptLine
-    private let level = Mutex(false)
+    private let level = RankedMutex(.input, false)
 
     init(_ shared: SharedInterruptLine) { self.shared = shared }
 

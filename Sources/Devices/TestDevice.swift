@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// The device that kvm-unit-tests try KVM with, as QEMU's pc-testdev: a latch, a way to flush a page
 /// and to raise interrupts, and memory that isn't RAM.
@@ -12,7 +12,7 @@ package final class TestDevice: Device {
   package var widestAccess: Int { 4 }
 
   private let flush: @Sendable (UInt64) -> Void
-  private let latch = Mutex<UInt32>(0)
+  private let latch = RankedMutex<UInt32>(.registers, 0)
 
   /// How many ports this part has.
   package static let portCount: UInt64 = 12
@@ -56,12 +56,12 @@ package final class TestInterruptPorts: Device {
   package var widestAccess: Int { 4 }
 
   private let lines: [any InterruptLine]
-  private let levels: Mutex<[Bool]>
+  private let levels: RankedMutex<[Bool]>
 
   /// A port for each of `lines`.
   package init(lines: [any InterruptLine]) {
     self.lines = lines
-    levels = Mutex(lines.map { _ in false })
+    levels = RankedMutex(.registers, lines.map { _ in false })
   }
 
   /// Answers ones: the ports are for writing.
@@ -90,7 +90,7 @@ package final class TestMemory: Device {
 
   /// How many bytes there are.
   package static let size: UInt64 = 0x10000
-  private let bytes = Mutex([UInt8](repeating: 0, count: Int(TestMemory.size)))
+  private let bytes = RankedMutex(.registers, [UInt8](repeating: 0, count: Int(TestMemory.size)))
 
   /// Memory full of zeros.
   package init() {}

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// Whoever feeds a receiver, and waits for it to have room again.
 package protocol ReceiveDemand: AnyObject, Sendable {
@@ -26,7 +26,7 @@ package final class UART16550A: Device, ByteReceiver {
   private let line: any InterruptLine
   private let sink: any ByteSink
   private let demand: (any ReceiveDemand)?
-  private let registers = Mutex(UART16550ARegisters())
+  private let registers = RankedMutex(.registers, UART16550ARegisters())
 
   // What is left to do when the lock is released: sink and demand may block or call back.
   private enum Effect {

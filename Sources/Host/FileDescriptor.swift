@@ -96,6 +96,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
 
   /// Writes all of `bytes`, going on after signals and partial writes.
   package borrowing func writeAll(_ bytes: Span<UInt8>) throws(Errno) {
+    HeldLocks.mayWait()
     var done = 0
     while done < bytes.count {
       do {
@@ -147,6 +148,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
   /// Writes all of `bytes` at `offset`, going on after signals and short writes. Corresponds to
   /// `pwrite(2)`.
   package borrowing func writeAll(_ bytes: Span<UInt8>, at offset: Int) throws(Errno) {
+    HeldLocks.mayWait()
     guard offset <= Int.max - bytes.count else { throw Errno.fileTooLarge }
     // The kernel only reads, and within what is left of the buffer.
     let error = unsafe bytes.withUnsafeBufferPointer { buffer -> Int32 in

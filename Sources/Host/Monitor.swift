@@ -39,6 +39,7 @@ import Glibc
 
   /// Inside `locked`: lets others in until somebody calls `wakeAll()`; may return without cause.
   public func wait() {
+    HeldLocks.mayWait()
     unsafe pthread_cond_wait(condition, mutex)
   }
 
@@ -46,6 +47,7 @@ import Glibc
   ///
   /// Returns false when the time is up.
   public func wait(until deadline: UInt64) -> Bool {
+    HeldLocks.mayWait()
     var time = timespec(
       tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
     return unsafe pthread_cond_timedwait(condition, mutex, &time) == 0

@@ -59,8 +59,7 @@ extension VM {
 
   /// Sets it. Corresponds to `KVM_SET_IRQCHIP`.
   package func setIRQChip(_ state: kvm_irqchip) throws(KVMError) {
-    var state = state
-    try check("KVM_SET_IRQCHIP", unsafe ckvm_set_irqchip(descriptor.number, &state))
+    try unsafe set("KVM_SET_IRQCHIP", descriptor.number, state, ckvm_set_irqchip)
   }
 
   /// Makes `interrupts`, 8 to 15 except 8 and 13, level-triggered at the second 8259 (its ELCR).
@@ -90,15 +89,12 @@ extension VM {
 
   /// The state of the interval timer. Corresponds to `KVM_GET_PIT2`.
   package func pit() throws(KVMError) -> kvm_pit_state2 {
-    var state = kvm_pit_state2()
-    try check("KVM_GET_PIT2", unsafe ckvm_get_pit2(descriptor.number, &state))
-    return state
+    try unsafe get("KVM_GET_PIT2", descriptor.number, kvm_pit_state2(), ckvm_get_pit2)
   }
 
   /// Sets it. Corresponds to `KVM_SET_PIT2`.
   package func setPIT(_ state: kvm_pit_state2) throws(KVMError) {
-    var state = state
-    try check("KVM_SET_PIT2", unsafe ckvm_set_pit2(descriptor.number, &state))
+    try unsafe set("KVM_SET_PIT2", descriptor.number, state, ckvm_set_pit2)
   }
 
   /// Says which interrupt each GSI stands for; the table replaces the one before.

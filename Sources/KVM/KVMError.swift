@@ -41,3 +41,24 @@ func check(
   guard result >= 0 else { throw KVMError(operation, .current) }
   return result
 }
+
+// Sound where `request` is made for a `State` and keeps no pointer to it, as the wrappers of ioctls do.
+
+/// What `request` makes of `state`.
+func get<State>(
+  _ operation: KVMError.Operation, _ descriptor: Int32, _ state: State,
+  _ request: (Int32, UnsafeMutablePointer<State>?) -> Int32
+) throws(KVMError) -> State {
+  var state = state
+  try check(operation, unsafe request(descriptor, &state))
+  return state
+}
+
+/// Has `request` take `state`.
+func set<State>(
+  _ operation: KVMError.Operation, _ descriptor: Int32, _ state: State,
+  _ request: (Int32, UnsafePointer<State>?) -> Int32
+) throws(KVMError) {
+  var state = state
+  try check(operation, unsafe request(descriptor, &state))
+}

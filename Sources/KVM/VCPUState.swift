@@ -48,41 +48,32 @@ package enum RunState: UInt32, Sendable {
 extension VCPU {
   /// Corresponds to `KVM_GET_REGS`.
   package func registers() throws(KVMError) -> Registers {
-    var registers = Registers()
-    try check("KVM_GET_REGS", unsafe ckvm_get_regs(descriptor.number, &registers))
-    return registers
+    try unsafe get("KVM_GET_REGS", descriptor.number, Registers(), ckvm_get_regs)
   }
 
   /// Corresponds to `KVM_SET_REGS`.
   package func setRegisters(_ registers: Registers) throws(KVMError) {
-    var registers = registers
-    try check("KVM_SET_REGS", unsafe ckvm_set_regs(descriptor.number, &registers))
+    try unsafe set("KVM_SET_REGS", descriptor.number, registers, ckvm_set_regs)
   }
 
   /// Corresponds to `KVM_GET_SREGS`.
   package func specialRegisters() throws(KVMError) -> SpecialRegisters {
-    var registers = SpecialRegisters()
-    try check("KVM_GET_SREGS", unsafe ckvm_get_sregs(descriptor.number, &registers))
-    return registers
+    try unsafe get("KVM_GET_SREGS", descriptor.number, SpecialRegisters(), ckvm_get_sregs)
   }
 
   /// Corresponds to `KVM_SET_SREGS`.
   package func setSpecialRegisters(_ registers: SpecialRegisters) throws(KVMError) {
-    var registers = registers
-    try check("KVM_SET_SREGS", unsafe ckvm_set_sregs(descriptor.number, &registers))
+    try unsafe set("KVM_SET_SREGS", descriptor.number, registers, ckvm_set_sregs)
   }
 
   /// Corresponds to `KVM_GET_FPU`.
   package func fpu() throws(KVMError) -> kvm_fpu {
-    var state = kvm_fpu()
-    try check("KVM_GET_FPU", unsafe ckvm_get_fpu(descriptor.number, &state))
-    return state
+    try unsafe get("KVM_GET_FPU", descriptor.number, kvm_fpu(), ckvm_get_fpu)
   }
 
   /// Corresponds to `KVM_SET_FPU`.
   package func setFPU(_ state: kvm_fpu) throws(KVMError) {
-    var state = state
-    try check("KVM_SET_FPU", unsafe ckvm_set_fpu(descriptor.number, &state))
+    try unsafe set("KVM_SET_FPU", descriptor.number, state, ckvm_set_fpu)
   }
 
   /// The XSAVE area; `size` is what `Capability.xsave2` says, at least 4096 bytes.
@@ -112,15 +103,12 @@ extension VCPU {
 
   /// Corresponds to `KVM_GET_XCRS`.
   package func extendedControlRegisters() throws(KVMError) -> kvm_xcrs {
-    var state = kvm_xcrs()
-    try check("KVM_GET_XCRS", unsafe ckvm_get_xcrs(descriptor.number, &state))
-    return state
+    try unsafe get("KVM_GET_XCRS", descriptor.number, kvm_xcrs(), ckvm_get_xcrs)
   }
 
   /// Corresponds to `KVM_SET_XCRS`.
   package func setExtendedControlRegisters(_ state: kvm_xcrs) throws(KVMError) {
-    var state = state
-    try check("KVM_SET_XCRS", unsafe ckvm_set_xcrs(descriptor.number, &state))
+    try unsafe set("KVM_SET_XCRS", descriptor.number, state, ckvm_set_xcrs)
   }
 
   /// The MSRs of `indices`; KVM stops at the first that it can't read, so fewer may come back.
@@ -178,9 +166,7 @@ extension VCPU {
 
   /// The local APIC's registers. Corresponds to `KVM_GET_LAPIC`.
   package func localAPIC() throws(KVMError) -> kvm_lapic_state {
-    var state = kvm_lapic_state()
-    try check("KVM_GET_LAPIC", unsafe ckvm_get_lapic(descriptor.number, &state))
-    return state
+    try unsafe get("KVM_GET_LAPIC", descriptor.number, kvm_lapic_state(), ckvm_get_lapic)
   }
 
   /// The local APIC's register at `offset` of its page, such as 0x350 for LVT LINT0.
@@ -192,21 +178,17 @@ extension VCPU {
 
   /// Sets them. Corresponds to `KVM_SET_LAPIC`.
   package func setLocalAPIC(_ state: kvm_lapic_state) throws(KVMError) {
-    var state = state
-    try check("KVM_SET_LAPIC", unsafe ckvm_set_lapic(descriptor.number, &state))
+    try unsafe set("KVM_SET_LAPIC", descriptor.number, state, ckvm_set_lapic)
   }
 
   /// The same as the kernel says it. Corresponds to `KVM_GET_MP_STATE`.
   package func multiprocessorState() throws(KVMError) -> kvm_mp_state {
-    var state = kvm_mp_state()
-    try check("KVM_GET_MP_STATE", unsafe ckvm_get_mp_state(descriptor.number, &state))
-    return state
+    try unsafe get("KVM_GET_MP_STATE", descriptor.number, kvm_mp_state(), ckvm_get_mp_state)
   }
 
   /// Sets it. Corresponds to `KVM_SET_MP_STATE`.
   package func setMultiprocessorState(_ state: kvm_mp_state) throws(KVMError) {
-    var state = state
-    try check("KVM_SET_MP_STATE", unsafe ckvm_set_mp_state(descriptor.number, &state))
+    try unsafe set("KVM_SET_MP_STATE", descriptor.number, state, ckvm_set_mp_state)
   }
 
   /// What the VCPU waits for. Corresponds to `KVM_GET_MP_STATE`.
@@ -221,34 +203,28 @@ extension VCPU {
 
   /// Exceptions, interrupts, NMIs and SMIs under way. Corresponds to `KVM_GET_VCPU_EVENTS`.
   package func events() throws(KVMError) -> kvm_vcpu_events {
-    var events = kvm_vcpu_events()
-    try check("KVM_GET_VCPU_EVENTS", unsafe ckvm_get_vcpu_events(descriptor.number, &events))
-    return events
+    try unsafe get(
+      "KVM_GET_VCPU_EVENTS", descriptor.number, kvm_vcpu_events(), ckvm_get_vcpu_events)
   }
 
   /// Sets them. Corresponds to `KVM_SET_VCPU_EVENTS`.
   package func setEvents(_ events: kvm_vcpu_events) throws(KVMError) {
-    var events = events
-    try check("KVM_SET_VCPU_EVENTS", unsafe ckvm_set_vcpu_events(descriptor.number, &events))
+    try unsafe set("KVM_SET_VCPU_EVENTS", descriptor.number, events, ckvm_set_vcpu_events)
   }
 
   /// Corresponds to `KVM_GET_DEBUGREGS`.
   package func debugRegisters() throws(KVMError) -> kvm_debugregs {
-    var registers = kvm_debugregs()
-    try check("KVM_GET_DEBUGREGS", unsafe ckvm_get_debugregs(descriptor.number, &registers))
-    return registers
+    try unsafe get("KVM_GET_DEBUGREGS", descriptor.number, kvm_debugregs(), ckvm_get_debugregs)
   }
 
   /// Corresponds to `KVM_SET_DEBUGREGS`.
   package func setDebugRegisters(_ registers: kvm_debugregs) throws(KVMError) {
-    var registers = registers
-    try check("KVM_SET_DEBUGREGS", unsafe ckvm_set_debugregs(descriptor.number, &registers))
+    try unsafe set("KVM_SET_DEBUGREGS", descriptor.number, registers, ckvm_set_debugregs)
   }
 
   /// Single steps and breakpoints. Corresponds to `KVM_SET_GUEST_DEBUG`.
   package func setGuestDebug(_ debug: kvm_guest_debug) throws(KVMError) {
-    var debug = debug
-    try check("KVM_SET_GUEST_DEBUG", unsafe ckvm_set_guest_debug(descriptor.number, &debug))
+    try unsafe set("KVM_SET_GUEST_DEBUG", descriptor.number, debug, ckvm_set_guest_debug)
   }
 
   /// What the guest's own tables make of the linear address `address` now.
@@ -257,16 +233,15 @@ extension VCPU {
   package func translate(_ address: UInt64) throws(KVMError) -> kvm_translation {
     var translation = kvm_translation()
     translation.linear_address = address
-    try check("KVM_TRANSLATE", unsafe ckvm_translate(descriptor.number, &translation))
-    return translation
+    return try unsafe get("KVM_TRANSLATE", descriptor.number, translation, ckvm_translate)
   }
 
   /// Queues an external interrupt, where no interrupt controller is in the kernel.
   ///
   /// Corresponds to `KVM_INTERRUPT`.
   package func interrupt(vector: UInt32) throws(KVMError) {
-    var interrupt = kvm_interrupt(irq: vector)
-    try check("KVM_INTERRUPT", unsafe ckvm_interrupt(descriptor.number, &interrupt))
+    try unsafe set(
+      "KVM_INTERRUPT", descriptor.number, kvm_interrupt(irq: vector), ckvm_interrupt)
   }
 
   /// Sends a non-maskable interrupt. Corresponds to `KVM_NMI`.

@@ -1,7 +1,6 @@
 import CKVM
 import Host
 import Memory
-import Synchronization
 
 /// A virtual machine of KVM's: its memory slots, interrupt controllers and VCPUs.
 ///
@@ -9,7 +8,7 @@ import Synchronization
 package final class VM: Sendable {
   // Goes before the hold on it.
   let descriptor: FileDescriptor
-  private let lateClose = Mutex<LateClose?>(nil)
+  private let lateClose = RankedMutex<LateClose?>(.last, nil)
   private let runMapSize: Int
 
   init(_ descriptor: consuming FileDescriptor, runMapSize: Int) {
@@ -129,15 +128,12 @@ package final class VM: Sendable {
 
   /// The paravirtual clock in nanoseconds. Corresponds to `KVM_GET_CLOCK`.
   package func clock() throws(KVMError) -> kvm_clock_data {
-    var data = kvm_clock_data()
-    try check("KVM_GET_CLOCK", unsafe ckvm_get_clock(descriptor.number, &data))
-    return data
+    try unsafe get("KVM_GET_CLOCK", descriptor.number, kvm_clock_data(), ckvm_get_clock)
   }
 
   /// Sets it. Corresponds to `KVM_SET_CLOCK`.
   package func setClock(_ data: kvm_clock_data) throws(KVMError) {
-    var data = data
-    try check("KVM_SET_CLOCK", unsafe ckvm_set_clock(descriptor.number, &data))
+    try unsafe set("KVM_SET_CLOCK", descriptor.number, data, ckvm_set_clock)
   }
 
   /// The kernel's counters of this VM. Corresponds to `KVM_GET_STATS_FD`.

@@ -81,9 +81,9 @@ private final class SharedFlag: Sendable {
 
 /// What a ring's thread raises; the front end may replace it at any time.
 final class BackEndSignals: QueueSignals {
-  let kick = Mutex<SharedEvent?>(nil)
-  let call = Mutex<SharedEvent?>(nil)
-  let error = Mutex<SharedEvent?>(nil)
+  let kick = RankedMutex<SharedEvent?>(.last, nil)
+  let call = RankedMutex<SharedEvent?>(.last, nil)
+  let error = RankedMutex<SharedEvent?>(.last, nil)
 
   func wake(queue index: Int) { kick.withLock { $0 }?.event.raise() }
   func requestsDone(queue: Int) -> DeviceInterrupt {

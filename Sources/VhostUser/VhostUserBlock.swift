@@ -1,7 +1,6 @@
 import Devices
 import Host
 import Memory
-import Synchronization
 
 /// A virtio block device whose queues another process serves, over vhost-user.
 ///
@@ -72,8 +71,8 @@ package final class VhostUserBlock: VirtioDevice {
   private let worker: Worker
   private let changed: SharedEvent
   private let completions: [SharedEvent]
-  private let wish: Mutex<Wish>
-  private let present: Mutex<Present>
+  private let wish: RankedMutex<Wish>
+  private let present: RankedMutex<Present>
 
   /// Connects to the back end that listens at `path`, and waits until it has told what it is. The
   /// device has at most `mostQueues` queues; `memory` is shareable.
@@ -103,8 +102,8 @@ package final class VhostUserBlock: VirtioDevice {
       for _ in 0..<count { try events.append(SharedEvent()) }
       completions = events
     } catch { throw .host(error) }
-    wish = Mutex(Wish(queues: (0..<count).map { _ in nil }))
-    present = Mutex(Present(link: link, queues: (0..<count).map { _ in .init() }))
+    wish = RankedMutex(.wanted, Wish(queues: (0..<count).map { _ in nil }))
+    present = RankedMutex(.served, Present(link: link, queues: (0..<count).map { _ in .init() }))
   }
 
   private static func connect(

@@ -1,5 +1,6 @@
 import Devices
 import Foundation
+import Host
 import KVM
 import Memory
 import Storage
@@ -181,6 +182,14 @@ struct ArchitectureTests {
     let real = Set(files.compactMap { $0.split(separator: "/").dropFirst().first.map(String.init) })
     #expect(Set(told) == real.subtracting(["assemble-guests"]))
     #expect(Set(told).count == told.count)
+  }
+
+  @Test("the ranks of locks are all told of, in their order")
+  func locks() throws {
+    let table = try #require(text.split(separator: "| rank | what it guards |").last)
+    let ranks = table.split(separator: "\n").dropFirst().prefix { $0.hasPrefix("  | ") }
+      .map { $0.dropFirst(5).prefix { $0 != "`" } }
+    #expect(ranks.map(String.init) == LockRank.allCases.map { "\($0)" })
   }
 
   /// A step: a number, a link to a file, the function there, and what it does.

@@ -10,47 +10,6 @@ import Synchronization
 import Testing
 import TestSupport
 
-/// A disk of bytes in memory.
-final class RAMDisk: BlockStore {
-  private let contents: Mutex<[UInt8]>
-  let size: UInt64
-  var isReadOnly: Bool { false }
-
-  convenience init(sectors: Int) { self.init([UInt8](repeating: 0, count: sectors * 512)) }
-
-  init(_ bytes: [UInt8]) {
-    contents = Mutex(bytes)
-    size = UInt64(bytes.count)
-  }
-
-  var bytes: [UInt8] { contents.withLock { $0 } }
-
-  func read(into segments: [MemoryView], at offset: UInt64) throws(StorageError) {
-    var place = Int(offset)
-    for segment in segments {
-      contents.withLock {
-        segment.copy(from: $0.span.extracting(place..<place + segment.count), at: 0)
-      }
-      place += segment.count
-    }
-  }
-
-  func write(from segments: [MemoryView], at offset: UInt64) throws(StorageError) {
-    var place = Int(offset)
-    for segment in segments {
-      var bytes = [UInt8](repeating: 0, count: segment.count)
-      var span = bytes.mutableSpan
-      segment.copy(to: &span, from: 0)
-      contents.withLock { $0.replaceSubrange(place..<place + bytes.count, with: bytes) }
-      place += bytes.count
-    }
-  }
-
-  func flush() throws(StorageError) {}
-  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws(StorageError) {}
-  func discard(at offset: UInt64, count: UInt64) throws(StorageError) {}
-}
-
 @Suite("Virtio devices under KVM", .needsKVM)
 struct VirtioTests {
   @Test(

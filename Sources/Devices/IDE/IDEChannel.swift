@@ -1,7 +1,6 @@
 import Host
 import Memory
 import Storage
-import Synchronization
 
 /// One of the controller's two channels: a cable with up to two ATA drives, their registers, and the
 /// bus master for them.
@@ -20,7 +19,7 @@ package final class IDEChannel: Sendable {
   }
 
   private let name: String
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
   private let line: any InterruptLine
   private let runner: IDEJobRunner
   /// Nil without drives, which alone have work for it.
@@ -40,7 +39,7 @@ package final class IDEChannel: Sendable {
         serial: disk.serial,
         recorder: RequestRecorder(observation, label: "\(name) drive \(number)"))
     }
-    state = Mutex(State(channel: ATAChannel(drives: drives, buffer: buffer)))
+    state = RankedMutex(.registers, State(channel: ATAChannel(drives: drives, buffer: buffer)))
     self.line = line
     runner = IDEJobRunner(
       stores: disks.map(\.store), memory: memory, buffer: buffer, mayMaster: mayMaster)

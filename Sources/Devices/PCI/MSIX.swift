@@ -45,7 +45,7 @@ package final class MSIX: Device {
 
   private let events: [SharedEvent]
   private let routes: [any MessageRoute]
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
   private let enabled = Atomic(false)
   private static let entrySize: UInt64 = 16
 
@@ -56,7 +56,7 @@ package final class MSIX: Device {
     self.count = count
     self.events = events
     routes = events.map { router.makeRoute(for: $0) }
-    state = Mutex(State(entries: Array(repeating: Entry(), count: count)))
+    state = RankedMutex(.messages, State(entries: Array(repeating: Entry(), count: count)))
     let half = max(UInt64(count) * Self.entrySize, 2048)
     size = (2 * half).nextPowerOfTwo
     pendingOffset = size / 2

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// A function's doorbells, which move with its ranges.
 final class PCIDoorbells: Sendable {
@@ -16,7 +16,7 @@ final class PCIDoorbells: Sendable {
   }
 
   private let host: any DoorbellHost
-  private let state = Mutex(State())
+  private let state = RankedMutex(.messages, State())
 
   init(_ host: any DoorbellHost) { self.host = host }
 

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// Hears of what the driver does to a function. It is called in order and under a lock of the
 /// function's, so it must not use the function's configuration.
@@ -73,7 +73,7 @@ package final class PCIFunction: Sendable {
     func holds(_ offset: UInt64) -> Bool { offset >= start + 2 && offset - start < count }
   }
 
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
   private let registers: [Registers]
   private let messageControl: Int?
   private let observer: (any PCIFunctionObserver)?
@@ -106,7 +106,8 @@ package final class PCIFunction: Sendable {
     self.bars = bars
     self.hasPin = hasPin
     self.observer = observer
-    state = Mutex(State(space: space, initial: space, places: bars.map { _ in nil }))
+    state = RankedMutex(
+      .function, State(space: space, initial: space, places: bars.map { _ in nil }))
   }
 
   // MARK: Registers

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// A function's INTx# pin: what its device says, held back by Interrupt Disable (PCI 3.0, 6.2.2).
 package final class PCIInterruptPin: InterruptLine {
@@ -8,7 +8,7 @@ package final class PCIInterruptPin: InterruptLine {
     var line: (any InterruptLine)?
   }
 
-  private let state = Mutex(State())
+  private let state = RankedMutex(.pin, State())
 
   /// Raises or lowers the pin. The level stays: a device lowers it when its driver has served it.
   package func set(_ isRaised: Bool) {

@@ -1,5 +1,5 @@
+import Host
 import Memory
-import Synchronization
 
 /// A virtio balloon (virtio 1.2, 5.5): memory that the guest doesn't need goes back to the host.
 package final class VirtioBalloon: VirtioDevice {
@@ -54,12 +54,12 @@ package final class VirtioBalloon: VirtioDevice {
   }
 
   private let memory: GuestMemory
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
 
   /// A balloon in `memory` that shall take `target` bytes of it, whole pages.
   package init(memory: GuestMemory, target: UInt64 = 0) {
     self.memory = memory
-    state = Mutex(State(target: UInt32(clamping: target / Self.pageSize)))
+    state = RankedMutex(.device, State(target: UInt32(clamping: target / Self.pageSize)))
   }
 
   // MARK: The host's side

@@ -1,5 +1,5 @@
+import Host
 import Memory
-import Synchronization
 
 /// A virtio console with one port (virtio 1.2, 5.3).
 ///
@@ -35,7 +35,7 @@ package final class VirtioConsole: VirtioDevice, ByteReceiver {
 
   private let sink: any ByteSink
   private let demand: (any ReceiveDemand)?
-  private let input = Mutex(Input())
+  private let input = RankedMutex(.device, Input())
 
   /// A console that prints to `sink`; `demand` is called when it has room for input again.
   package init(sink: any ByteSink, demand: (any ReceiveDemand)? = nil) {

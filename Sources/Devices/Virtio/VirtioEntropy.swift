@@ -1,6 +1,5 @@
 import Host
 import Memory
-import Synchronization
 
 /// A virtio entropy device (virtio 1.2, 5.4): random bytes from the host's kernel.
 package final class VirtioEntropy: VirtioDevice {
@@ -17,7 +16,7 @@ package final class VirtioEntropy: VirtioDevice {
   package let queueSizes: [UInt16] = [64]
 
   // Used by the queue's thread alone.
-  private let buffer = Mutex([UInt8](repeating: 0, count: 4096))
+  private let buffer = RankedMutex(.device, [UInt8](repeating: 0, count: 4096))
 
   /// Makes one.
   package init() {}

@@ -1,5 +1,4 @@
 import Host
-import Synchronization
 
 /// What can be asked of a machine from outside, at any time and from any thread.
 package enum Command: Sendable {
@@ -65,7 +64,7 @@ package final class CommandQueue: Sendable {
     var machine = MachineState.created
   }
 
-  private let shared = Mutex(State())
+  private let shared = RankedMutex(.last, State())
   private let event: Event
 
   init() throws(Errno) { event = try Event() }

@@ -25,7 +25,7 @@ package final class ControlServer: Sendable {
   private let listener: UnixListener
   private let worker: Worker
   private let machine: CommandQueue
-  private let clients = Mutex<[Client]>([])
+  private let clients = RankedMutex<[Client]>(.last, [])
 
   /// Listens at `path`, which goes when this does, for commands to `machine`.
   package init(at path: String, for machine: CommandQueue) throws(Errno) {
@@ -121,7 +121,7 @@ package final class ControlServer: Sendable {
 
   /// What an inspection found.
   fileprivate final class Details: Sendable {
-    private let found = Mutex<[JSON.Member]>([])
+    private let found = RankedMutex<[JSON.Member]>(.last, [])
     var members: [JSON.Member] { found.withLock { $0 } }
     func set(_ members: [JSON.Member]) { found.withLock { $0 = members } }
   }

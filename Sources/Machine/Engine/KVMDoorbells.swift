@@ -1,7 +1,7 @@
+import Host
 import Devices
 import KVM
 import Memory
-import Synchronization
 
 /// Lets KVM raise doorbells' events without an exit.
 final class KVMDoorbells: DoorbellHost {
@@ -15,7 +15,7 @@ final class KVMDoorbells: DoorbellHost {
     var connections: [Connection] = []
   }
 
-  private let state = Mutex(State())
+  private let state = RankedMutex(.kvm, State())
 
   @discardableResult
   func connect(_ doorbell: Doorbell, at place: BusAddress) -> Bool {

@@ -1,6 +1,6 @@
+import Host
 import Devices
 import KVM
-import Synchronization
 
 /// An interrupt input of the in-kernel controllers, as devices see it.
 ///
@@ -13,7 +13,7 @@ final class KVMInterruptLine: InterruptLine {
 
   private let gsi: UInt32
   private let trace: TraceSinks?
-  private let state = Mutex(State())
+  private let state = RankedMutex(.kvm, State())
 
   init(gsi: UInt32, trace: TraceSinks?) {
     self.gsi = gsi

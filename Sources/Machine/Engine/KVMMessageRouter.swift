@@ -1,7 +1,7 @@
+import Host
 import CKVM
 import Devices
 import KVM
-import Synchronization
 
 /// Takes message-signalled interrupts from events to the processors: an irqfd and a GSI for each.
 ///
@@ -19,7 +19,7 @@ final class KVMMessageRouter: MessageRouter {
     var routes: [Route] = []
   }
 
-  private let state = Mutex(State())
+  private let state = RankedMutex(.kvm, State())
 
   func makeRoute(for event: SharedEvent) -> any MessageRoute {
     state.withLock { state in

@@ -1,6 +1,6 @@
+import Host
 import KVM
 import Memory
-import Synchronization
 
 /// What memory the guest finds where, and the one owner of the numbers of KVM's slots.
 ///
@@ -33,7 +33,7 @@ package final class MemoryMap: Sendable {
     var allListeners: [any MemoryListener] { (kvm.map { [$0] } ?? []) + listeners }
   }
 
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
 
   /// All of `memory` but what is in `hole`.
   init(_ memory: GuestMemory, hole: Range<UInt64>) {
@@ -44,7 +44,7 @@ package final class MemoryMap: Sendable {
         state.slots.append(Slot(number: number, region: region, part: part))
       }
     }
-    self.state = Mutex(state)
+    self.state = RankedMutex(.memoryMap, state)
   }
 
   private static func parts(

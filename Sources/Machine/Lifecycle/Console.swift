@@ -1,10 +1,9 @@
 import Devices
 import Host
-import Synchronization
 
 /// Keeps what a guest writes, for tests and tools.
 package final class ConsoleBuffer: ByteSink {
-  private let contents = Mutex<[UInt8]>([])
+  private let contents = RankedMutex<[UInt8]>(.last, [])
 
   /// Makes an empty one.
   package init() {}

@@ -1,12 +1,11 @@
 import Devices
 import Host
-import Synchronization
 
 /// What is to be typed on a machine's console, from any thread; it never waits for the guest.
 package final class ConsoleInputQueue: Sendable {
   /// Raised when something has come.
   let event: Event
-  private let bytes = Mutex<[UInt8]>([])
+  private let bytes = RankedMutex<[UInt8]>(.device, [])
 
   /// An empty one.
   package init() throws(Errno) { event = try Event() }

@@ -73,12 +73,12 @@ package final class Machine {
       control = try RunControl()
       commands = try CommandQueue()
       input = try InputPump(configuration.consoleInput, control, after: typed)
+      trace = try configuration.observation.map(TraceSinks.init)
     } catch { throw .machine(.host("can't make the machine: \(error)")) }
     self.configuration = configuration
     self.plan = plan
     format = plan.format
     entryMode = plan.entry.mode
-    trace = configuration.observation.map(TraceSinks.init)
     do throws(MachineError) {
       inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
     } catch { throw .machine(error) }

@@ -98,7 +98,7 @@ package struct TraceEvent: Sendable {
   package var handled: UInt64
 }
 
-/// Takes a trace's events. Called by the threads of VCPUs and of devices.
+/// Takes a trace's events, one after the other. Called by the threads of VCPUs and one of its own.
 package protocol TraceSink: AnyObject, Sendable {
   /// Takes one event.
   func record(_ event: TraceEvent)
@@ -121,17 +121,34 @@ final class TraceSinks: Sendable {
   let kinds: TraceKinds
   let sinks: [any TraceSink]
   let start: UInt64
+  /// What devices did, for whoever may wait for a sink.
+  private let pending = RankedMutex<[TraceEvent]>(.last, [])
+  /// Held by who hands events to the sinks, one after the other.
+  private let turn = Mutex(())
+  /// Hands over what no VCPU does soon.
+  private let worker: Worker
 
-  init(_ observation: Observation) {
+  init(_ observation: Observation) throws(Errno) {
     start = observation.start
     kinds = observation.kinds
     sinks = observation.sinks
+    worker = try Worker(name: "trace")
   }
 
   var now: UInt64 { Clock.monotonicNanoseconds &- start }
 
-  func record(_ event: TraceEvent) {
-    for sink in sinks { sink.record(event) }
+  /// Hands over what devices did, and then `event`. May wait for who reads.
+  func record(_ event: TraceEvent? = nil) {
+    HeldLocks.mayWait()
+    turn.withLock { _ in
+      let events = pending.withLock { events in
+        defer { events.removeAll() }
+        return events
+      }
+      for event in events + (event.map { [$0] } ?? []) {
+        for sink in sinks { sink.record(event) }
+      }
+    }
   }
 
   func stopWaiting() {
@@ -140,6 +157,8 @@ final class TraceSinks: Sendable {
 
   /// Ends the trace.
   func finish() {
+    worker.stop()
+    record()
     for sink in sinks { sink.finish() }
   }
 
@@ -147,16 +166,21 @@ final class TraceSinks: Sendable {
     note(.interrupt(gsi: gsi, isRaised: isRaised), .interrupts)
   }
 
-  /// Records what no VCPU did, now or from `start` to `end`.
+  /// Notes what no VCPU did, now or from `start` to `end`. Never waits.
   func note(
     _ what: TraceEvent.What, _ kind: TraceKinds, from start: UInt64? = nil, to end: UInt64? = nil
   ) {
     guard !sinks.isEmpty && kinds.contains(kind) else { return }
     let time = now
-    record(
-      TraceEvent(
-        what: what, vcpu: nil, instructionPointer: 0, entered: start ?? time, left: start ?? time,
-        handled: end ?? time))
+    let event = TraceEvent(
+      what: what, vcpu: nil, instructionPointer: 0, entered: start ?? time, left: start ?? time,
+      handled: end ?? time)
+    let isFirst = pending.withLock { events in
+      events.append(event)
+      return events.count == 1
+    }
+    // Without a thread the next exit brings it.
+    if isFirst { try? worker.post { [self] in record() } }
   }
 
   /// What devices are told to show.

@@ -23,7 +23,7 @@ package final class RunControl: MachineControl {
   }
 
   private let orderBits = Atomic<UInt8>(0)
-  private let outcomeValue = Mutex<Outcome?>(nil)
+  private let outcomeValue = RankedMutex<Outcome?>(.last, nil)
   private let isLookWanted = Atomic<Bool>(false)
   /// Raised by every request.
   let event: Event

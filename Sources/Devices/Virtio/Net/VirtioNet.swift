@@ -1,7 +1,6 @@
 import Host
 import Memory
 import Network
-import Synchronization
 
 /// A virtio network card (virtio 1.2, 5.1) in front of a back end.
 ///
@@ -47,7 +46,7 @@ package final class VirtioNet: VirtioDevice {
   private let mtu: UInt16?
   private let receivers: [VirtioNetReceiver]
   private let transmitters: [VirtioNetTransmitter]
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
 
   /// A card with the address `mac`, as many pairs of queues as `backEnd` has, and the advice to use
   /// `mtu` if there is one.
@@ -69,7 +68,7 @@ package final class VirtioNet: VirtioDevice {
     }
     self.receivers = receivers
     self.transmitters = transmitters
-    state = Mutex(State(mac: mac))
+    state = RankedMutex(.device, State(mac: mac))
     // Another machine may have had it before.
     backEnd.allow([])
     backEnd.setActiveQueues(1)

@@ -1,7 +1,6 @@
 import Host
 import Memory
 import Network
-import Synchronization
 
 /// The receiving half of a pair of queues (virtio 1.2, 5.1.6.4).
 ///
@@ -26,7 +25,7 @@ final class VirtioNetReceiver: Sendable {
   private let backEnd: any NetworkBackEnd
   private let pair: Int
   private let frame: MemoryView
-  private let state = Mutex(State())
+  private let state = RankedMutex(.device, State())
 
   init(_ backEnd: any NetworkBackEnd, pair: Int) throws(Errno) {
     self.backEnd = backEnd

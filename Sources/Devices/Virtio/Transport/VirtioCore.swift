@@ -87,7 +87,7 @@ package final class VirtioCore: Sendable {
   private let label: String
   private let reports: DeviceReports
   private let mayUseMemory: Atomic<Bool>
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
 
   /// What the machine gives to a virtio device.
   package struct Surroundings: Sendable {
@@ -139,7 +139,7 @@ package final class VirtioCore: Sendable {
     ownWorkers = own
     workers = own.isEmpty ? sizes.map { _ in surroundings.worker } : own
     counters = sizes.map { _ in QueueCounters() }
-    state = Mutex(State(queues: sizes.map(Queue.init)))
+    state = RankedMutex(.registers, State(queues: sizes.map(Queue.init)))
     device.connect(to: signals)
     device.remote?.connect(to: self)
     if !mayUseMemory { device.remote?.setMayUseMemory(false) }

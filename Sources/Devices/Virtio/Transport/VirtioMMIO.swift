@@ -1,5 +1,4 @@
 import Host
-import Synchronization
 
 /// Virtio over MMIO, version 2 (virtio 1.2, 4.2.2): 256 bytes of registers, then the device's
 /// configuration space.
@@ -40,7 +39,7 @@ package final class VirtioMMIO: Device {
   /// The device behind it.
   package let core: VirtioCore
   private let interrupts: VirtioMMIOInterrupts
-  private let selectors = Mutex(Selectors())
+  private let selectors = RankedMutex(.last, Selectors())
 
   private struct Selectors {
     var deviceFeatures: UInt32 = 0
@@ -193,7 +192,7 @@ extension UInt64 {
 /// The interrupt status register of the MMIO transport and the line that follows it.
 final class VirtioMMIOInterrupts: VirtioInterrupts {
   private let line: any InterruptLine
-  private let bits = Mutex<UInt32>(0)
+  private let bits = RankedMutex<UInt32>(.status, 0)
 
   /// None so far. `line` is set under the register's lock, so that levels arrive in order.
   init(line: any InterruptLine) { self.line = line }

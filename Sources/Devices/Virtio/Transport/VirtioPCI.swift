@@ -158,7 +158,7 @@ final class VirtioPCIInterrupts: VirtioInterrupts {
   static let noVector: UInt16 = 0xFFFF
 
   private let slot: PCISlot
-  private let status = Mutex<UInt8>(0)
+  private let status = RankedMutex<UInt8>(.status, 0)
   private let vectors: [Atomic16]
   private let configurationVector = Atomic16()
 

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// The capabilities by which a driver finds the structures (virtio 1.2, 4.1.4).
 enum VirtioPCICapabilities {
@@ -59,7 +59,7 @@ final class VirtioPCIWindow: Device {
   let name: StaticString = "virtio-window"
   let widestAccess = 4
   private let target: VirtioPCIRegisters
-  private let choice = Mutex(Choice())
+  private let choice = RankedMutex(.last, Choice())
 
   init(_ target: VirtioPCIRegisters) { self.target = target }
 

@@ -1,4 +1,4 @@
-import Synchronization
+import Host
 
 /// The common configuration structure (virtio 1.2, 4.1.4.3).
 final class VirtioPCICommon: Sendable {
@@ -33,7 +33,7 @@ final class VirtioPCICommon: Sendable {
 
   private let core: VirtioCore
   private let interrupts: VirtioPCIInterrupts
-  private let selectors = Mutex(Selectors())
+  private let selectors = RankedMutex(.last, Selectors())
 
   init(_ core: VirtioCore, _ interrupts: VirtioPCIInterrupts) {
     self.core = core

@@ -1,7 +1,6 @@
 import Host
 import Memory
 import Network
-import Synchronization
 
 /// A virtio socket device (virtio 1.2, 5.10): streams between programs of the guest and programs of
 /// the host, without a network.
@@ -40,7 +39,7 @@ package final class VirtioVsock: VirtioDevice {
 
   private let cid: UInt64
   private let eventDescriptor: Int32
-  private let state: Mutex<State>
+  private let state: RankedMutex<State>
 
   /// A device for the guest with the address `cid`, one of `possibleCIDs`, and programs that are
   /// reached by `host`.
@@ -49,7 +48,7 @@ package final class VirtioVsock: VirtioDevice {
     self.cid = cid
     let connections = try VsockConnections(cid: cid, host: host)
     eventDescriptor = connections.poller.descriptor.number
-    state = Mutex(State(connections))
+    state = RankedMutex(.device, State(connections))
   }
 
   /// How many connections there are.
