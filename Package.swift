@@ -17,11 +17,22 @@ let kernelTests: [Target] =
       exclude: ["vsock.c", "vsock-host"], swiftSettings: settings)
   ]
 
+// Nothing but the toolchain and Linux's headers is needed without them.
+let compression: [Target.Dependency] = ["CZlib", "CZstd"].map {
+  .target(name: $0, condition: .when(traits: ["CompressedDisks"]))
+}
+
 let package = Package(
   name: "kvmlite",
   products: [
     .executable(name: "kvmlite", targets: ["kvmlite"]),
     .library(name: "KVMLite", targets: ["KVMLite"]),
+    .library(name: "KVMLiteTesting", targets: ["KVMLiteTesting"]),
+  ],
+  traits: [
+    .trait(
+      name: "CompressedDisks",
+      description: "Compressed clusters of qcow2 images; needs zlib1g-dev and libzstd-dev.")
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
@@ -30,14 +41,15 @@ let package = Package(
     // C shims
     .systemLibrary(name: "CKVM", path: "CKVM"),
     .systemLibrary(name: "CLinux", path: "CLinux"),
-    .systemLibrary(
-      name: "CZlib", path: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
-    .systemLibrary(
-      name: "CZstd", path: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    // What must run before Swift's runtime
+    .target(name: "CStart", path: "CStart"),
+    .systemLibrary(name: "CZlib", path: "CZlib"),
+    .systemLibrary(name: "CZstd", path: "CZstd"),
 
     // Arrows point one way:
     // {kvmlite -> Lab, KVMLite} -> Inspect -> Machine -> {KVM, VhostUser -> Devices -> {Storage, Network}, Guests -> Boot, ACPI} -> Memory -> Host
-    .target(name: "Host", dependencies: ["CLinux", "CZlib", "CZstd"], swiftSettings: settings),
+    .target(
+      name: "Host", dependencies: ["CLinux"] + compression, swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
     .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
@@ -71,6 +83,8 @@ let package = Package(
         "Memory", "Host",
       ],
       swiftSettings: settings),
+    // What the library has for tests alone, which may import Testing
+    .target(name: "KVMLiteTesting", dependencies: ["KVMLite"], swiftSettings: settings),
     .target(
       name: "Lab",
       dependencies: [
@@ -82,7 +96,7 @@ let package = Package(
       name: "kvmlite",
       dependencies: [
         "Lab", "Inspect", "Doctor", "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage",
-        "Network", "KVM", "Memory", "Host",
+        "Network", "KVM", "Memory", "Host", "CStart",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),
@@ -114,19 +128,24 @@ let package = Package(
       name: "MachineWordsTests",
       dependencies: [
         "Inspect", "Doctor", "Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory",
-        "Host",
+        "Host", "TestSupport",
       ],
       swiftSettings: settings),
     .testTarget(
       name: "DocsTests",
-      dependencies: ["Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host"],
+      dependencies: [
+        "Machine", "Boot", "Devices", "Storage", "Network", "KVM", "Memory", "Host", "TestSupport",
+      ],
       swiftSettings: settings),
     // What docs/library.md shows: it knows of kvmlite what another package would.
     .testTarget(
-      name: "LibraryExampleTests", dependencies: ["KVMLite"], packageAccess: false,
+      name: "LibraryExampleTests", dependencies: ["KVMLite", "KVMLiteTesting"],
+      packageAccess: false,
       swiftSettings: settings),
-    .testTarget(name: "HostTests", dependencies: ["Host"], swiftSettings: settings),
-    .testTarget(name: "MemoryTests", dependencies: ["Memory", "Host"], swiftSettings: settings),
+    .testTarget(
+      name: "HostTests", dependencies: ["Host", "TestSupport"], swiftSettings: settings),
+    .testTarget(
+      name: "MemoryTests", dependencies: ["Memory", "Host", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "StorageTests",
       dependencies: ["Storage", "Memory", "Host", "TestSupport", "storage-writer"],
@@ -140,7 +159,8 @@ let package = Package(
       name: "storage-bench", dependencies: ["Storage", "Memory", "Host"],
       path: "Tests/storage-bench", swiftSettings: settings),
     .testTarget(
-      name: "NetworkTests", dependencies: ["Network", "Memory", "Host"], swiftSettings: settings),
+      name: "NetworkTests", dependencies: ["Network", "Memory", "Host", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "DevicesTests",
       dependencies: ["Devices", "Storage", "Network", "Memory", "Host", "TestSupport"],
@@ -163,13 +183,15 @@ let package = Package(
       ],
       exclude: ["Golden"], swiftSettings: settings),
     .testTarget(
-      name: "KVMLiteTests", dependencies: ["KVMLite", "TestSupport"], swiftSettings: settings),
+      name: "KVMLiteTests", dependencies: ["KVMLite", "KVMLiteTesting", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "LabTests",
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
-      name: "CommandTests", dependencies: ["Guests", "TestSupport"], swiftSettings: settings),
+      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"], swiftSettings: settings
+    ),
   ] + kernelTests,
   swiftLanguageModes: [.v6]
 )

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -38,6 +39,16 @@ const char *strerrordesc_np(int number);
 const char *strerrorname_np(int number);
 const char *sigabbrev_np(int number);
 
+// What the program was started with, where CStart is linked in: 0 and NULL elsewhere and past the end.
+extern int clinux_argument_total __attribute__((weak));
+extern char **clinux_arguments __attribute__((weak));
+static inline int clinux_argument_count(void) {
+  return &clinux_argument_total ? clinux_argument_total : 0;
+}
+static inline const char *clinux_argument(int index) {
+  return index < clinux_argument_count() ? clinux_arguments[index] : NULL;
+}
+
 // What the CPUID instruction answers for a leaf, by value.
 struct clinux_cpuid {
   uint32_t eax, ebx, ecx, edx;
@@ -46,6 +57,18 @@ static inline struct clinux_cpuid clinux_cpuid(uint32_t leaf) {
   struct clinux_cpuid result;
   __cpuid_count(leaf, 0, result.eax, result.ebx, result.ecx, result.edx);
   return result;
+}
+
+// A new inotify(7) that tells when the file at `path` is opened.
+static inline int clinux_watch_opening(const char *path) {
+  int fd = inotify_init1(IN_CLOEXEC);
+  if (fd >= 0 && inotify_add_watch(fd, path, IN_OPEN) < 0) {
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+  }
+  return fd;
 }
 
 // Close-on-exec, as all of them are.

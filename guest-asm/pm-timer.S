@@ -7,7 +7,7 @@
 // mode: real
 // format: flat
 // expect: "The timer agrees.\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -42,8 +42,9 @@ _start:
         jae     2f
         mov     esi, offset too_slow
 2:      call    print
-        mov     al, 0
-        out     EXIT_PORT, al
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
         hlt
 
 #include "print.inc"

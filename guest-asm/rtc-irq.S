@@ -6,7 +6,7 @@
 // mode: real
 // format: flat
 // expect: ".....ua\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -56,8 +56,9 @@ _start:
         call    await
         mov     al, '\n'
         call    print_char
-        mov     al, 0
-        out     EXIT_PORT, al
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
         hlt
 
 // Enables the interrupts of AH, sleeps until one has come, and prints BL. Changes AX, DX.

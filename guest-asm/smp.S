@@ -9,7 +9,7 @@
 // format: flat
 // cpus: 4
 // expect: "4 CPUs\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -49,8 +49,9 @@ _start:
         call    print_decimal
         mov     esi, offset cpus
         call    print
-        mov     al, 0
-        out     EXIT_PORT, al
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
         hlt
 
 // What every other CPU runs, in real mode, with CS = AP_START >> 4 and IP = 0.

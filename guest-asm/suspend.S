@@ -7,7 +7,7 @@
 // mode: protected
 // format: elf32
 // expect: "Going to sleep.\nAwake.\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -92,8 +92,12 @@ resume: mov     ax, cs                  // CS is RESUME >> 4, IP is 0
         jmp     1b
 2:      mov     dx, PM1A_STATUS         // WAK_STS says that it was a sleep, not a reset
         in      ax, dx
-        shr     ax, 15
-        xor     al, 1
+        test    ah, 0x80
+        jz      3f
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
+3:      mov     al, 1
         out     EXIT_PORT, al
         hlt
         .equ    AWAKE, . - resume

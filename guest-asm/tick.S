@@ -6,7 +6,7 @@
 // mode: real
 // format: flat
 // expect: "..........\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -34,17 +34,20 @@ _start:
         cli
         mov     al, '\n'
         call    print_char
-        mov     al, 0
-        out     EXIT_PORT, al
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
         hlt
 
 on_tick:
         push    ax
         push    dx
+        cmp     byte ptr [ticks], 10    // on a slow host another one may come before the end
+        jae     2f
         inc     byte ptr [ticks]
         mov     al, '.'
         call    print_char
-        mov     al, PIC_EOI
+2:      mov     al, PIC_EOI
         out     PIC1_COMMAND, al
         pop     dx
         pop     ax

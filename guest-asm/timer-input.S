@@ -8,7 +8,7 @@
 // mode: protected
 // format: flat
 // expect: "The timer is at input 2.\n"
-// status: 1
+// status: 0
 
 #include "ports.inc"
 
@@ -58,8 +58,9 @@ _start:
         call    print_decimal
 3:      mov     esi, offset end
         call    print
-        mov     al, 0
-        out     EXIT_PORT, al
+        mov     dx, PM1A_CONTROL
+        mov     ax, PM1_SLP_EN
+        out     dx, ax
         hlt
 
 #include "print.inc"

@@ -4,10 +4,11 @@ package struct BootFile: Equatable, Sendable {
   package var bytes: [UInt8]
   /// Its path or name.
   package var name: String
+  /// What a Multiboot kernel is told of it behind its name.
+  package var arguments: String
 
   /// A file called `name` that holds `bytes`.
-  package init(_ bytes: [UInt8], name: String) {
-    self.bytes = bytes
-    self.name = name
+  package init(_ bytes: [UInt8], name: String, arguments: String = "") {
+    (self.bytes, self.name, self.arguments) = (bytes, name, arguments)
   }
 }

@@ -4,13 +4,21 @@ struct ForeignFormat {
   let remedy: String
 
   init?(of image: Image) {
-    guard let found = Self.magics.first(where: { image.has($0.magic, at: $0.offset) }) else {
-      guard Self.isPE(image) else { return nil }
+    if let found = Self.magics.first(where: { image.has($0.magic, at: $0.offset) }) {
+      self = found.format
+    } else if Self.isPE(image) {
       self.init(
         "a Windows or EFI program (PE)", "kvmlite has no Windows and no EFI; make it a flat image")
-      return
+    } else if image.has([0x55, 0xAA], at: 0x1FE), image.count > 512 {
+      self.init(
+        "a bootable disk",
+        "start it with a PC's firmware, such as --firmware bios.bin --disk \(image.name); its first "
+          + "512 bytes alone run as a boot sector (head -c 512)")
+    } else if Self.isText(image.bytes.prefix(4096)) {
+      self.init("a text file", "assemble or compile it; scripts/guest makes an image of a .S file")
+    } else {
+      return nil
     }
-    self = found.format
   }
 
   private init(_ what: String, _ remedy: String) {
@@ -29,7 +37,9 @@ struct ForeignFormat {
     ([0x04, 0x22, 0x4D, 0x18], 0, compressed("lz4", "unlz4")),
     ([0x02, 0x21, 0x4C, 0x18], 0, compressed("lz4", "unlz4")),
     (text("CD001"), 0x8001, ForeignFormat("an ISO 9660 CD image", "boot the kernel inside it")),
-    (text("QFI") + [0xFB], 0, ForeignFormat("a qcow2 disk", "boot the kernel inside it")),
+    (text("QFI") + [0xFB], 0, disk("qcow2")), (text("KDMV"), 0, disk("VMDK")),
+    (text("conectix"), 0, disk("VHD")), (text("vhdxfile"), 0, disk("VHDX")),
+    (text("QED\0"), 0, disk("QED")), ([0x7F, 0x10, 0xDA, 0xBE], 64, disk("VDI")),
     (text("#!"), 0, ForeignFormat("a script", "give the image that the script makes or starts")),
     (text("070701"), 0, ForeignFormat("a cpio archive (initrd)", "give the kernel as the image")),
     (text("!<arch>\n"), 0, ForeignFormat("a static library", "link a program with it")),
@@ -50,6 +60,10 @@ struct ForeignFormat {
   private static let machO = ForeignFormat(
     "a macOS program (Mach-O)", "build for ELF, as with --target=x86_64-unknown-none-elf")
 
+  private static func disk(_ format: String) -> ForeignFormat {
+    ForeignFormat("a \(format) disk", "boot the kernel inside it")
+  }
+
   private static func kernel(_ what: String) -> ForeignFormat {
     ForeignFormat(
       "a Linux kernel \(what)", "take one for x86-64, such as a distribution's /boot/vmlinuz there")
@@ -59,6 +73,14 @@ struct ForeignFormat {
     ForeignFormat(
       "a file compressed with \(how)",
       "unpack it with \(tool) and give the result, or for Linux its bzImage (vmlinuz) as it is")
+  }
+
+  /// Lines of UTF-8 without control characters but white space.
+  private static func isText(_ bytes: ArraySlice<UInt8>) -> Bool {
+    // A character may be cut where the bytes end, but not a line.
+    guard let last = bytes.lastIndex(of: 0x0A) else { return false }
+    return bytes.allSatisfy { $0 >= 0x20 && $0 != 0x7F || (0x09...0x0D).contains($0) }
+      && String(validating: bytes[...last], as: UTF8.self) != nil
   }
 
   /// A DOS header whose e_lfanew leads to the signature of a PE header (PE format, "Signature").

@@ -44,6 +44,7 @@ package enum ImageFormat: Sendable, CaseIterable {
     } else if MultibootHeader(in: image) != nil {
       self = .multiboot
     } else {
+      try MultibootHeader.refuseVersion2(image)
       self = .flat
     }
   }
@@ -78,12 +79,7 @@ extension ELF {
     if note(owner: "Xen", type: Self.pvhEntryNote, in: image) != nil { return .pvh }
     if hasMultiboot { return .multiboot }
     if note(owner: "Linux", in: image) != nil { return .vmlinux }
-    guard !MultibootHeader.isPresentVersion2(in: image) else {
-      throw image.error(
-        .unsupported,
-        "is an ELF image with a Multiboot2 header, which kvmlite doesn't boot: build it with one of "
-          + "version 1, or without, to start at its ELF entry point")
-    }
+    try MultibootHeader.refuseVersion2(image)
     return is64Bit ? .elf64 : .elf32
   }
 }

@@ -12,6 +12,12 @@ extension Placement {
   /// Places `file` as high as RAM below 4 GiB and `limit`, the highest address of its last byte,
   /// allow: the kernel's own memory starts low.
   mutating func place(_ file: BootFile, below limit: UInt64) throws(BootError) -> Range<UInt64> {
+    guard file.arguments.isEmpty else {
+      throw BootError(
+        .options,
+        "\(file.name): only modules of Multiboot kernels have arguments ('\(file.arguments)'), and "
+          + "\(image.name) is none")
+    }
     let size = try Self.size(of: file)
     let lowest = MemoryMap.legacyHole.upperBound
     let range = lowest..<max(lowest, min(limit + 1, GuestMemory.holeStart))
@@ -79,6 +85,8 @@ extension BootRequest {
       _ = try Placement.size(of: file)
       bytes += [UInt8](repeating: 0, count: -bytes.count & 3) + file.bytes
     }
-    return BootFile(bytes, name: "\(first.name) with \(options.initrds.count - 1) more")
+    return BootFile(
+      bytes, name: "\(first.name) with \(options.initrds.count - 1) more",
+      arguments: options.initrds.map(\.arguments).max() ?? "")
   }
 }

@@ -27,9 +27,15 @@ struct MultibootHeader {
     flags = image.load(found + 4, as: UInt32.self) ?? 0
   }
 
-  /// Multiboot2 2.0, 3.1: in the first 32768 bytes, aligned to 8, four words with the sum 0.
-  static func isPresentVersion2(in image: Image) -> Bool {
-    offset(magic: 0xE852_50D6, words: 4, alignment: 8, within: 32768, in: image) != nil
+  /// Refuses an image for a loader of Multiboot2 (2.0, 3.1): its header is in the first 32768 bytes,
+  /// aligned to 8, four words with the sum 0.
+  static func refuseVersion2(_ image: Image) throws(BootError) {
+    let header = offset(magic: 0xE852_50D6, words: 4, alignment: 8, within: 32768, in: image)
+    guard header != nil else { return }
+    throw image.error(
+      .unsupported,
+      "has a Multiboot2 header, which kvmlite doesn't boot: build it with one of version 1"
+        + (image.has(ELF.magic) ? ", or without, to start at its ELF entry point" : ""))
   }
 
   private static func offset(

@@ -33,7 +33,10 @@ struct MultibootInfo {
     let arguments = try request.commandLine(atMost: UInt64.max)
     let separator: [UInt8] = arguments.count > 1 ? [0x20] : []
     commandLine = Self.text(request.image.name) + separator + arguments
-    moduleNames = request.options.initrds.map { Self.text($0.name) + [0] }
+    // GRUB and QEMU give a module's name before its arguments, too.
+    moduleNames = request.options.initrds.map { file in
+      Self.text(file.arguments.isEmpty ? file.name : file.name + " " + file.arguments) + [0]
+    }
   }
 
   private static func text(_ name: String) -> [UInt8] { name.utf8.filter { $0 != 0 } }

@@ -14,6 +14,13 @@ package protocol ByteReceiver: AnyObject, Sendable {
   func receive(_ bytes: Span<UInt8>) -> Int
   /// What it has received and the guest has not read.
   var unread: [UInt8] { get }
+  /// From now on takes nothing that a driver which is yet to come would throw away.
+  func awaitDriver()
+}
+
+extension ByteReceiver {
+  /// Nothing is lost to the driver where it brings the room itself.
+  package func awaitDriver() {}
 }
 
 /// A National Semiconductor 16550A UART, the PC's serial port: eight byte-wide registers.
@@ -129,6 +136,10 @@ extension UART16550A {
     }
   }
 
+  /// From now on takes what comes only while the interrupt of received data and the FIFOs are on, which
+  /// is how Linux leaves the port to its users: setting it up, it throws away what is there.
+  package func awaitDriver() { registers.withLock { $0.awaitsDriver = true } }
+
   private func roomEffect(_ registers: inout UART16550ARegisters) -> Effect {
     guard registers.isRoomAwaited && registers.receiveRoom > 0 else { return .none }
     registers.isRoomAwaited = false
@@ -243,10 +254,10 @@ extension UART16550A: Stateful {
 
   private func take(_ new: UART16550ARegisters) {
     let effect = registers.withLock { registers in
-      // That somebody waits is nothing of the guest's.
-      let isRoomAwaited = registers.isRoomAwaited
+      // That somebody waits, and for whom, is nothing of the guest's.
+      let (isRoomAwaited, awaitsDriver) = (registers.isRoomAwaited, registers.awaitsDriver)
       registers = new
-      registers.isRoomAwaited = isRoomAwaited
+      (registers.isRoomAwaited, registers.awaitsDriver) = (isRoomAwaited, awaitsDriver)
       registers.isLineRaised = registers.isInterrupting
       line.set(registers.isLineRaised)
       return roomEffect(&registers)

@@ -17,6 +17,8 @@ struct UART16550ARegisters: Sendable {
   var isLineRaised = false
   // Whether someone with input was refused and waits for room.
   var isRoomAwaited = false
+  // Whether nothing is taken but by a driver that has set this up.
+  var awaitsDriver = false
   private var lineErrors: LineStatus = []
   private var modemDeltas: ModemStatus = []
 
@@ -147,7 +149,8 @@ extension UART16550ARegisters {
 
   /// How many bytes from outside fit. In loopback SIN is disconnected: none.
   var receiveRoom: Int {
-    isLoopback ? 0 : receiverCapacity &- receiver.count
+    let isSetUp = interruptEnable.contains(.erbfi) && fifoControl.contains(.fifoEnable)
+    return isLoopback || awaitsDriver && !isSetUp ? 0 : receiverCapacity &- receiver.count
   }
 
   mutating func receive(_ byte: UInt8, isBreak: Bool = false) {

@@ -46,6 +46,13 @@ package struct BackEnd: Sendable, Equatable {
     ]
   }
 
+  /// What the user of a stock Linux kernel should know before it starts; nil where such kernels run.
+  package var warningForLinux: String? {
+    guard name == "kvm_pvm" else { return nil }
+    return "this host's KVM is kvm_pvm, on which a stock Linux kernel does not boot: it needs "
+      + "kvm_intel or kvm_amd (see: kvmlite doctor)"
+  }
+
   /// What to tell the user of a stock kernel that came to nothing here, a sentence a line; none where
   /// such kernels run.
   package var adviceForKernels: [String] {

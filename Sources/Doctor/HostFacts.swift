@@ -10,6 +10,8 @@ package struct HostFacts: Sendable, Equatable {
   package var isVirtual = false
   /// This process runs in a container.
   package var isContainer = false
+  /// This process can't read what the kernel says of the processor.
+  package var isBlind = false
   /// KVM's modules that the kernel has, such as `kvm` and `kvm_intel`.
   package var modules: [String] = []
   /// Modules of other hypervisors that are loaded, such as `vboxdrv`.
@@ -32,10 +34,13 @@ package struct HostFacts: Sendable, Equatable {
 
   /// Reads /proc/cpuinfo, /sys/module and what container engines leave behind.
   package static func read() -> HostFacts {
-    HostFacts(
-      cpuinfo: HostText.contents(of: "/proc/cpuinfo"), modules: Directory.names(in: "/sys/module"),
+    let cpuinfo = HostText.contents(of: "/proc/cpuinfo")
+    var facts = HostFacts(
+      cpuinfo: cpuinfo, modules: Directory.names(in: "/sys/module"),
       isContainer: FileDescriptor.exists("/.dockerenv")
         || FileDescriptor.exists("/run/.containerenv"))
+    facts.isBlind = cpuinfo.isEmpty
+    return facts
   }
 
   /// The module that serves, or would serve, /dev/kvm; nil if there is none that fits.
@@ -55,6 +60,12 @@ package struct HostFacts: Sendable, Equatable {
     var steps: [String] = []
     if isContainer {
       steps.append("in a container: start it with --device /dev/kvm (its host must have it)")
+    }
+    if isBlind && backEnd == nil {
+      // Nothing is known of the processor: advice about it would be a guess.
+      steps.append(
+        "in a chroot or a sandbox, as /proc can't be read: whoever made it adds /dev/kvm")
+      return steps
     }
     if let backEnd {
       steps.append("\(backEnd) is loaded: its device file alone is missing or wrong")

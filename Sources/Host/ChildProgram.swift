@@ -21,6 +21,17 @@ package final class ChildProgram: Sendable {
     try self.init(program, arguments, error: words.number, inherited: file.number)
   }
 
+  /// The same with `output` for its standard output, nothing for its standard error, and `environment`
+  /// for all that it knows of its surroundings.
+  convenience init(
+    _ program: String, _ arguments: [String], inheriting file: borrowing FileDescriptor,
+    standardOutput output: borrowing FileDescriptor, environment: [String]
+  ) throws(Errno) {
+    try self.init(
+      program, arguments, output: output.number, error: nil, inherited: file.number,
+      environment: environment)
+  }
+
   /// The same with no other open file than `file` for its standard error.
   package convenience init(
     _ program: String, _ arguments: [String], standardError file: borrowing FileDescriptor
@@ -29,18 +40,22 @@ package final class ChildProgram: Sendable {
   }
 
   private init(
-    _ program: String, _ arguments: [String], error: Int32, inherited: Int32?
+    _ program: String, _ arguments: [String], output: Int32? = nil, error: Int32?,
+    inherited: Int32?, environment: [String]? = nil
   ) throws(Errno) {
     var identifier: pid_t = 0
     let failure = unsafe Self.withStrings([program] + arguments) { words in
       var actions = unsafe posix_spawn_file_actions_t()
       unsafe posix_spawn_file_actions_init(&actions)
       defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-      for standard in Int32(0)...1 {
-        unsafe posix_spawn_file_actions_addopen(&actions, standard, "/dev/null", O_RDWR, 0)
-      }
       // Duplicating a number onto itself takes its close-on-exec flag away.
-      unsafe posix_spawn_file_actions_adddup2(&actions, error, 2)
+      for (standard, file) in [(Int32(0), Int32?.none), (1, output), (2, error)] {
+        if let file {
+          unsafe posix_spawn_file_actions_adddup2(&actions, file, standard)
+        } else {
+          unsafe posix_spawn_file_actions_addopen(&actions, standard, "/dev/null", O_RDWR, 0)
+        }
+      }
       var end = Self.inheritedNumber
       if let inherited {
         unsafe posix_spawn_file_actions_adddup2(&actions, inherited, end)
@@ -59,7 +74,12 @@ package final class ChildProgram: Sendable {
       unsafe posix_spawnattr_setflags(
         &attributes,
         Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP))
-      return unsafe posix_spawnp(&identifier, program, &actions, &attributes, words, environ)
+      guard let environment else {
+        return unsafe posix_spawnp(&identifier, program, &actions, &attributes, words, environ)
+      }
+      return unsafe Self.withStrings(environment) {
+        unsafe posix_spawn(&identifier, program, &actions, &attributes, words, $0)
+      }
     }
     guard failure == 0 else { throw Errno(failure) }
     self.identifier = identifier
@@ -107,14 +127,15 @@ package final class ChildProgram: Sendable {
   /// Lets it go on. Corresponds to SIGCONT.
   package func goOn() { kill(identifier, SIGCONT) }
 
-  /// Ends it and waits for that.
-  package func stop() {
+  /// Ends it and waits for that. It may ignore a polite request, for a second.
+  package func stop(politely: Bool = true) {
     guard !hasEnded.exchange(true, ordering: .acquiringAndReleasing) else { return }
-    kill(identifier, SIGTERM)
-    kill(identifier, SIGCONT)
+    if politely {
+      kill(identifier, SIGTERM)
+      kill(identifier, SIGCONT)
+    }
     var status: Int32 = 0
-    // It may ignore the polite request.
-    for _ in 0..<100 {
+    for _ in 0..<(politely ? 100 : 0) {
       if unsafe waitpid(identifier, &status, WNOHANG) != 0 { return }
       usleep(10_000)
     }

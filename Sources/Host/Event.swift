@@ -18,17 +18,13 @@ package struct Event: ~Copyable, Sendable {
   /// Takes over an event that came from another process; `EINVAL` for a file that is none. The other
   /// process can still make it one that waits.
   package init(adopting file: consuming FileDescriptor) throws(Errno) {
-    // Nothing but /proc tells an event from other files; a pipe, say, could make who raises it wait.
-    let capacity = 64
-    let name = unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: capacity) { buffer in
-      // The kernel writes at most the buffer's length, and no zero behind it.
-      guard let base = buffer.baseAddress else { return "" }
-      let count = unsafe readlink("/proc/self/fd/\(file.number)", base, capacity - 1)
-      unsafe buffer[max(0, count)] = 0
-      return unsafe String(cString: base)
-    }
-    guard name == "anon_inode:[eventfd]" else { throw Errno.invalidArgument }
+    // A pipe, say, could make who raises it wait. Files of the kernel's own making have no type, and of
+    // those events alone take a number: adding 0 changes nothing and never waits.
+    var status = stat()
     _ = fcntl(file.number, F_SETFL, O_NONBLOCK)
+    guard unsafe fstat(file.number, &status) == 0, status.st_mode & S_IFMT == 0,
+      eventfd_write(file.number, 0) == 0
+    else { throw Errno.invalidArgument }
     descriptor = file
   }
 

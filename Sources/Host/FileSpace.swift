@@ -187,6 +187,17 @@ extension FileDescriptor {
 
 /// What the environment says.
 package enum HostEnvironment {
+  /// What the program was started with, its name first. Swift's own list of it comes from /proc, and is
+  /// empty where that can't be read; this one is the C library's, kept by CStart, and empty in programs
+  /// without that.
+  package static var arguments: [String] {
+    // Strings that the kernel made, which stay for as long as the program runs.
+    (0..<clinux_argument_count()).compactMap { index in
+      guard let argument = unsafe clinux_argument(index) else { return nil }
+      return unsafe String(cString: argument)
+    }
+  }
+
   /// Where files go that may become large and are nobody's later: TMPDIR, or /var/tmp.
   package static var temporaryDirectory: String {
     guard let value = unsafe getenv("TMPDIR"), unsafe value.pointee != 0 else { return "/var/tmp" }

@@ -3,7 +3,7 @@ import Synchronization
 
 /// What a lock guards, in the order in which one thread may take them: none while it holds one of the
 /// same rank or of a later one. docs/architecture.md has what belongs to which.
-package enum LockRank: UInt8, CaseIterable {
+public enum LockRank: UInt8, CaseIterable, Sendable {
   case memoryMap, function, registers, device, served, wanted, status, messages, pin, input, shared,
     kvm
   /// Nothing else is locked under it.
@@ -13,14 +13,15 @@ package enum LockRank: UInt8, CaseIterable {
 /// A value that one thread at a time uses, for no longer than it takes to read or change it.
 ///
 /// A debug build traps where a thread takes one out of order, or waits while it holds one.
-package struct RankedMutex<Value: ~Copyable>: ~Copyable, Sendable {
+public struct RankedMutex<Value: ~Copyable>: ~Copyable, Sendable {
   @usableFromInline let mutex: Mutex<Value>
   #if DEBUG
     @usableFromInline let rank: LockRank
   #endif
 
   /// Takes over `value`.
-  package init(_ rank: LockRank, _ value: consuming sending Value) {
+  @inlinable
+  public init(_ rank: LockRank, _ value: consuming sending Value) {
     mutex = Mutex(value)
     #if DEBUG
       self.rank = rank
@@ -29,7 +30,7 @@ package struct RankedMutex<Value: ~Copyable>: ~Copyable, Sendable {
 
   /// Runs `body` alone with the value.
   @inlinable
-  package borrowing func withLock<Result: ~Copyable, Failure: Error>(
+  public borrowing func withLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout sending Value) throws(Failure) -> sending Result
   ) throws(Failure) -> sending Result {
     #if DEBUG
@@ -41,6 +42,7 @@ package struct RankedMutex<Value: ~Copyable>: ~Copyable, Sendable {
 }
 
 /// The ranks of the locks that this thread holds; nothing in a release build.
+@usableFromInline
 package enum HeldLocks {
   #if DEBUG
     private static let key: pthread_key_t = {
@@ -55,13 +57,15 @@ package enum HeldLocks {
       set { unsafe pthread_setspecific(key, UnsafeRawPointer(bitPattern: newValue)) }
     }
 
-    package static func take(_ rank: LockRank) {
+    @usableFromInline
+    static func take(_ rank: LockRank) {
       let held = ranks
       precondition(held >> UInt(rank.rawValue) == 0, "\(rank) is locked under \(names(held))")
       ranks = held | 1 << UInt(rank.rawValue)
     }
 
-    package static func release(_ rank: LockRank) { ranks &= ~(1 << UInt(rank.rawValue)) }
+    @usableFromInline
+    static func release(_ rank: LockRank) { ranks &= ~(1 << UInt(rank.rawValue)) }
 
     private static func names(_ ranks: UInt) -> String {
       (0...LockRank.last.rawValue).filter { ranks >> UInt($0) & 1 != 0 }

@@ -3,26 +3,48 @@ import Glibc
 
 /// Another program, run for what it prints.
 package enum Subprocess {
-  /// Runs the shell command `command` and returns what it wrote to its standard output, of which
-  /// the first `limit` bytes are kept; nil if it ended with another status than 0.
+  /// Runs the program at `path`, without a shell, and returns what it writes to its standard output; nil
+  /// if it can't be run, ends with another status than 0, prints more than `limit` bytes, or isn't done
+  /// in time.
   ///
-  /// The command must come from constants and numbers alone. Corresponds to `popen(3)`.
-  package static func output(of command: String, limit: Int = 1 << 20) -> String? {
-    guard let pipe = unsafe popen(command, "re") else { return nil }
-    var output: [UInt8] = []
-    let reading = unsafe FileDescriptor(borrowing: fileno(pipe))
-    while output.count < limit, let more = try? reading.read(atMost: 4096), !more.isEmpty {
-      output += more
+  /// It has `file` as `ChildProgram.inheritedNumber`, no other open file of this process's, and an
+  /// environment of its own: whoever started kvmlite has no say in what it does.
+  package static func output(
+    of path: String, _ arguments: [String], inheriting file: borrowing FileDescriptor,
+    limit: Int = 1 << 16, within milliseconds: UInt64 = 5000
+  ) -> String? {
+    guard path.hasPrefix("/"), let pipe = try? Pipe(),
+      let program = try? ChildProgram(
+        path, arguments, inheriting: file, standardOutput: pipe.writing, environment: ["LC_ALL=C"])
+    else { return nil }
+    defer { program.stop(politely: false) }
+    let reading = pipe.closeWriting()
+    let deadline = Clock.monotonicNanoseconds &+ milliseconds &* 1_000_000
+    func timeLeft() -> Int32 {
+      let now = Clock.monotonicNanoseconds
+      return now < deadline ? Int32(clamping: (deadline - now) / 1_000_000 + 1) : 0
     }
-    // The stream is open until here, and nobody uses it after.
-    guard unsafe pclose(pipe) == 0 else { return nil }
+    var output: [UInt8] = []
+    while true {
+      guard reading.isReadable(within: timeLeft()), let more = try? reading.read(atMost: 4096)
+      else {
+        return nil
+      }
+      if more.isEmpty { break }
+      output += more
+      guard output.count <= limit else { return nil }
+    }
+    // It has closed its output, and may still be there.
+    guard program.makeEndDescriptor()?.file.isReadable(within: timeLeft()) ?? true,
+      program.endStatus() == 0
+    else { return nil }
     return String(decoding: output, as: UTF8.self)
   }
 
-  /// A file without a name that holds `bytes`; programs that are run from here can open it as
-  /// /dev/fd/NUMBER. Corresponds to `memfd_create(2)`.
+  /// A file without a name that holds `bytes`; a program that inherits it can open it as /dev/fd/NUMBER.
+  /// Corresponds to `memfd_create(2)`.
   package static func makeTemporaryFile(_ bytes: [UInt8]) throws(Errno) -> FileDescriptor {
-    let number = unsafe memfd_create("kvmlite", 0)
+    let number = unsafe memfd_create("kvmlite", UInt32(MFD_CLOEXEC))
     guard number >= 0 else { throw Errno.current }
     let file = FileDescriptor(owning: number)
     try file.writeAll(bytes.span)

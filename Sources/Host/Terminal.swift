@@ -97,4 +97,11 @@ package struct PseudoTerminal: ~Copyable, Sendable {
     self.slave = slave
     self.path = path
   }
+
+  /// A file that is readable once somebody opens the terminal from now on. Corresponds to `inotify(7)`.
+  package func watchOpening() throws(Errno) -> FileDescriptor {
+    let number = unsafe clinux_watch_opening(path)
+    guard number >= 0 else { throw Errno.current }
+    return FileDescriptor(owning: number)
+  }
 }

@@ -83,6 +83,7 @@ public final class VirtualMachine: @unchecked Sendable {
       opened.close()
       throw VirtualMachineError(error)
     }
+    ConsoleWitness.current?.see(console)
   }
 
   deinit {

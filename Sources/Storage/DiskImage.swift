@@ -67,14 +67,16 @@ package enum DiskImage {
     return file
   }
 
-  /// The format of an open file: qcow2 if it has its magic number, else raw.
+  /// The format of an open file: qcow2 if it has its magic number, else raw; throws for others that are
+  /// known.
   static func guessFormat(_ file: HostDiskFile) throws(DiskError) -> DiskFormat {
-    var start = [UInt8](repeating: 0, count: 4)
+    var start = [UInt8](repeating: 0, count: ForeignImage.size)
     var span = start.mutableSpan
     do throws(StorageError) { _ = try file.read(into: &span, at: 0) } catch {
       throw DiskError(file.path, error)
     }
-    return start == Qcow2Header.magic ? .qcow2 : .raw
+    if let foreign = ForeignImage(start) { throw foreign.error(file.path) }
+    return start.starts(with: Qcow2Header.magic) ? .qcow2 : .raw
   }
 
   /// What a name in the image at `path` means: relative ones are relative to it.

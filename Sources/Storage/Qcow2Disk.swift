@@ -157,6 +157,7 @@ package final class Qcow2Disk: BlockStore {
   private func decompress(_ host: UInt64, _ count: Int) throws(StorageError) -> [UInt8] {
     let known = lastCluster.withLock { $0.host == host ? $0.bytes : [] }
     if !known.isEmpty { return known }
+    if let lack = Decompression.lack { throw .unsupported("compressed clusters: \(lack)") }
     var packed = [UInt8](repeating: 0, count: count)
     var span = packed.mutableSpan
     // The last sector needn't be whole.

@@ -5,17 +5,17 @@ import Memory
 
 /// What the options of the command line take.
 enum Arguments {
+  /// The options whose value may be left out, with what stands for it then.
+  static let usual = ["--trace": "all", "--stats": "text"]
+
   /// Gives the options whose value may be left out their default value, so that the next argument is
   /// never taken for one.
   static func normalized(_ arguments: some Sequence<String>) -> [String] {
     var isOption = true
     return arguments.map { argument in
       if argument == "--" { isOption = false }
-      switch argument {
-      case "--trace" where isOption: return "--trace=all"
-      case "--stats" where isOption: return "--stats=text"
-      default: return argument
-      }
+      guard isOption, let value = usual[argument] else { return argument }
+      return argument + "=" + value
     }
   }
 }

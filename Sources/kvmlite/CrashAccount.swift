@@ -52,10 +52,16 @@ struct CrashAccount {
       case 32: "i386"
       default: "i386:x86-64"
       }
-    let command =
-      "objdump -D -b binary -m \(architecture) -M intel "
-      + "--adjust-vma=0x\(digits(report.codeAddress, 1)) /dev/fd/\(file.number) 2>/dev/null"
-    guard let output = Subprocess.output(of: command) else { return nil }
+    let arguments = [
+      "-D", "-b", "binary", "-m", architecture, "-M", "intel",
+      "--adjust-vma=0x\(digits(report.codeAddress, 1))",
+      "/dev/fd/\(ChildProgram.inheritedNumber)",
+    ]
+    // Not by PATH, which is whoever's who started us.
+    let output = ["/usr/bin/objdump", "/usr/local/bin/objdump", "/bin/objdump"]
+      .first { FileDescriptor.exists($0) }
+      .flatMap { Subprocess.output(of: $0, arguments, inheriting: file) }
+    guard let output else { return nil }
     // The listing follows the last line that ends in ">:"; its first three lines are enough.
     return output.split(separator: "\n").filter { $0.contains(":\t") }.prefix(4).map { $0 }
   }

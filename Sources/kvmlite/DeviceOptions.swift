@@ -47,15 +47,17 @@ enum DeviceOptions {
     return try device("vsock", settings)
   }
 
+  /// The devices that have an option of their own.
+  static let own = ["disk", "net", "vsock"]
+
   /// `--device`: the name of a type, and settings behind commas.
   static func other(_ text: String) throws -> VMConfiguration.Device {
     var settings = settings(
       text.split(separator: ",", omittingEmptySubsequences: false).map(String.init))
     let name = settings.removeFirst().name
-    let ownOptions = ["disk", "net", "vsock"]
-    let names = VMConfiguration.Device.types.filter { !ownOptions.contains($0) }
+    let names = VMConfiguration.Device.types.filter { !own.contains($0) }
     guard names.contains(name) else {
-      let own = ownOptions.contains(name) ? ": there is an option --\(name)" : ""
+      let own = own.contains(name) ? ": there is an option --\(name)" : ""
       throw ValidationError(
         "the devices are \(names.joined(separator: ", "))\(own)" + Spelling.hint(name, among: names)
       )
@@ -63,7 +65,7 @@ enum DeviceOptions {
     return try device(name, settings)
   }
 
-  /// `--console`: stdio, pty, none or file=PATH, and ,input=virtio or serial at the end.
+  /// `--console`: stdio, pty or pty,wait, none or file=PATH, and ,input=virtio or serial at the end.
   static func console(_ text: String) throws -> VMConfiguration.Console {
     var console = VMConfiguration.Console()
     var words = text[...]
@@ -75,18 +77,28 @@ enum DeviceOptions {
     switch words {
     case "stdio": console.isStandard = true
     case "pty": console.isTerminal = true
+    case "pty,wait": (console.isTerminal, console.waits) = (true, true)
     case "none": break
     default:
       guard words.hasPrefix("file="), words.count > 5 else {
-        let names = ["stdio", "pty", "none", "file=PATH", "input"]
-        let word = String(words.split(separator: ",").last?.prefix { $0 != "=" } ?? "")
         throw ValidationError(
           "a console is at stdio, pty, none or file=PATH, with ,input=virtio or ,input=serial behind"
-            + Spelling.hint(word == "file" ? "" : word, among: names))
+            + consoleHint(words.split(separator: ",").last ?? ""))
       }
       console.path = String(words.dropFirst(5))
     }
     return console
+  }
+
+  /// What the last part of a console's words may have been.
+  private static func consoleHint(_ part: Substring) -> String {
+    if part.hasPrefix("input=") {
+      return Spelling.hint(
+        String(part.dropFirst(6)), among: ConsoleInputDevice.allCases.map(\.rawValue))
+    }
+    let word = String(part.prefix { $0 != "=" })
+    let names = ["stdio", "pty", "wait", "none", "file=PATH", "input"]
+    return Spelling.hint(word == "file" ? "" : word, among: names)
   }
 
   /// What a key of the machine itself takes.

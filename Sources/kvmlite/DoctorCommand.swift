@@ -40,6 +40,10 @@ private struct DoctorText {
     }
     addBackEnd(report)
     addFacilities(report.facilities)
+    addHeading("This kvmlite")
+    let use = "disk images in qcow2 with compressed clusters"
+    let lack = Decompression.lack.map { ": " + $0 } ?? ""
+    add(lack.isEmpty ? "yes" : "no", lack.isEmpty, "zlib and Zstandard", use + lack)
   }
 
   private mutating func addVerdict(_ report: HostReport) {
@@ -116,6 +120,7 @@ private struct DoctorJSON {
     }
     let facilities = report.facilities.map { "\(jsonString($0.name)):\($0.value)" }
     fields.append("\"capabilities\":{\(facilities.joined(separator: ","))}")
+    fields.append("\"compressed_disks\":\(Decompression.lack == nil)")
     text = "{" + fields.joined(separator: ",") + "}\n"
   }
 }

@@ -39,8 +39,10 @@ struct MachineOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Linux's initial RAM disk, or a PVH or Multiboot kernel's module. Repeatable.",
-      valueName: "file"))
+      """
+      Linux's initial RAM disk, or a PVH or Multiboot kernel's module, for Multiboot also \
+      "FILE ARGUMENTS". Repeatable.
+      """, valueName: "file"))
   var initrd: [String] = []
 
   @Option(
@@ -107,7 +109,8 @@ struct MachineOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      The guest's console: stdio, pty, none or file=PATH. Input goes to the serial port, or with \
+      The guest's console: stdio, pty (with ,wait behind it the guest starts when somebody has opened \
+      that), none or file=PATH. Input goes to the serial port, or with \
       ,input=virtio behind it to a virtio console (Linux's hvc0), which that adds; both print here. \
       (default: stdio)
       """, valueName: "where"), transform: DeviceOptions.console)

@@ -10,11 +10,15 @@ final class OpeningGuard {
   private let hasOpened: Event
   private let thread: HostThread
 
-  /// Watches if `spec` names anything of that kind; else there is nothing to watch.
-  init?(_ spec: VMConfiguration, _ signals: SignalSource, _ deadline: UInt64?) {
-    guard Self.mayWait(spec), let event = try? Event(), let poller = try? Poller() else {
-      return nil
-    }
+  /// Watches over the opening of what `spec` names, if anything there is of that kind.
+  convenience init?(_ spec: VMConfiguration, _ signals: SignalSource, _ deadline: UInt64?) {
+    guard Self.mayWait(spec) else { return nil }
+    self.init(signals, deadline)
+  }
+
+  /// Watches over whatever is waited for.
+  init?(_ signals: SignalSource, _ deadline: UInt64?) {
+    guard let event = try? Event(), let poller = try? Poller() else { return nil }
     let (opened, signal): (UInt64, UInt64) = (0, 1)
     guard (try? poller.add(event.descriptor, tag: opened)) != nil,
       (try? poller.add(signals.descriptor, tag: signal)) != nil
@@ -35,6 +39,9 @@ final class OpeningGuard {
   private static func mayWait(_ spec: VMConfiguration) -> Bool {
     var spec = spec
     var mayWait = spec.devices.contains { $0.disk.socket != nil }
+    for text in spec.initrds where FileDescriptor.mayBlock(Resources.initrd(text).path) {
+      mayWait = true
+    }
     spec.changePaths { path in
       if FileDescriptor.mayBlock(path) { mayWait = true }
       return path

@@ -1,3 +1,5 @@
+import Boot
+import Doctor
 import Glibc
 import Host
 import Inspect
@@ -49,7 +51,8 @@ struct Session {
       }
       let resources = try open(signals)
       defer { resources.close() }
-      return try withConsole(resources, makeRunOptions(resources, signals))
+      let run = try makeRunOptions(resources, signals)
+      return try withConsole(resources, run, signals)
     } catch {
       Message.error(error.message)
       return error.status
@@ -114,12 +117,18 @@ struct Session {
 
   /// Sets up the console, runs, and puts the terminal back.
   private func withConsole(
-    _ opened: Resources, _ run: RunOptions
+    _ opened: Resources, _ run: RunOptions, _ signals: SignalSource
   ) throws(Failure) -> Int32 {
     var resources = opened
     guard let console = spec.consoles.first else { return try runToEnd(resources, run) }
-    if let terminal = resources.consoles[console.id]?.terminal {
-      Message.note("the console is at \(terminal)")
+    let ends = resources.consoles[console.id]
+    if let terminal = ends?.terminal {
+      Message.note("the console is at \(terminal)" + (console.waits ? ", and waited for" : ""))
+    }
+    if let opening = ends?.opening {
+      let guardian = OpeningGuard(signals, deadline)
+      while !opening.file.isReadable(within: -1) {}
+      guardian?.end()
     }
     guard console.isStandard else { return try runToEnd(resources, run) }
     let terminal = InteractiveConsole()
@@ -135,6 +144,9 @@ struct Session {
     let machine: Machine
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     if options.isVerbose { MachineSummary(machine).tell() }
+    if machine.format.isLinux, let warning = BackEnd.read(.read())?.warningForLinux {
+      Message.note(warning)
+    }
     let outcome = machine.run()
     var status = Account(machine, outcome).tell(statistics: options.statistics)
     status = writeFiles(machine, outcome, status)

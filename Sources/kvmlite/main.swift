@@ -12,21 +12,60 @@ struct KVMLite: ParsableCommand {
       Guest output goes to standard output, everything else to standard error. \
       Without an image the built-in hello guest runs.
       """,
+    version: "kvmlite 0.1, before its first release",
     subcommands: [
       RunCommand.self, ConfigCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
       DiskCommand.self,
       BackendCommand.self, TimelineCommand.self,
     ],
     defaultSubcommand: RunCommand.self)
+
+  /// Reads `arguments` and does what they say.
+  static func start(_ arguments: [String]) -> Never {
+    var command: any ParsableCommand
+    do {
+      try requireCommands(arguments)
+      command = try parseAsRoot(arguments)
+    } catch {
+      // Who asks for help, or the version, gets it.
+      guard exitCode(for: error) != .success else { exit(withError: error) }
+      Message.line(fullMessage(for: error))
+      if let meant = CommandTree.read()?.meant(by: arguments) {
+        Message.note("did you mean: \(meant)")
+      }
+      Glibc.exit(exitCode(for: error).rawValue)
+    }
+    do { try command.run() } catch { exit(withError: error) }
+    exit()
+  }
+
+  /// Refuses help for a command that there isn't.
+  private static func requireCommands(_ arguments: [String]) throws {
+    guard arguments.first == "help", let tree = CommandTree.read() else { return }
+    let place = tree.place(of: arguments.dropFirst())
+    guard let word = place.positionals.first else { return }
+    throw ValidationError(
+      "there is no command '\((place.path.dropFirst() + [word]).joined(separator: " "))'")
+  }
 }
 
 FileDescriptor.reserveStandardStreams()
 // A closed pipe or a file grown too large is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
 Signal.fileSizeLimit.ignore()
-let arguments = Array(CommandLine.arguments.dropFirst())
+// From Linux 5.18 on, a program that is started with nothing gets an empty name.
+guard HostEnvironment.arguments.first?.isEmpty == false else {
+  Message.error("started without arguments, not even a name: whoever starts kvmlite gives it one")
+  exit(64)
+}
+let arguments = Array(HostEnvironment.arguments.dropFirst())
 if let spec = VMConfiguration(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(spec, Session.Settings()).run())
 }
-KVMLite.main(Arguments.normalized(arguments))
+if arguments.first == "__complete" {
+  let lines = Completion.lines(for: Array(arguments.dropFirst()))
+  try Message.output(lines.map { $0 + "\n" }.joined())
+  exit(0)
+}
+KVMLite.start(Arguments.normalized(arguments))

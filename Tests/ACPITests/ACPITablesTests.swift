@@ -1,7 +1,8 @@
 import ACPI
+import TestSupport
 import Testing
 
-@Suite struct ACPITablesTests {
+@Suite(.limited) struct ACPITablesTests {
   private let memory = TableMemory(ACPITables(makePlatform(processors: 4), at: tableStart))
 
   @Test func `the RSDP is what a kernel looks for`() {

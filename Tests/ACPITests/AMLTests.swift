@@ -1,8 +1,9 @@
+import TestSupport
 import Testing
 
 @testable import ACPI
 
-@Suite struct AMLTests {
+@Suite(.limited) struct AMLTests {
   @Test func `integers take the shortest form`() {
     #expect(AML.integer(0).bytes == [0x00])
     #expect(AML.integer(1).bytes == [0x01])

@@ -22,7 +22,7 @@ private enum IASL {
 @Suite(
   .enabled(
     if: IASL.path != nil || IASL.isRequired,
-    "needs iasl, from acpica-tools; KVMLITE_REQUIRE_IASL makes it fail instead"))
+    "needs iasl, from acpica-tools; KVMLITE_REQUIRE_IASL makes it fail instead"), .limited)
 struct IASLTests {
   @Test(arguments: [1, 4, 300], ["DSDT", "FACP", "APIC", "MCFG", "FACS", "XSDT", "RSDT"])
   func `iasl takes each table apart and puts it together without a word`(

@@ -1,7 +1,8 @@
 import ACPI
+import TestSupport
 import Testing
 
-@Suite struct MPTableTests {
+@Suite(.limited) struct MPTableTests {
   private let memory = TableMemory(MPTable(makePlatform(processors: 3), at: 0xFC000))
 
   // The entries behind the header: 20 bytes for a processor, 8 for every other.

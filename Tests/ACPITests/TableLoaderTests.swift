@@ -1,4 +1,5 @@
 import Memory
+import TestSupport
 import Testing
 
 @testable import ACPI
@@ -60,7 +61,7 @@ private struct Firmware {
   }
 }
 
-@Suite struct TableLoaderTests {
+@Suite(.limited) struct TableLoaderTests {
   @Test(arguments: [1, 4, 300])
   func `firmware that does as told has the tables that kernels get`(processors: Int) throws {
     let platform = makePlatform(processors: processors)

@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Linux kernels (bzImage)")
+@Suite("Linux kernels (bzImage)", .limited)
 struct BzImageTests {
   @Test func kernelStartsByThe64BitProtocol() throws {
     let plan = try plan(BzImageBuilder().bytes)
@@ -60,8 +61,9 @@ struct BzImageTests {
     #expect(try plan(header.bytes).piece("the kernel").contents.count == 0x1001)
     header.syssize = 0
     #expect(try plan(header.bytes).piece("the kernel").contents.count == 0x1001)
+    // 0 sectors are 4, as old kernels mean.
     header.setupSects = 0
-    #expect(try plan(header.bytes).piece("the kernel").contents.first == 0x90)
+    #expect(try plan(header.bytes).piece("the kernel").contents.count == 0x1001)
   }
 
   @Test func severalInitrdsBecomeOne() throws {

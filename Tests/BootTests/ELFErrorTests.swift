@@ -1,7 +1,8 @@
 import Boot
+import TestSupport
 import Testing
 
-@Suite("ELF images that are refused")
+@Suite("ELF images that are refused", .limited)
 struct ELFErrorTests {
   @Test(arguments: [true, false])
   func everyTruncationIsRefused(is64Bit: Bool) throws {

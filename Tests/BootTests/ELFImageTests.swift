@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("ELF images")
+@Suite("ELF images", .limited)
 struct ELFImageTests {
   @Test func elf64StartsInLongMode() throws {
     let plan = try plan(ELFBuilder().bytes)

@@ -3,7 +3,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("Firmware")
+@Suite("Firmware", .limited)
 struct FirmwareImageTests {
   /// A ROM of `count` KiB with a far jump at its reset vector.
   private func rom(_ kibibytes: Int) -> [UInt8] {

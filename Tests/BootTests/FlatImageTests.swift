@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Flat images and boot sectors")
+@Suite("Flat images and boot sectors", .limited)
 struct FlatImageTests {
   private let halt: [UInt8] = [0xF4]  // hlt
   private let sector = [UInt8](repeating: 0x90, count: 510) + [0x55, 0xAA]

@@ -1,7 +1,8 @@
 import Boot
+import TestSupport
 import Testing
 
-@Suite("A format is found from the bytes")
+@Suite("A format is found from the bytes", .limited)
 struct ImageFormatTests {
   private func format(_ bytes: [UInt8]) throws -> ImageFormat {
     try ImageFormat(of: bytes, name: "guest")
@@ -28,7 +29,8 @@ struct ImageFormatTests {
     let sector = image([0x55, 0xAA], at: 510)
     #expect(sector.count == 512)
     #expect(try format(sector) == .bootSector)
-    #expect(try format(sector + [0]) == .flat)
+    expect(try refusal(sector + [0]), .unsupported, says: "bootable disk", "--firmware")
+    expect(try refusal(image([0x55, 0xAA], at: 510, count: 1_474_560)), .unsupported, says: "disk")
     #expect(try format(image([0xAA, 0x55], at: 510)) == .flat)
   }
 
@@ -72,7 +74,26 @@ struct ImageFormatTests {
     elf.segments[0].contents =
       littleEndian(0xE852_50D6, 4) + littleEndian(0, 4) + littleEndian(16, 4)
       + littleEndian(0 &- 0xE852_50D6 &- 16, 4)
-    expect(try refusal(elf.bytes), .unsupported, says: "Multiboot2")
+    expect(try refusal(elf.bytes), .unsupported, says: "Multiboot2", "ELF entry")
+    // A flat one, from the header on and behind 64 bytes.
+    let header = elf.segments[0].contents
+    for offset in [0, 64] {
+      expect(try refusal(image(header, at: offset)), .unsupported, says: "Multiboot2")
+    }
+    #expect(try format(image(header, at: 4)) == .flat)
+  }
+
+  @Test(
+    "text is no guest, whatever its letters, and points to the assembler",
+    arguments: ["hlt\n", "// mode: real\r\n\tmov $'é', %al\r\n\thlt", "# notes\n\n* ∀x\n"])
+  func text(text: String) throws {
+    expect(try refusal(Array(text.utf8)), .unsupported, says: "a text file", "scripts/guest")
+    #expect(try format(Array(text.utf8) + [0]) == .flat)
+  }
+
+  @Test func codeIsNoText() throws {
+    // mov al,'\n'; out 0xe9,al; hlt
+    #expect(try format([0xB0, 0x0A, 0xE6, 0xE9, 0xF4]) == .flat)
   }
 
   @Test func pvhNoteIsFoundAmongOthers() throws {
@@ -100,7 +121,9 @@ struct ImageFormatTests {
     ([0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00], 0, "unxz"),
     ([0x28, 0xB5, 0x2F, 0xFD], 0, "unzstd"),
     (Array("CD001".utf8), 0x8001, "ISO 9660"),
-    (Array("QFI".utf8) + [0xFB], 0, "qcow2"),
+    (Array("QFI".utf8) + [0xFB], 0, "qcow2"), (Array("KDMV".utf8), 0, "VMDK"),
+    (Array("conectix".utf8), 0, "VHD"), (Array("vhdxfile".utf8), 0, "VHDX"),
+    (Array("QED\0".utf8), 0, "QED"), ([0x7F, 0x10, 0xDA, 0xBE], 64, "VDI"),
     (Array("#!".utf8), 0, "script"),
     (Array("070701".utf8), 0, "give the kernel"),
     (Array("!<arch>\n".utf8), 0, "static library"),

@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("The memory map that kernels get")
+@Suite("The memory map that kernels get", .limited)
 struct MemoryMapTests {
   private func entries(_ ram: UInt64, _ reserved: [Range<GuestAddress>] = []) -> [String] {
     MemoryMap(ramSize: ram, reserved: reserved).entries.map {

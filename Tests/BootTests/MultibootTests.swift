@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Multiboot kernels")
+@Suite("Multiboot kernels", .limited)
 struct MultibootTests {
   @Test(arguments: [true, false])
   func kernelStartsInProtectedMode(is64Bit: Bool) throws {
@@ -47,6 +48,29 @@ struct MultibootTests {
       let name = Int(info.load(entry + 8, 4) - piece.start.value)
       #expect(String(decoding: info[name..<name + 6], as: UTF8.self) == "initrd")
     }
+  }
+
+  @Test func moduleHasItsArguments() throws {
+    let files = [
+      BootFile([1], name: "a.mod", arguments: "x=1 y"), BootFile([2], name: "b.mod"),
+    ]
+    func plan(_ image: [UInt8]) throws(BootError) -> BootPlan {
+      try BootPlan(
+        image: image, name: "guest", options: BootOptions(initrds: files), layout: .pc,
+        ramSize: 128 * mebibyte)
+    }
+    let piece = try plan(ELFBuilder.multiboot().bytes).piece("the Multiboot information")
+    let info = Array(piece.contents)
+    let modules = Int(info.load(24, 4) - piece.start.value)
+    let names = (0..<2).map { index in
+      let name = Int(info.load(modules + index * 16 + 8, 4) - piece.start.value)
+      return String(decoding: info[name...].prefix { $0 != 0 }, as: UTF8.self)
+    }
+    #expect(names == ["a.mod x=1 y", "b.mod"])
+
+    // Nobody else would see them.
+    let error = try #require(throws: BootError.self) { _ = try plan(BzImageBuilder().bytes) }
+    #expect(error.cause == .options && error.message.contains("'x=1 y'"))
   }
 
   @Test func informationIsWhole() throws {

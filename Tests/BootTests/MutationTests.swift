@@ -3,7 +3,7 @@ import Memory
 import Testing
 import TestSupport
 
-@Suite("Hostile images")
+@Suite("Hostile images", .limited)
 struct MutationTests {
   private static let interesting: [UInt64] = [
     0, 1, 2, 0x7F, 0xFF, 0x500, 0x1000, 0xFFFF, 0x10000, 0x10_0000, 0x7FF_FFFF, 0x7FFF_FFFF,

@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("PVH kernels and unpacked Linux kernels")
+@Suite("PVH kernels and unpacked Linux kernels", .limited)
 struct PVHTests {
   @Test(arguments: [true, false])
   func kernelStartsWhereItsNoteSays(is64Bit: Bool) throws {

@@ -1,8 +1,9 @@
 import Boot
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Page tables of long mode")
+@Suite("Page tables of long mode", .limited)
 struct PageTablesTests {
   /// What a walk of the tables finds for a linear address.
   private struct Leaf: Equatable {

@@ -3,7 +3,9 @@ import TestSupport
 import Testing
 
 /// Block devices of the host, here loop devices, as disks.
-@Suite("Block devices", .needsKVM, .enabled(if: Rights.canLoop, "needs loop devices"), .serialized)
+@Suite(
+  "Block devices", .needsKVM, .enabled(if: Rights.canLoop, "needs loop devices"), .serialized,
+  .limited)
 struct BlockDeviceTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite config and --config")
+@Suite("kvmlite config and --config", .limited)
 struct ConfigTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }
@@ -37,7 +37,8 @@ struct ConfigTests {
       ["--disk", "vhost-user=sock,bus=mmio", "--disk", "c=d,id=root"],
       ["--net", "none"],
       ["--net", "user,mac=52:54:00:00:00:01,mtu=1400", "--net", "tap=t0,queues=4"],
-      ["--vsock", "cid=3,socket=a,b"], ["--console", "pty"], ["--console", "none,input=virtio"],
+      ["--vsock", "cid=3,socket=a,b"], ["--console", "pty"],
+      ["--console", "pty,wait,input=virtio"], ["--console", "none,input=virtio"],
       ["--console", "file=log,input=virtio"], ["--console", "stdio,input=serial"],
     ])
   func roundTrip(arguments: [String]) throws {
@@ -157,6 +158,15 @@ struct ConfigTests {
       (["--net", "tap=a,qeues=2"], 64, "did you mean 'queues'?"),
       (["--console", "sdtio"], 64, "did you mean 'stdio'?"),
       (["--console", "stdio,inptu=virtio"], 64, "did you mean 'input'?"),
+      (["--console", "stdio,input=virtoi"], 64, "did you mean 'virtio'?"),
+      (["--disk", "d,readonly=ture"], 64, "not 'ture'"),
+      (["--console", "pty,wiat"], 64, "did you mean 'wait'?"),
+      (["disk", "crate", "d"], 64, "did you mean: kvmlite disk create"),
+      (["guests", "exprt", "tick"], 64, "did you mean: kvmlite guests export"),
+      (["backend", "blok", "s", "d"], 64, "did you mean: kvmlite backend block"),
+      (["-m", "1G", "dsik", "info", "d"], 64, "did you mean: kvmlite disk"),
+      (["help", "dsik"], 64, "did you mean: kvmlite disk"),
+      (["help", "disk", "crate"], 64, "no command 'disk crate'"),
       (["--vsock", "cdi=3,socket=a"], 64, "did you mean 'cid'?"),
       (["--device", "rgn"], 64, "did you mean 'rng'?"),
       (["--device", "disk"], 64, "there is an option --disk"),

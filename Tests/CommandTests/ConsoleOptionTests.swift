@@ -1,7 +1,8 @@
+import Foundation
 import TestSupport
 import Testing
 
-@Suite("--console", .needsKVM)
+@Suite("--console", .needsKVM, .limited)
 struct ConsoleOptionTests {
   @Test("gives input to a virtio console, which it adds, if it is told to")
   func virtioInput() throws {
@@ -19,9 +20,28 @@ struct ConsoleOptionTests {
     let serial = try Kvmlite.run("--console", "stdio,input=serial", "guest:echo", input: input)
     #expect(serial.output.hasSuffix("Bye.\n"))
     let virtio = try Kvmlite.run(
-      "--console", "stdio,input=virtio", "--timeout", "1", "guest:echo", input: input)
+      "--console", "stdio,input=virtio", "--timeout", "3", "guest:echo", input: input)
     #expect(virtio.end == .exited(124))
     #expect(virtio.output == "Type, and end with Ctrl-D or q.\n")
+  }
+
+  @Test("at a pseudo terminal that waits loses nothing: the guest starts when it is opened")
+  func waitingTerminal() throws {
+    let process = try Kvmlite.start(["--console", "pty,wait", "guest:echo-irq"])
+    try process.waitForErrors("waited for\n")
+    let words = process.errorText.split { " ,\n".contains($0) }
+    let path = String(try #require(words.first { $0.hasPrefix("/dev/") }))
+    let terminal = try #require(FileHandle(forUpdatingAtPath: path))
+    var text = ""
+    while !text.contains("\n") {
+      text += String(decoding: terminal.availableData, as: UTF8.self)
+    }
+    #expect(text == "Type, and end with Ctrl-D or q.\n")
+    try terminal.write(contentsOf: Data("q".utf8))
+    #expect(try process.waitForEnd() == .exited(0))
+
+    let unopened = try Kvmlite.run("--console", "pty,wait", "--timeout", "0.2")
+    #expect(unopened.end == .exited(124))
   }
 
   @Test("a device that there is not: 64")

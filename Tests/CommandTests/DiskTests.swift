@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite disk")
+@Suite("kvmlite disk", .limited)
 struct DiskTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

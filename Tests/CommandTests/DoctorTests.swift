@@ -1,8 +1,9 @@
 import Foundation
+import Host
 import TestSupport
 import Testing
 
-@Suite("kvmlite doctor")
+@Suite("kvmlite doctor", .limited)
 struct DoctorTests {
   /// Runs a command in a mount namespace of its own, where `mount` has been done.
   private static func mounting(_ mount: String) -> [String] {
@@ -19,6 +20,17 @@ struct DoctorTests {
     let json = try JSONSerialization.jsonObject(
       with: Data(Kvmlite.run("doctor", "--json").output.utf8))
     #expect((json as? [String: Any])?["usable"] as? Bool == true)
+  }
+
+  @Test("says whether zlib and zstd are built in, and how to have them")
+  func compression() throws {
+    let json = try JSONSerialization.jsonObject(
+      with: Data(Kvmlite.run("doctor", "--json").output.utf8))
+    #expect((json as? [String: Any])?["compressed_disks"] as? Bool == (Decompression.lack == nil))
+    let line = try Kvmlite.run("doctor").output.split(separator: "\n")
+      .first { $0.contains("zlib and Zstandard") }
+    let words = Decompression.lack ?? "disk images in qcow2 with compressed clusters"
+    #expect(line?.hasSuffix(words) == true)
   }
 
   @Test(

@@ -7,7 +7,7 @@ private let seaBIOS = "/usr/share/seabios/bios-256k.bin"
 
 @Suite(
   "A PC's firmware", .needsKVM,
-  .enabled(if: FileManager.default.fileExists(atPath: seaBIOS)))
+  .enabled(if: FileManager.default.fileExists(atPath: seaBIOS)), .limited)
 struct FirmwareTests {
   @Test("starts a boot sector from a disk on every bus", arguments: ["virtio", "ide", "mmio"])
   func boots(bus: String) throws {

@@ -5,7 +5,9 @@ import Testing
 
 /// A guest writes at random and flushes; kvmlite is killed at a random moment; what the guest was told
 /// to be safe must be there, by the word of qemu-img.
-@Suite("kill -9 under a writing guest loses nothing that was flushed", .needsKVM, .needsQEMUImage)
+@Suite(
+  "kill -9 under a writing guest loses nothing that was flushed", .needsKVM, .needsQEMUImage,
+  .limited)
 struct GuestKillTests {
   private static let blocks = 1024
   private static let size = blocks * NumberedWrite.blockSize

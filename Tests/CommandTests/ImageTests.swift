@@ -3,7 +3,7 @@ import Guests
 import TestSupport
 import Testing
 
-@Suite("kvmlite runs an image", .needsKVM)
+@Suite("kvmlite runs an image", .needsKVM, .limited)
 struct ImageTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }
@@ -102,7 +102,7 @@ struct ImageTests {
   }
 }
 
-@Suite("kvmlite refuses")
+@Suite("kvmlite refuses", .limited)
 struct RefusalTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite lab", .needsKVM)
+@Suite("kvmlite lab", .needsKVM, .limited)
 struct LabTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }
@@ -148,7 +148,7 @@ struct LabTests {
   }
 }
 
-@Suite("kvmlite --walk", .needsKVM)
+@Suite("kvmlite --walk", .needsKVM, .limited)
 struct WalkTests {
   @Test("tells each entry of the ended guest's tables, and where they lead")
   func walk() throws {

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 import TestSupport
 
-@Suite("--net and --vsock")
+@Suite("--net and --vsock", .limited)
 struct NetworkOptionTests {
   @Test(
     "what makes no sense is refused",

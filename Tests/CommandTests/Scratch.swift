@@ -43,6 +43,27 @@ enum Image {
       0x90, 0x90,
     ]
 
+  /// A Linux kernel by its header (Linux boot protocol 2.15) that jumps to itself.
+  static let linuxSpin: [UInt8] = {
+    var bytes = [UInt8](repeating: 0, count: 512 * 2) + [UInt8](repeating: 0x90, count: 4096)
+    func put(_ field: [UInt8], _ offset: Int) {
+      bytes.replaceSubrange(offset..<offset + field.count, with: field)
+    }
+    put([1], 0x1F1)  // setup_sects
+    put([0, 1, 0, 0], 0x1F4)  // syssize, in paragraphs
+    put([0x55, 0xAA, 0xEB, 0x6A], 0x1FE)
+    put(Array("HdrS".utf8) + [0x0F, 0x02], 0x202)
+    put([0x01], 0x211)  // loadflags: LOADED_HIGH
+    put([0, 0, 0x10, 0], 0x214)  // code32_start
+    put([0xFF, 0xFF, 0xFF, 0x7F], 0x22C)  // initrd_addr_max
+    put([0, 0, 0x20, 0, 1, 0, 0x03], 0x230)  // kernel_alignment, relocatable, xloadflags
+    put([0, 8, 0, 0], 0x238)  // cmdline_size
+    put([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x10, 0], 0x258)  // pref_address, init_size
+    // The entry for 64-bit mode: jmp to itself.
+    put([0xEB, 0xFE], 1024 + 0x200)
+    return bytes
+  }()
+
   /// Writes `!` and sleeps with interrupts on.
   static let idle: [UInt8] = [
     0xB0, 0x21,  // 00: mov al,0x21

@@ -3,7 +3,7 @@ import FoundationXML
 import TestSupport
 import Testing
 
-@Suite("kvmlite shows", .needsKVM)
+@Suite("kvmlite shows", .needsKVM, .limited)
 struct SeeingTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

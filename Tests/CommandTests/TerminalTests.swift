@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("On a terminal kvmlite", .needsKVM)
+@Suite("On a terminal kvmlite", .needsKVM, .limited)
 struct TerminalTests {
   private let scratch: Scratch
   private let terminal: TestTerminal

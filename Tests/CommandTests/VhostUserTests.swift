@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("Disks of other processes", .needsKVM)
+@Suite("Disks of other processes", .needsKVM, .limited)
 struct VhostUserTests {
   private static let daemon = "/usr/bin/qemu-storage-daemon"
   private static let qemu = "/usr/bin/qemu-system-x86_64"

@@ -1,7 +1,8 @@
 import Devices
+import TestSupport
 import Testing
 
-@Suite struct BusTests {
+@Suite(.limited) struct BusTests {
   @Test func `reads nobody claims give all ones of their width`() {
     let bus = Bus()
 

@@ -1,5 +1,6 @@
 import Devices
 import Synchronization
+import TestSupport
 import Testing
 
 /// Keeps what devices do, in words.
@@ -43,7 +44,7 @@ final class DeviceLog: Sendable {
   private func add(_ line: String) { lines.withLock { $0.append(line) } }
 }
 
-@Suite struct DeviceObservationTests {
+@Suite(.limited) struct DeviceObservationTests {
   @Test func `of a virtio disk each request is told, with its ring, its doorbell, its interrupt`()
     throws
   {
@@ -148,7 +149,7 @@ final class DeviceLog: Sendable {
   }
 }
 
-@Suite struct LatencyHistogramTests {
+@Suite(.limited) struct LatencyHistogramTests {
   @Test func `nothing has no times`() {
     let times = LatencyHistogram()
     #expect(times.total == 0 && times.longest == nil && times.percentile(50) == nil)

@@ -1,7 +1,8 @@
 import Devices
+import TestSupport
 import Testing
 
-@Suite struct FirmwareConfigurationTests {
+@Suite(.limited) struct FirmwareConfigurationTests {
   private let device = FirmwareConfiguration(
     ramSize: 6 << 30, cpuCount: 300, items: [.init(key: 0x8001, bytes: [1, 2, 3])],
     files: [

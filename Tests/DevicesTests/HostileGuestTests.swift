@@ -2,7 +2,7 @@ import Devices
 import Testing
 import TestSupport
 
-@Suite struct HostileGuestTests {
+@Suite(.limited) struct HostileGuestTests {
   private static func makePC(_ uart: UART16550A) throws -> Bus {
     let machine = RecordingMachine()
     let keyboard = I8042(machine: machine)

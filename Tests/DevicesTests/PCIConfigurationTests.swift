@@ -2,7 +2,7 @@ import Devices
 import TestSupport
 import Testing
 
-@Suite struct PCIConfigurationTests {
+@Suite(.limited) struct PCIConfigurationTests {
   private let bus: PCITestBus
 
   init() throws { bus = try PCITestBus() }

@@ -3,7 +3,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite struct PCIHostileTests {
+@Suite(.limited) struct PCIHostileTests {
   private func isInside(_ place: BusAddress, _ size: UInt64) -> Bool {
     let windows = PCITestBus.windows
     let (start, choices): (UInt64, [PCIWindow?]) =

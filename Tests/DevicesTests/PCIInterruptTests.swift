@@ -2,7 +2,7 @@ import Devices
 import TestSupport
 import Testing
 
-@Suite struct PCIInterruptTests {
+@Suite(.limited) struct PCIInterruptTests {
   private let bus: PCITestBus
   private let table: UInt64 = 0xD000_0000
 

@@ -2,7 +2,7 @@ import Devices
 import TestSupport
 import Testing
 
-@Suite struct PCIRangeTests {
+@Suite(.limited) struct PCIRangeTests {
   private let bus: PCITestBus
 
   init() throws { bus = try PCITestBus() }

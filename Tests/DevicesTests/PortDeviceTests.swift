@@ -1,7 +1,8 @@
 import Devices
+import TestSupport
 import Testing
 
-@Suite struct DebugConsoleTests {
+@Suite(.limited) struct DebugConsoleTests {
   @Test func `a guest finds the console by its 0xE9 and prints byte by byte or at once`() {
     let sink = RecordingSink()
     let console = DebugConsole(sink: sink)
@@ -14,7 +15,7 @@ import Testing
   }
 }
 
-@Suite struct ExitPortTests {
+@Suite(.limited) struct ExitPortTests {
   @Test(arguments: [(1, 0x2A as UInt64), (2, 0x1234), (4, 0x8765_4321)])
   func `a value of each width arrives whole`(width: Int, value: UInt64) throws {
     let machine = RecordingMachine()
@@ -28,7 +29,7 @@ import Testing
   }
 }
 
-@Suite struct PostPortTests {
+@Suite(.limited) struct PostPortTests {
   @Test func `the last code is kept and read back`() {
     let port = PostPort()
 
@@ -63,7 +64,7 @@ import Testing
   }
 }
 
-@Suite struct SystemControlPortATests {
+@Suite(.limited) struct SystemControlPortATests {
   @Test func `A20 reads back open at first and then as it was set`() {
     let port = SystemControlPortA(machine: RecordingMachine())
     #expect(port.byte(0) == 0x02)
@@ -88,7 +89,7 @@ import Testing
   }
 }
 
-@Suite struct ResetControlTests {
+@Suite(.limited) struct ResetControlTests {
   private let machine = RecordingMachine()
 
   private func makeBus() throws -> Bus {
@@ -125,7 +126,7 @@ import Testing
   }
 }
 
-@Suite struct I8042Tests {
+@Suite(.limited) struct I8042Tests {
   private let machine = RecordingMachine()
   private let data: any Device
   private let command: any Device

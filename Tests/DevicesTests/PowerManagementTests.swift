@@ -1,5 +1,6 @@
 import Devices
 import Synchronization
+import TestSupport
 import Testing
 
 /// A clock that stands still until it is set.
@@ -11,7 +12,7 @@ private final class ManualClock: Sendable {
   func advance(by nanoseconds: UInt64) { value.add(nanoseconds, ordering: .relaxed) }
 }
 
-@Suite struct PowerManagementTests {
+@Suite(.limited) struct PowerManagementTests {
   private let machine = RecordingMachine()
   private let line = RecordingLine()
   private let clock = ManualClock()

@@ -1,4 +1,5 @@
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Devices
@@ -19,7 +20,7 @@ private final class HandClock: Sendable {
 // 2024-02-29 23:59:58 UTC, a Thursday.
 private let leapDay: Int64 = 1_709_251_198
 
-@Suite struct RealTimeClockTests {
+@Suite(.limited) struct RealTimeClockTests {
   private let clock = HandClock(leapDay)
   private let rtc: RealTimeClock
 
@@ -243,7 +244,7 @@ private let leapDay: Int64 = 1_709_251_198
   }
 }
 
-@Suite struct CivilTimeTests {
+@Suite(.limited) struct CivilTimeTests {
   @Test func `every day from 1970 to 2399 follows the one before`() {
     let lengths: [Int64] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
     var expected = CivilTime(year: 1970, month: 1, day: 1, hour: 12, minute: 34, second: 56)
@@ -326,7 +327,7 @@ private final class ClockRig {
   }
 }
 
-@Suite struct RealTimeClockInterruptTests {
+@Suite(.limited) struct RealTimeClockInterruptTests {
   private let rig = ClockRig()
 
   @Test func `a clock whose interrupts are off waits for nothing`() {
@@ -383,7 +384,7 @@ private final class ClockRig {
   }
 }
 
-@Suite struct RealTimeClockStateTests {
+@Suite(.limited) struct RealTimeClockStateTests {
   private func get(_ rig: ClockRig, _ index: UInt8) -> UInt8 {
     rig.rtc.put(index, 0)
     return rig.rtc.byte(1)

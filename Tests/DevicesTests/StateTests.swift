@@ -76,7 +76,7 @@ private final class HostTime: Sendable {
   func pass(_ nanoseconds: Int64) { time.add(nanoseconds, ordering: .relaxed) }
 }
 
-@Suite struct StateTests {
+@Suite(.limited) struct StateTests {
   @Test(arguments: 1...4 as ClosedRange<UInt64>)
   func `the serial port`(seed: UInt64) throws {
     try StateHarness.check(seed: seed) {

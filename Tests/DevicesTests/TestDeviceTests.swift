@@ -1,8 +1,9 @@
 import Devices
 import Synchronization
+import TestSupport
 import Testing
 
-@Suite struct TestDeviceTests {
+@Suite(.limited) struct TestDeviceTests {
   private final class FlushLog: Sendable {
     private let pages = Mutex<[UInt64]>([])
     var all: [UInt64] { pages.withLock { $0 } }

@@ -1,4 +1,5 @@
 import Devices
+import TestSupport
 import Testing
 
 // Register offsets by their datasheet names.
@@ -47,7 +48,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTRegisterTests {
+@Suite(.limited) struct UARTRegisterTests {
   @Test func `registers after reset are as the datasheet lists them`() {
     let uart = Rig().uart
 
@@ -114,7 +115,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTTransmitTests {
+@Suite(.limited) struct UARTTransmitTests {
   @Test func `a byte to THR comes out, with no set-up at all`() {
     let rig = Rig()
 
@@ -210,7 +211,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTReceiveTests {
+@Suite(.limited) struct UARTReceiveTests {
   @Test func `without FIFOs one byte is taken and the rest refused`() {
     let rig = Rig()
 
@@ -232,6 +233,19 @@ private struct Rig {
 
     #expect(taken == 16)
     #expect(rig.drain() == "0123456789abcdef")
+  }
+
+  @Test func `turning the FIFOs off empties them, as turning them on does`() {
+    let rig = Rig()
+    rig.uart.put(0x01, fcr)
+    rig.receive("abc")
+
+    rig.uart.put(0x00, fcr)
+
+    #expect(rig.uart.byte(lsr) == 0x60)
+    #expect(rig.uart.receiveRoom == 1)
+    rig.receive("d")
+    #expect(rig.uart.byte(rbr) == UInt8(ascii: "d"))
   }
 
   @Test func `a refused feeder is called once, when the guest makes room`() {
@@ -375,6 +389,32 @@ private struct Rig {
     #expect(rig.line.isRaised == false)
   }
 
+  // Linux 6.12, drivers/tty/serial/8250/8250_port.c: serial8250_do_startup, serial8250_do_set_termios.
+  @Test func `nothing is lost while Linux sets the port up, where its driver is waited for`() {
+    let rig = Rig()
+    rig.uart.awaitDriver()
+    var waiting = Array("ls\nexit\n".utf8)[...]
+    func offer() { waiting = waiting.dropFirst(rig.uart.receive(Array(waiting).span)) }
+    let clear: [(UInt64, UInt8?)] = [(lsr, nil), (rbr, nil), (iir, nil), (msr, nil)]
+    let steps =
+      [(fcr, 1), (fcr, 7), (fcr, 0)] + clear + [(lsr, nil), (lcr, 3), (mcr, out2)] + clear
+      + [(ier, 0x05), (lcr, 0x83), (dll, 1), (dlm, 0), (lcr, 3), (fcr, 1), (fcr, 0x81)]
+
+    offer()
+    for (register, value) in steps {
+      if let value { rig.uart.put(value, register) } else { _ = rig.uart.byte(register) }
+      offer()
+    }
+
+    #expect(rig.demand.count > 0)
+    #expect(rig.drain() == "ls\nexit\n" && waiting.isEmpty)
+    // A port that is closed keeps what comes for the next who opens it.
+    rig.uart.put(0x00, ier)
+    #expect(rig.receive("a") == 0)
+    rig.uart.reset()
+    #expect(rig.receive("a") == 0)
+  }
+
   @Test func `a break finds no room in a full receiver`() {
     let rig = Rig()
     rig.receive("a")
@@ -383,7 +423,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTInterruptTests {
+@Suite(.limited) struct UARTInterruptTests {
   @Test func `the interrupt waits for nothing but IER: OUT2 is no gate`() {
     let rig = Rig()
     rig.uart.put(0x01, ier)
@@ -442,7 +482,7 @@ private struct Rig {
   }
 }
 
-@Suite struct UARTLoopbackTests {
+@Suite(.limited) struct UARTLoopbackTests {
   @Test func `what is sent in loopback is received and does not come out`() {
     let rig = Rig()
     rig.uart.put(0x01, fcr)

@@ -42,7 +42,7 @@ enum DriverStyle: CaseIterable, CustomTestStringConvertible {
   }
 }
 
-@Suite struct UARTConcurrencyTests {
+@Suite(.limited) struct UARTConcurrencyTests {
   // Where a byte or a wake-up got lost, both threads would wait for ever; they give up instead.
   private static let patience = DispatchTimeInterval.seconds(Int(10 * Deadline.patience))
 

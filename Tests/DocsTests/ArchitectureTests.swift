@@ -4,6 +4,7 @@ import Host
 import KVM
 import Memory
 import Storage
+import TestSupport
 import Testing
 
 @testable import Boot
@@ -11,7 +12,7 @@ import Testing
 
 /// A disk of nothing, for the devices that are there only with a disk.
 
-@Suite("docs/architecture.md agrees with the code")
+@Suite("docs/architecture.md agrees with the code", .limited)
 struct ArchitectureTests {
   private let text: String
 
@@ -221,6 +222,43 @@ struct ArchitectureTests {
           ? source.contains("\(step.function):")
           : source.contains("func \(step.function)") || source.contains("\(step.function)(")
         #expect(isThere, "\(step.file) has no \(step.function)")
+      }
+    }
+  }
+
+  @Test("the arrows lead from each target to those it depends on, as Package.swift has them")
+  func arrows() throws {
+    let line = try #require(
+      text.components(separatedBy: "\n").first { $0.hasPrefix("    {kvmlite -> ") })
+    let order = line.matches(of: /\w+/).map { String($0.output) }
+    let targets = try Documents.text("Package.swift").matches(
+      of: /arget\(\s*name: "(\w+)",\s*dependencies: \[([^\]]*)\]/)
+    var told = 0
+    for target in targets {
+      guard let from = order.firstIndex(of: String(target.1)) else { continue }
+      told += 1
+      for dependency in target.2.matches(of: /"(\w+)"/) {
+        let name = String(dependency.1)
+        guard name != "ArgumentParser", name != "swift" else { continue }
+        let to = order.firstIndex(of: name)
+        #expect(to.map { $0 > from } == true, "\(target.1) -> \(name)")
+      }
+    }
+    #expect(told >= 14)
+  }
+
+  @Test("unsafe code is in Host, Memory and KVM alone, and Foundation in no library")
+  func fences() throws {
+    for file in Documents.files(below: "Sources", suffix: ".swift") {
+      let folder = String(file.split(separator: "/")[1])
+      let lines = try Documents.text(file).components(separatedBy: "\n")
+      if !["Host", "Memory", "KVM", "assemble-guests"].contains(folder) {
+        let code = lines.filter { !$0.contains("//") }
+        #expect(!code.contains { $0.contains(/[\s(]unsafe [A-Za-z(&]/) }, "\(file)")
+      }
+      if folder != "kvmlite" && !file.hasSuffix("/VirtualMachineError.swift") {
+        #expect(
+          !lines.contains { $0.contains(/^\s*(public |package )?import Foundation/) }, "\(file)")
       }
     }
   }

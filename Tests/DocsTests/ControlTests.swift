@@ -1,8 +1,9 @@
+import TestSupport
 import Testing
 
 @testable import Machine
 
-@Suite("docs/control.md agrees with the code")
+@Suite("docs/control.md agrees with the code", .limited)
 struct ControlTests {
   @Test("the table has each command, and no other")
   func commands() throws {

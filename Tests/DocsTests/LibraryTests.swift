@@ -1,7 +1,8 @@
 import Foundation
+import TestSupport
 import Testing
 
-@Suite("docs/library.md shows what is tested")
+@Suite("docs/library.md shows what is tested", .limited)
 struct LibraryTests {
   @Test("its examples are the files of Tests/LibraryExampleTests, word for word, and each is there")
   func examples() throws {

@@ -1,7 +1,8 @@
 import Foundation
+import TestSupport
 import Testing
 
-@Suite("Links between documents")
+@Suite("Links between documents", .limited)
 struct LinkTests {
   private struct Link: CustomStringConvertible {
     let document: String

@@ -1,7 +1,8 @@
 import Machine
+import TestSupport
 import Testing
 
-@Suite("docs/spec.md agrees with the code")
+@Suite("docs/spec.md agrees with the code", .limited)
 struct SpecDocumentTests {
   private let text: String
 

@@ -4,7 +4,7 @@ import Guests
 import TestSupport
 import Testing
 
-@Suite("Built-in guests")
+@Suite("Built-in guests", .limited)
 struct GuestsTests {
   @Test("are found by name, and no two have the same")
   func names() throws {

@@ -1,8 +1,9 @@
 import Host
+import TestSupport
 import Testing
 
 /// The order of locks, which debug builds hold to.
-@Suite("Locks with ranks")
+@Suite("Locks with ranks", .limited)
 struct RankedMutexTests {
   private static func nest(_ outer: LockRank, _ inner: LockRank) -> Int {
     let first = RankedMutex(outer, 1)

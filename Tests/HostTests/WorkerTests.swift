@@ -1,5 +1,6 @@
 import Host
 import Synchronization
+import TestSupport
 import Testing
 
 /// Notes what happened, for threads to wait for.
@@ -15,7 +16,7 @@ private final class Log: Sendable {
 
   /// What happened, once it is at least `count` things.
   func wait(for count: Int) throws -> [String] {
-    let deadline = Clock.monotonicNanoseconds + 30_000_000_000
+    let deadline = Deadline(seconds: 30).nanoseconds
     try #require(words.waits(until: deadline) { $0.count >= count }, "\(count) things: \(all)")
     return all
   }
@@ -33,7 +34,7 @@ private final class Gate: Sendable {
   }
 }
 
-@Suite("A worker", .timeLimit(.minutes(2)))
+@Suite("A worker", .limited)
 struct WorkerTests {
   private let worker: Worker
   private let log = Log()

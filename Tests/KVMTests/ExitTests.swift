@@ -4,7 +4,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("An exit", .needsKVM)
+@Suite("An exit", .needsKVM, .limited)
 struct ExitTests {
   // Writes and reads port 0x1234 in each width.
   private static let portWidths: [UInt8] = [
@@ -176,7 +176,7 @@ struct ExitTests {
   }
 }
 
-@Suite("A VCPU that runs", .needsKVM)
+@Suite("A VCPU that runs", .needsKVM, .limited)
 struct KickTests {
   @Test("is not entered while an exit is asked for")
   func immediateExit() throws {

@@ -5,7 +5,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("Interrupts", .needsKVM)
+@Suite("Interrupts", .needsKVM, .limited)
 struct InterruptTests {
   // Waits for interrupts in a loop.
   private static let idle: [UInt8] = [

@@ -3,7 +3,7 @@ import KVM
 import TestSupport
 import Testing
 
-@Suite("State as bytes", .needsKVM)
+@Suite("State as bytes", .needsKVM, .limited)
 struct StateRoundTripTests {
   /// A VM with all controllers, and one VCPU of each kind: the first, and one that waits for INIT.
   private struct Rig {

@@ -2,7 +2,7 @@ import KVM
 import TestSupport
 import Testing
 
-@Suite("The host's KVM", .needsKVM)
+@Suite("The host's KVM", .needsKVM, .limited)
 struct SystemTests {
   @Test("speaks version 12 of the API and can what a machine needs")
   func capabilities() throws {

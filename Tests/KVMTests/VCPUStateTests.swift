@@ -4,7 +4,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("A VCPU's state", .needsKVM)
+@Suite("A VCPU's state", .needsKVM, .limited)
 struct VCPUStateTests {
   @Test("keeps every general register")
   func registers() throws {

@@ -5,7 +5,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("A VM", .needsKVM)
+@Suite("A VM", .needsKVM, .limited)
 struct VMTests {
   // Writes one byte each to the pages 3 and 5, with an exit after each.
   private static let writesTwoPages: [UInt8] = [

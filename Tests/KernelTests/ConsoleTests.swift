@@ -2,7 +2,8 @@ import Testing
 import TestSupport
 
 /// Work in a guest's shell on a terminal.
-@Suite("A Linux shell on the console", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite(
+  "A Linux shell on the console", .needsKVM, .needsRingZero, .needsKernels, .serialized, .limited)
 struct ConsoleTests {
   private func shell(_ terminal: TestTerminal) throws -> ChildProcess {
     let run = try ChildProcess(

@@ -3,7 +3,8 @@ import Testing
 import TestSupport
 
 /// Debian's cloud kernel on a root file system that is on a disk of kvmlite's.
-@Suite("Disks of stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite(
+  "Disks of stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized, .limited)
 struct DiskTests {
   private let scratch: URL
 

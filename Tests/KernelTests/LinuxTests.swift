@@ -3,7 +3,7 @@ import Testing
 import TestSupport
 
 /// Debian's stock kernels, from their first line to power-off.
-@Suite("Stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite("Stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized, .limited)
 struct LinuxTests {
   private let patience = Deadline(seconds: 300)
 
@@ -70,6 +70,13 @@ struct LinuxTests {
   func noReboot(append: String) throws {
     let run = try boot(["--no-reboot"] + Kernels.linux("cloud", append: "quiet " + append))
     #expect(try run.waitForEnd() == .exited(0))
+  }
+
+  @Test("end with 3 where ROOT= leads nowhere")
+  func noRoot() throws {
+    let run = try boot(Kernels.linux("cloud", append: "quiet ROOT=/dev/vda"))
+    #expect(try run.waitForEnd() == .exited(3))
+    #expect(run.outputText.contains("init: ROOT=/dev/vda: there is no such disk"))
   }
 
   @Test("that hang are told of when the time is up")

@@ -5,7 +5,9 @@ import TestSupport
 import Testing
 
 /// Debian's cloud kernel in machines that are saved at random moments and go on as others.
-@Suite("Stock Linux kernels that are moved", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite(
+  "Stock Linux kernels that are moved", .needsKVM, .needsRingZero, .needsKernels, .serialized,
+  .limited)
 struct MovingTests {
   /// Writes to two disks, reads them back around the page cache, and sleeps, over and over.
   private static let work =

@@ -4,7 +4,8 @@ import TestSupport
 
 /// Debian's cloud kernel on virtio-net and vsock, with real programs on both sides.
 @Suite(
-  "Linux with a network", .needsKVM, .needsRingZero, .needsKernels, .needsTap, .serialized)
+  "Linux with a network", .needsKVM, .needsRingZero, .needsKernels, .needsTap, .serialized, .limited
+)
 final class NetworkTests {
   private static let folder = URL(filePath: #filePath).deletingLastPathComponent().path
   private let scratch = NSTemporaryDirectory() + "kvmlite-network-\(UUID())"

@@ -2,7 +2,7 @@ import Testing
 import TestSupport
 
 /// Kernels that aren't Linux, and firmware, as far as they come without a disk.
-@Suite("Other kernels and firmware", .needsKVM, .needsKernels, .serialized)
+@Suite("Other kernels and firmware", .needsKVM, .needsKernels, .serialized, .limited)
 struct OtherKernelTests {
   private func expect(_ text: String, _ arguments: [String]) throws {
     let run = try ChildProcess(Kvmlite.path, arguments, deadline: Deadline(seconds: 200))

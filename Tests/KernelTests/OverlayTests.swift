@@ -5,7 +5,9 @@ import Testing
 /// Three machines at once on one root image, each with an overlay of its own.
 ///
 /// The image is scripts/kernels' root.ext4: 96 MiB with Debian's busybox, run by Debian's stock kernel.
-@Suite("Overlays under stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite(
+  "Overlays under stock Linux kernels", .needsKVM, .needsRingZero, .needsKernels, .serialized,
+  .limited)
 struct OverlayTests {
   private let scratch: URL
 

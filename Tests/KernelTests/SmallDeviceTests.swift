@@ -3,7 +3,8 @@ import Testing
 import TestSupport
 
 /// Debian's cloud kernel on virtio's entropy device, balloon and console.
-@Suite("Linux on small virtio devices", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite(
+  "Linux on small virtio devices", .needsKVM, .needsRingZero, .needsKernels, .serialized, .limited)
 struct SmallDeviceTests {
   private func boot(_ options: [String], run command: String) throws -> ChildProcess {
     try ChildProcess(

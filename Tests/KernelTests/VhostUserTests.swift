@@ -3,7 +3,7 @@ import Testing
 import TestSupport
 
 /// Debian's cloud kernel on a root file system that another process serves by vhost-user.
-@Suite("Disks of other processes", .needsKVM, .needsRingZero, .needsKernels, .serialized)
+@Suite("Disks of other processes", .needsKVM, .needsRingZero, .needsKernels, .serialized, .limited)
 final class VhostUserTests {
   private let scratch: String
   private var socket: String { scratch + "/socket" }

@@ -4,7 +4,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("The lab's experiments", .needsKVM)
+@Suite("The lab's experiments", .needsKVM, .limited)
 struct ExperimentTests {
   @Test("modes: all trap in user mode and ring 3; in ring 0 three reach user space")
   func modes() throws {

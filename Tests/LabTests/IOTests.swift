@@ -3,7 +3,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("The lab's experiments on I/O", .needsKVM)
+@Suite("The lab's experiments on I/O", .needsKVM, .limited)
 struct IOTests {
   @Test("io-models: exits follow from the device, whatever the host")
   func ioModels() throws {

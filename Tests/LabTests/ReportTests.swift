@@ -1,5 +1,6 @@
 import Foundation
 import FoundationXML
+import TestSupport
 import Testing
 
 @testable import Lab
@@ -12,7 +13,7 @@ func object(_ json: String) throws -> [String: Any] {
   try #require(JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
 }
 
-@Suite("A report")
+@Suite("A report", .limited)
 struct ReportTests {
   private func makeReport() -> Report {
     let experiment = Experiment("sample", "a <sample> & more", "none") { _ in }

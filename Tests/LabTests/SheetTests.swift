@@ -4,7 +4,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("The sheets of docs/labs")
+@Suite("The sheets of docs/labs", .limited)
 struct SheetTests {
   // This file is Tests/LabTests/SheetTests.swift.
   private let root = URL(filePath: #filePath)

@@ -1,14 +1,15 @@
 import KVMLite
+import KVMLiteTesting
 import Testing
 
-@Suite("A dialogue", .enabled(if: VirtualMachine.unavailability == nil, "needs a usable /dev/kvm"))
+@Suite(
+  "A dialogue", .enabled(if: VirtualMachine.unavailability == nil, "needs a usable /dev/kvm"),
+  .showsConsoles)
 struct DialogueTests {
   @Test("the guest echoes what is typed")
   func echo() async throws {
     let guest = try #require(Guest.named("echo-irq"))
     let machine = try VirtualMachine(VMConfiguration(guest: guest), timeLimit: .seconds(600))
-    // Kept by `swift test --attachments-path FOLDER`, to read after a test that failed.
-    defer { Attachment.record(machine.console.text, named: "console.txt") }
 
     async let outcome = machine.run()
     let prompt = try await machine.console.wait(for: "end with Ctrl-D or q.\n")

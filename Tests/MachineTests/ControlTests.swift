@@ -6,7 +6,7 @@ import Testing
 
 @testable import Machine
 
-@Suite("A control socket", .needsKVM)
+@Suite("A control socket", .needsKVM, .limited)
 struct ControlTests {
   /// A machine that ticks, with a control socket, on a thread of its own.
   private final class Served: @unchecked Sendable {

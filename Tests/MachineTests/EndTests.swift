@@ -5,10 +5,11 @@ import Host
 import Inspect
 import Machine
 import Memory
+import Storage
 import TestSupport
 import Testing
 
-@Suite("A run ends", .needsKVM)
+@Suite("A run ends", .needsKVM, .limited)
 struct EndTests {
   /// Runs `image`, and stops it from another thread once it has written `bytes` bytes.
   private func runAndStop(_ image: [UInt8], after bytes: Int, cpus: Int = 1) throws -> Outcome {
@@ -58,6 +59,28 @@ struct EndTests {
     #expect(outcome.exitStatus == 128 + 15)
   }
 
+  @Test("though a disk doesn't answer", arguments: ["disk-virtio", "disk-ide"])
+  func stuckDisk(name: String) throws {
+    let disk = StuckDisk()
+    defer { disk.letGo() }
+    let guest = try #require(Guest.named(name))
+    var setup = Setup(guest.image, mode: guest.mode, console: ConsoleBuffer())
+    setup.add(disk, bus: name == "disk-ide" ? .ide : .mmio)
+    setup.type(Array("f\n".utf8))
+    let machine = try setup.makeMachine()
+    let control = machine.control
+    let stopper = try HostThread(name: "stopper") {
+      disk.waitForFlush()
+      control.stop(.user)
+    }
+
+    let outcome = machine.run()
+    stopper.join()
+
+    #expect(outcome.kind == "stopped")
+    #expect(machine.leavesThreads)
+  }
+
   @Test("with the first of several reasons")
   func firstReason() throws {
     let machine = try Setup(TestGuest.spin, mode: .real).makeMachine()
@@ -69,7 +92,7 @@ struct EndTests {
   @Test("when its time is up, and says where each VCPU stood", .needsExitsByInterrupts)
   func timeLimit() throws {
     let run = try run(TestGuest.spin) {
-      $0.timeLimit = 0.2
+      $0.timeLimit = 2
       $0.vcpuCount = 2
     }
     guard case .timedOut(let positions) = run.outcome else {
@@ -82,11 +105,26 @@ struct EndTests {
     #expect(positions[1].text == "never started: it waits for INIT and SIPI")
   }
 
+  // MARK: By its own wish
+
+  @Test("with what it writes to the exit port: no instruction follows")
+  func exitPort() throws {
+    let run = try run([
+      0xB0, 0x05,  // 00: mov al,0x5
+      0xE6, 0xF4,  // 02: out 0xf4,al
+      0xB0, 0x21,  // 04: mov al,0x21
+      0xE6, 0xE9,  // 06: out 0xe9,al
+      0xEB, 0xFC,  // 08: jmp 0x6
+    ])
+    #expect(run.outcome.exitStatus == 11)
+    #expect(run.outputText == "")
+  }
+
   // MARK: By a halt
 
   @Test("not when a guest halts that an interrupt can wake")
   func idle() throws {
-    let run = try run(TestGuest.idle) { $0.timeLimit = 0.5 }
+    let run = try run(TestGuest.idle) { $0.timeLimit = 2 }
     guard case .timedOut(let positions) = run.outcome else {
       Issue.record("taken for an end: \(run.outcome)")
       return
@@ -264,5 +302,34 @@ struct EndTests {
     #expect(report.code.count == 16)
     #expect(report.codeAddress == 0x10000)
     #expect(report.codeBits == 32)
+  }
+}
+
+/// A disk whose flushes last until it is let go.
+private final class StuckDisk: BlockStore {
+  private enum Flush { case none, underWay, mayEnd }
+
+  private let flushing = Guarded(Flush.none)
+  let size: UInt64 = 1 << 16
+  let isReadOnly = false
+
+  func read(into segments: [MemoryView], at offset: UInt64) {}
+  func write(from segments: [MemoryView], at offset: UInt64) {}
+  func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) {}
+  func discard(at offset: UInt64, count: UInt64) {}
+
+  func flush() {
+    flushing.locked { if $0 == .none { $0 = .underWay } }
+    flushing.wakeAll()
+    flushing.waiting { $0 == .mayEnd ? () : nil }
+  }
+
+  func waitForFlush() {
+    _ = flushing.waits(until: Deadline().nanoseconds) { $0 == .underWay }
+  }
+
+  func letGo() {
+    flushing.locked { $0 = .mayEnd }
+    flushing.wakeAll()
   }
 }

@@ -9,7 +9,7 @@ private let seaBIOS = "/usr/share/seabios/bios-256k.bin"
 
 @Suite(
   "SeaBIOS", .needsKVM,
-  .enabled(if: FileManager.default.fileExists(atPath: seaBIOS)))
+  .enabled(if: FileManager.default.fileExists(atPath: seaBIOS)), .limited)
 struct FirmwareBootTests {
   @Test("leaves kvmlite's ACPI tables where kernels look, and starts the disk")
   func tables() throws {

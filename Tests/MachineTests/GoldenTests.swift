@@ -15,7 +15,7 @@ import TestSupport
 /// What a guest finds when it starts: devices' places, PCI's configuration, fw_cfg's files, ACPI and MP
 /// tables, as files in Golden. A change that isn't meant to be seen by guests leaves them alone; with
 /// KVMLITE_UPDATE_GOLDEN set they are written anew.
-@Suite("A machine looks to its guest")
+@Suite("A machine looks to its guest", .limited)
 struct GoldenTests {
   @Test("as it did", arguments: GoldenMachine.all)
   func golden(machine: GoldenMachine) throws {
@@ -37,7 +37,7 @@ struct GoldenTests {
   }
 }
 
-@Suite("Firmware's tables")
+@Suite("Firmware's tables", .limited)
 struct FirmwareTablesTests {
   @Test(
     "have room, however many processors and devices there are", arguments: [1, 255, 1024, 4096])
@@ -53,7 +53,7 @@ struct FirmwareTablesTests {
   }
 }
 
-@Suite("The inventory")
+@Suite("The inventory", .limited)
 struct InventoryTests {
   @Test("has the registers and the threads of every device that has some")
   func state() throws {

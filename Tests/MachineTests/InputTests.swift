@@ -1,10 +1,11 @@
 import Devices
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Machine
 
-@Suite("The input pump")
+@Suite("The input pump", .limited)
 struct InputTests {
   /// Takes half of what it is given.
   private final class SlowReceiver: ByteReceiver {

@@ -7,7 +7,7 @@ import Testing
 
 @testable import Machine
 
-@Suite("A machine takes commands", .needsKVM)
+@Suite("A machine takes commands", .needsKVM, .limited)
 struct LifecycleTests {
   /// Counts at 0x18000 for ever.
   private static let counter: [UInt8] = [

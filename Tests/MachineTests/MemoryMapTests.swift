@@ -7,7 +7,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite("The memory map", .needsKVM, .timeLimit(.minutes(2)))
+@Suite("The memory map", .needsKVM, .limited)
 struct MemoryMapTests {
   /// Keeps what it hears; refuses what is at `refused`.
   private final class Listener: MemoryListener {

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Machine
 
-@Suite("Interrupts by message", .needsKVM)
+@Suite("Interrupts by message", .needsKVM, .limited)
 struct MessageRouterTests {
   private func makeVM() throws -> VM {
     let vm = try System().makeVM()

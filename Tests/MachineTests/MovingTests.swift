@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 
 /// Machines that are saved at some moment and go on as others.
-@Suite("A machine that is moved", .needsKVM, .timeLimit(.minutes(10)))
+@Suite("A machine that is moved", .needsKVM, .limited)
 struct MovingTests {
   /// A guest with what it needs, and what it must come to.
   struct Case: Sendable, CustomTestStringConvertible {

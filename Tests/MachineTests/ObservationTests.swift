@@ -5,7 +5,7 @@ import Machine
 import TestSupport
 import Testing
 
-@Suite("Of a run is seen", .needsKVM)
+@Suite("Of a run is seen", .needsKVM, .limited)
 struct ObservationTests {
   // Uses a port with a device, one without, and memory that isn't there.
   private static let image: [UInt8] = [

@@ -8,7 +8,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite("The PCI bus", .needsKVM)
+@Suite("The PCI bus", .needsKVM, .limited)
 struct PCITests {
   /// Makes a machine's test device and keeps its doorbell.
   private final class Keeper: Sendable {

@@ -5,7 +5,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("The platform", .needsKVM)
+@Suite("The platform", .needsKVM, .limited)
 struct PlatformTests {
   @Test("switches off by ACPI's S5")
   func powerOff() throws {
@@ -159,6 +159,28 @@ struct PlatformTests {
     #expect(try run.word(0x20000, UInt32.self) == 0x12_3456)
     #expect(try run.word(0x20004, UInt8.self) == 0x56)
     #expect(try run.word(0x20008, UInt32.self) == 0xABCD_EF01)
+  }
+
+  @Test(
+    "is told each byte of an access over the edge of a page, which KVM hands over in odd pieces")
+  func overThePage() throws {
+    let code: [UInt8] = [
+      0xC7, 0x05, 0xFD, 0x0F, 0x00, 0xFF,  // 00: mov DWORD PTR ds:0xff000ffd,
+      0x44, 0x33, 0x22, 0x11,  //              0x11223344
+      0xA1, 0xFC, 0x0F, 0x00, 0xFF,  //    0a: mov eax,ds:0xff000ffc
+      0xA3, 0x00, 0x00, 0x02, 0x00,  //    0f: mov ds:0x20000,eax
+      0xA1, 0x00, 0x10, 0x00, 0xFF,  //    14: mov eax,ds:0xff001000
+      0xA3, 0x04, 0x00, 0x02, 0x00,  //    19: mov ds:0x20004,eax
+      0xA1, 0xFD, 0x0F, 0x00, 0xFF,  //    1e: mov eax,ds:0xff000ffd
+      0xA3, 0x08, 0x00, 0x02, 0x00,  //    23: mov ds:0x20008,eax
+      0xFA,  //                            28: cli
+      0xF4,  //                            29: hlt
+    ]
+    let run = try run(code, mode: .protected) { $0.add(.testDevice) }
+    #expect(run.outcome.kind == "halted")
+    #expect(try run.word(0x20000, UInt32.self) == 0x2233_4400)
+    #expect(try run.word(0x20004, UInt32.self) == 0x11)
+    #expect(try run.word(0x20008, UInt32.self) == 0x1122_3344)
   }
 
   @Test("has no memory where a PC's video memory is, with the test device alone")

@@ -5,7 +5,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("A processor", .needsKVM)
+@Suite("A processor", .needsKVM, .limited)
 struct ProcessorTests {
   @Test("is handed to a kernel as firmware leaves it: caches on, memory types set")
   func firmwareState() throws {
@@ -50,7 +50,7 @@ struct ProcessorTests {
   func haltedHypervisor() throws {
     let run = try run(Self.haltsAsHypervisor, mode: .protected) {
       $0.vcpuCount = 2
-      $0.timeLimit = 3
+      $0.timeLimit = 10
     }
     // Only with AMD-V in the guest does it get that far; everywhere else it is a halt like others.
     let isHypervisor = try run.word(0x20000, UInt32.self) == 1

@@ -3,7 +3,7 @@ import Machine
 import TestSupport
 import Testing
 
-@Suite("A machine is refused")
+@Suite("A machine is refused", .limited)
 struct RefusalTests {
   private func refusal(_ change: (inout Setup) -> Void) -> MachineError? {
     var setup = Setup(TestGuest.halt)

@@ -5,7 +5,7 @@ import Memory
 import TestSupport
 import Testing
 
-@Suite("A guest sees", .needsKVM)
+@Suite("A guest sees", .needsKVM, .limited)
 struct SeenByGuestTests {
   @Test("all ones at ports that nobody has, in all widths")
   func unclaimedPorts() throws {

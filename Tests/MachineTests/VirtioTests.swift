@@ -10,7 +10,7 @@ import Synchronization
 import Testing
 import TestSupport
 
-@Suite("Virtio devices under KVM", .needsKVM)
+@Suite("Virtio devices under KVM", .needsKVM, .limited)
 struct VirtioTests {
   @Test(
     "a guest writes and reads every sector of a disk, and its doorbells cost no exits",

@@ -1,7 +1,8 @@
 import Doctor
+import TestSupport
 import Testing
 
-@Suite("What is said of a host")
+@Suite("What is said of a host", .limited)
 struct HostReportTests {
   @Test("the back end is the module that fits the processor, also where both are built in")
   func backEnd() {

@@ -1,7 +1,8 @@
 import Machine
+import TestSupport
 import Testing
 
-@Suite("JSON")
+@Suite("JSON", .limited)
 struct JSONTests {
   private func parse(_ text: String) throws(JSON.Malformed) -> JSON {
     try JSON(parsing: Array(text.utf8))

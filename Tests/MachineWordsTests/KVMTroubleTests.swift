@@ -1,9 +1,10 @@
 import Doctor
 import Host
 import KVM
+import TestSupport
 import Testing
 
-@Suite("What is said where KVM can't be used")
+@Suite("What is said where KVM can't be used", .limited)
 struct KVMTroubleTests {
   private static let allTroubles: [KVMTrouble] = [
     .missing(HostFacts(cpuinfo: "flags\t\t: fpu vmx", modules: [])),
@@ -53,6 +54,16 @@ struct KVMTroubleTests {
     #expect(KVMTrouble(KVMError("KVM_CREATE_VM", .inputOutput)).kind == "busy")
     #expect(KVMTrouble(KVMError("KVM_CREATE_VCPU", .busy)).kind == "other")
     #expect(KVMTrouble(KVMError("KVM_CREATE_VM", .noMemory)).kind == "other")
+  }
+
+  @Test("no advice about a processor that can't be looked at")
+  func blind() {
+    var facts = HostFacts(cpuinfo: "", modules: [])
+    #expect(KVMTrouble.missing(facts).description.contains("VT-x"))
+    facts.isBlind = true
+    #expect(!KVMTrouble.missing(facts).description.contains("VT-x"))
+    #expect(KVMTrouble.missing(facts).description.contains("chroot"))
+    #expect(!HostFacts.read().isBlind)
   }
 
   @Test("the processor decides which module is to be loaded")

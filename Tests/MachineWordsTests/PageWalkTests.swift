@@ -1,9 +1,10 @@
 import Inspect
 import KVM
 import Memory
+import TestSupport
 import Testing
 
-@Suite("A walk of page tables")
+@Suite("A walk of page tables", .limited)
 struct PageWalkTests {
   private let memory: GuestMemory
   init() throws { memory = try GuestMemory(ramSize: 1 << 20) }

@@ -1,8 +1,9 @@
 import Devices
 import Machine
+import TestSupport
 import Testing
 
-@Suite("Devices' places")
+@Suite("Devices' places", .limited)
 struct PlacesTests {
   private typealias Device = VMConfiguration.Device
   private typealias Place = VMConfiguration.Place

@@ -3,9 +3,10 @@ import Host
 import Machine
 import Memory
 import Storage
+import TestSupport
 import Testing
 
-@Suite("Opening what a machine's description names")
+@Suite("Opening what a machine's description names", .limited)
 struct ResourcesTests {
   private let directory: URL
   private let path: (String) -> String
@@ -42,6 +43,20 @@ struct ResourcesTests {
     #expect(resources.disks.mapValues(\.size) == ["disk0": 4096, "disk1": 4096])
     #expect(resources.image?.name == "guest:hello-real")
     #expect(resources.user(of: path("b")) == "disk1")
+  }
+
+  @Test("gives a module what stands behind its path, unless a file has that for its name")
+  func moduleArguments() throws {
+    defer { try? FileManager.default.removeItem(at: directory) }
+    try Data([1]).write(to: URL(filePath: path("c d")))
+    var spec = VMConfiguration()
+    spec.initrds = [path("a x=1  y"), path("b"), path("c d")]
+    let files = try #require(try Resources(opening: spec).initrds)
+    #expect(files.map(\.name) == [path("a"), path("b"), path("c d")])
+    #expect(files.map(\.arguments) == ["x=1  y", "", ""])
+    // What is missing is called by all of its name.
+    spec.initrds = [path("e f")]
+    #expect("\(try #require(refusal(spec)))".contains("e f"))
   }
 
   @Test("leaves alone what the caller has")

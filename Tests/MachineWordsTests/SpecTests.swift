@@ -1,9 +1,10 @@
 import Boot
 import Machine
 import Memory
+import TestSupport
 import Testing
 
-@Suite("A machine's description")
+@Suite("A machine's description", .limited)
 struct SpecTests {
   private func read(_ text: String) throws(SpecError) -> VMConfiguration {
     try VMConfiguration(json: Array(text.utf8))

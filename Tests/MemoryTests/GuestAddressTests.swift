@@ -1,7 +1,8 @@
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Guest addresses")
+@Suite("Guest addresses", .limited)
 struct GuestAddressTests {
   @Test func advancingStopsAtTheEnd() {
     #expect(GuestAddress(0xFFF).advanced(by: 1) == 0x1000)

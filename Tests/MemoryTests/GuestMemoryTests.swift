@@ -1,8 +1,9 @@
 import Host
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Guest memory")
+@Suite("Guest memory", .limited)
 struct GuestMemoryTests {
   private let mebibyte: UInt64 = 1 << 20
 
@@ -134,7 +135,7 @@ struct GuestMemoryTests {
   }
 }
 
-@Suite("Memory that other processes are given")
+@Suite("Memory that other processes are given", .limited)
 struct ShareableMemoryTests {
   @Test("is the same by its file, can't be cut, and goes back to the host")
   func shareable() throws {

@@ -1,7 +1,8 @@
 import Memory
+import TestSupport
 import Testing
 
-@Suite("Views of guest memory")
+@Suite("Views of guest memory", .limited)
 struct MemoryViewTests {
   private let memory: GuestMemory
   private let view: MemoryView

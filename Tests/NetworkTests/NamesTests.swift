@@ -1,8 +1,9 @@
 import Host
 import Network
+import TestSupport
 import Testing
 
-@Suite struct MACAddressTests {
+@Suite(.limited) struct MACAddressTests {
   @Test("is read as it is written", arguments: ["52:54:00:12:34:56", "02:00:00:00:00:0f"])
   func reads(text: String) {
     #expect(MACAddress(text)?.description == text)
@@ -26,7 +27,7 @@ import Testing
   }
 }
 
-@Suite struct VsockSocketsTests {
+@Suite(.limited) struct VsockSocketsTests {
   private let path = "/tmp/kvmlite-sockets-\(Clock.monotonicNanoseconds)"
 
   @Test func `a socket that a dead program left is replaced, one in use is not`() throws {
@@ -69,7 +70,7 @@ import Testing
   }
 }
 
-@Suite struct TapBackEndTests {
+@Suite(.limited) struct TapBackEndTests {
   @Test func `what is missing is said with what to type`() {
     let error = #expect(throws: NetworkError.self) { try TapBackEnd("nosuchtap0") }
     let expected =

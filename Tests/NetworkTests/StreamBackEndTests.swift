@@ -2,9 +2,10 @@ import Host
 import Memory
 import Network
 import Synchronization
+import TestSupport
 import Testing
 
-@Suite struct StreamBackEndTests {
+@Suite(.limited) struct StreamBackEndTests {
   private final class Ends {
     let ours: StreamBackEnd
     let theirs: FileDescriptor

@@ -1,7 +1,8 @@
 import Storage
+import TestSupport
 import Testing
 
-@Suite("Block stores")
+@Suite("Block stores", .limited)
 struct BlockStoreTests {
   @Test("an error says what happened")
   func words() {

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Storage
 
-@Suite("qcow2 images that turn out to be damaged")
+@Suite("qcow2 images that turn out to be damaged", .limited)
 struct DamageTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

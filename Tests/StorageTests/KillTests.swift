@@ -5,7 +5,7 @@ import Storage
 import TestSupport
 import Testing
 
-@Suite("kill -9 loses nothing that was flushed")
+@Suite("kill -9 loses nothing that was flushed", .limited)
 struct KillTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

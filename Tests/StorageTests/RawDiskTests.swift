@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 import TestSupport
 
-@Suite("Raw disks")
+@Suite("Raw disks", .limited)
 struct RawDiskTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

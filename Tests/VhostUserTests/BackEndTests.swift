@@ -1,11 +1,12 @@
 import Devices
 import Host
 import Memory
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
-@Suite("vhost-user back end")
+@Suite("vhost-user back end", .limited)
 struct BackEndTests {
   private static let page: UInt64 = 4096
   private static let base: UInt64 = 0x7F00_0000_0000
@@ -118,8 +119,11 @@ struct BackEndTests {
     try expectRefusal("ring of 65536") {
       try $0.send(VhostUserMessage(.setRingSize, .numbers(UInt32(0), UInt32(65536))))
     }
-    try expectRefusal("no event") {
-      try $0.send(VhostUserMessage(.setRingKick, .numbers(UInt64(0))), [plain.number])
+    let pipe = try Pipe()
+    for other in [plain.number, pipe.writing.number, try Poller().descriptor.number] {
+      try expectRefusal("no event") {
+        try $0.send(VhostUserMessage(.setRingKick, .numbers(UInt64(0))), [other])
+      }
     }
     try expectRefusal("0 open files") {
       try $0.send(VhostUserMessage(.setRingCall, .numbers(UInt64(0))))

@@ -121,7 +121,7 @@ private final class Script: Sendable {
   }
 }
 
-@Suite("A disk of another process")
+@Suite("A disk of another process", .limited)
 struct DeviceTests {
   private let script: Script
   private let memory: GuestMemory

@@ -1,11 +1,12 @@
 import Devices
 import Host
 import Memory
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
-@Suite("vhost-user front end")
+@Suite("vhost-user front end", .limited)
 struct FrontEndTests {
   private static let sound = VirtioFeatures.version1.union([.bit(30), .bit(12)]).rawValue
   private static let configuration = [UInt8](repeating: 0, count: 12) + (1...60)

@@ -1,10 +1,11 @@
 import Host
 import Memory
+import TestSupport
 import Testing
 
 @testable import VhostUser
 
-@Suite("vhost-user messages")
+@Suite("vhost-user messages", .limited)
 struct MessageTests {
   @Test("come whole from the smallest pieces, with their files")
   func pieces() throws {

@@ -53,7 +53,8 @@ def run(root, options, command):
     except OSError:
         pass  # QEMU has ended, and its reason is on the console.
     threading.Thread(target=beat, args=[ours["pulse"]], daemon=True).start()
-    started = session.Session("amd-v", START_LIMIT, options.timeout, options.console)
+    started = session.Session(
+        "amd-v", START_LIMIT, options.timeout, options.console, usual="ten seconds or so")
     return started.run(
         process, ours["console"], ours["out"], ours["err"], ours["control"],
         on_ready=lambda: session.feed(0, ours["in"]))
@@ -89,8 +90,9 @@ def qemu(root, options, image, archive, channels, disk):
     share = "security_model=none,multidevs=remap"
     arguments = [
         "qemu-system-x86_64", "-M", "q35,kernel-irqchip=off" if has_iommu else "q35",
-        "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm," + ("-npt" if options.npt == "off" else "+npt"),
-        "-smp", str(options.cpus or min(2, len(os.sched_getaffinity(0)))),
+        "-accel", "tcg,thread=multi",
+        "-cpu", "EPYC,+svm," + ("-npt" if options.npt == "off" else "+npt"),
+        "-smp", str(options.cpus or 1),
         "-m", str(options.memory or 3072),
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
         "-chardev", f"socket,id=console,fd={channels['console']}", "-serial", "chardev:console",

@@ -65,8 +65,10 @@ def die_with_parent(number=signal.SIGKILL):
 class Session:
     """Passes a host's channels on until it ends."""
 
-    def __init__(self, name, start_limit, timeout, shows_console):
+    def __init__(self, name, start_limit, timeout, shows_console, usual):
+        """`usual` is how long a start takes, in words."""
         self.name = name
+        self.usual = usual
         self.start_limit = start_limit
         self.timeout = timeout
         self.shows_console = shows_console
@@ -93,6 +95,9 @@ class Session:
         selector = selectors.DefaultSelector()
         for channel, handler in handlers.items():
             selector.register(channel, selectors.EVENT_READ, handler)
+        # To a person alone: a program has COMMAND's errors there and nothing else.
+        if os.isatty(2):
+            say(f"starting the {self.name} host, a whole Linux in software: {self.usual}")
         deadline = time.monotonic() + self.start_limit
         was_ready = False
         try:

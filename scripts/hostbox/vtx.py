@@ -69,7 +69,8 @@ def start(folder, disc, options):
     for pair in channels.values():
         os.close(pair[1])
     ours = [channels[name][0] for name in CHANNELS]
-    run = session.Session("vt-x", START_LIMIT, options.timeout, options.console)
+    run = session.Session(
+        "vt-x", START_LIMIT, options.timeout, options.console, usual="half a minute or more")
     shown = bytearray()
 
     def watch(data):

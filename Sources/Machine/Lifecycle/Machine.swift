@@ -82,6 +82,7 @@ package final class Machine {
     do throws(MachineError) {
       inventory = try Builder.build(configuration, control, input, trace, memory, host.cpuid)
     } catch { throw .machine(error) }
+    if format.isLinux { input.receiver?.awaitDriver() }
     tables = FirmwareTables(
       inventory.nodes, inventory.pci, host.cpuid, vcpuCount: configuration.vcpuCount)
     memoryMap = MemoryMap(memory, hole: inventory.memoryHole)

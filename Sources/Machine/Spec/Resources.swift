@@ -60,6 +60,8 @@ package struct Resources: Sendable {
     package var input: ConsoleInput
     /// The path of the pseudo terminal that this is, for a user to open.
     package internal(set) var terminal: String?
+    /// Readable once somebody has opened that, where the guest is to wait for it.
+    package internal(set) var opening: SharedDescriptor?
 
     /// A console with these ends.
     package init(output: ConsoleOutput = .none, input: ConsoleInput = .none) {
@@ -159,8 +161,10 @@ extension Resources {
     let spec = spec.completed()
     if image == nil { image = try openImage(spec) }
     if initrds == nil {
-      initrds = try spec.initrds.map { (path) throws(ResourceError) in
-        BootFile(try read(path, for: "initrd", limit: spec.memorySize), name: path)
+      initrds = try spec.initrds.map { (text) throws(ResourceError) in
+        let (path, arguments) = Self.initrd(text)
+        let bytes = try read(path, for: "initrd", limit: spec.memorySize)
+        return BootFile(bytes, name: path, arguments: arguments)
       }
     }
     for device in spec.devices {
@@ -192,6 +196,15 @@ extension Resources {
   }
 
   // MARK: Image
+
+  /// The file that one of a spec's `initrds` names, and what its kernel is told of it behind a space, as
+  /// for QEMU. A file that has all of `text` for its name comes first.
+  package static func initrd(_ text: String) -> (path: String, arguments: String) {
+    let path = text.prefix { $0 != " " }
+    guard path.count < text.count, !FileDescriptor.exists(text), FileDescriptor.exists("\(path)")
+    else { return (text, "") }
+    return (String(path), String(text.dropFirst(path.count + 1)))
+  }
 
   private mutating func openImage(_ spec: VMConfiguration) throws(ResourceError) -> Image {
     if let firmware = spec.firmware {
@@ -276,6 +289,7 @@ extension Resources {
       let number = open.terminal.master.number
       var ends = Console(output: .terminal(number), input: .descriptor(number))
       ends.terminal = open.terminal.path
+      if console.waits { ends.opening = SharedDescriptor(try open.terminal.watchOpening()) }
       return ends
     } catch { throw ResourceError(console.id, .terminal(error)) }
   }

@@ -33,6 +33,9 @@ extension VMConfiguration {
         throw SpecError(
           "a console has one place: stdio, pty or path", path: ["consoles", "0", "backend"])
       }
+      guard console.isTerminal || !console.waits else {
+        throw SpecError("only a pty can wait", path: ["consoles", "0", "backend", "wait"])
+      }
     }
     guard image == nil || firmware == nil else {
       throw SpecError(

@@ -22,7 +22,8 @@ package enum SpecKeys {
         "loadAddress", \.loadAddress, .address, "where a flat image is loaded; 0x10000 without it"),
       .init(
         "initrds", \.initrds, .list(of: .path, most: 64, "a list of paths"), usual: [],
-        "Linux's initial RAM disks, or another kernel's modules"),
+        "Linux's initial RAM disks, or another kernel's modules; for Multiboot a module's arguments "
+          + "may follow its path and a space"),
       .init(
         "append", \.append, .text("a text"), "what the kernel is told, after the defaults"),
       .init("memory", \.memorySize, .memorySize, "RAM, in multiples of 4K; 128M without it"),
@@ -51,6 +52,7 @@ package enum SpecKeys {
         [
           .init("stdio", \.isStandard, .flag, usual: false, "standard input and output"),
           .init("pty", \.isTerminal, .flag, usual: false, "a new pseudo terminal"),
+          .init("wait", \.waits, .flag, usual: false, "the guest starts when that was opened"),
           .init("path", \.path, .path, "a file that it prints to"),
         ], "one of these; nowhere without it"),
     ])

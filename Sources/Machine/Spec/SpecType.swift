@@ -11,13 +11,19 @@ struct SpecType<Value: Sendable>: Sendable {
 }
 
 extension SpecType where Value == Bool {
-  /// True or false; as a setting it has no value.
+  /// True or false; as a setting it needs no value.
   static let flag = SpecType(
     words: "true or false",
     read: { (json) throws(SpecError) in if case .bool(let bool) = json.value { bool } else { nil }
     },
     print: { JSON(.bool($0)) },
-    setting: { $0 == nil ? JSON(.bool(true)) : JSON(.null) })
+    setting: { text in
+      switch text {
+      case nil, "true": JSON(.bool(true))
+      case "false": JSON(.bool(false))
+      case let text?: JSON(.string(text))
+      }
+    })
 }
 
 extension SpecType where Value == String {

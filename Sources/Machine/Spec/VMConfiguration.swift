@@ -57,6 +57,8 @@ public struct VMConfiguration: Sendable, Equatable {
     public var isStandard: Bool
     /// Whether it is a new pseudo terminal.
     public var isTerminal = false
+    /// Whether kvmlite starts the guest only when somebody has opened that.
+    public var waits = false
     /// The file that it prints to.
     public var path: String?
     /// What its input goes to.

@@ -1,8 +1,9 @@
 import Devices
 import Memory
+import TestSupport
 import Testing
 
-@Suite("IDE bus master")
+@Suite("IDE bus master", .limited)
 struct IDEBusMasterTests {
   private static let active: UInt64 = 1
   private static let error: UInt64 = 2

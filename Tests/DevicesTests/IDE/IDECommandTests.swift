@@ -1,7 +1,8 @@
 import Devices
+import TestSupport
 import Testing
 
-@Suite("IDE commands")
+@Suite("IDE commands", .limited)
 struct IDECommandTests {
   @Test("IDENTIFY DEVICE: model, serial number, sizes, modes, and a sum of zero")
   func identify() throws {

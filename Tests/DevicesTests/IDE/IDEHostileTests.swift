@@ -2,7 +2,7 @@ import Devices
 import TestSupport
 import Testing
 
-@Suite("IDE under a hostile guest")
+@Suite("IDE under a hostile guest", .limited)
 struct IDEHostileTests {
   @Test(
     "random accesses to all registers, with tables anywhere, never trap nor hang",

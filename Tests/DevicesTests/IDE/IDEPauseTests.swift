@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// The IDE controller stands still, and its state is moved to another one.
-@Suite struct IDEPauseTests {
+@Suite(.limited) struct IDEPauseTests {
   private func pause(_ rig: IDERig) -> StillFlag {
     let flag = StillFlag()
     rig.controller.pause { flag.set() }

@@ -1,7 +1,8 @@
 import Devices
+import TestSupport
 import Testing
 
-@Suite("IDE registers")
+@Suite("IDE registers", .limited)
 struct IDERegisterTests {
   @Test("after power-on: ready, with the signature of a disk, and no interrupt")
   func powerOn() throws {

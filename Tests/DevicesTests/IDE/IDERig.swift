@@ -3,6 +3,7 @@ import Glibc
 import Host
 import Memory
 import Storage
+import TestSupport
 import Testing
 
 /// Lets other threads run while one waits for them.
@@ -75,7 +76,7 @@ final class IDERig {
   /// Waits until BSY is clear, and returns Status, which takes the interrupt back.
   @discardableResult
   func settle() -> UInt64 {
-    let deadline = Clock.monotonicNanoseconds + 60_000_000_000
+    let deadline = Deadline(seconds: 60).nanoseconds
     while alternateStatus & 0x80 != 0 {
       if Clock.monotonicNanoseconds > deadline {
         Issue.record("BSY stays set")

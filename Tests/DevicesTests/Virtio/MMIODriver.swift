@@ -5,6 +5,7 @@ import Devices
 import Host
 import Memory
 import Synchronization
+import TestSupport
 import Testing
 
 /// An interrupt line that a test can wait at.
@@ -27,7 +28,7 @@ final class WaitingLine: InterruptLine {
 
 /// Waits until `condition` holds, by looking again and again; false after 30 seconds.
 func waitUntil(_ condition: () -> Bool) -> Bool {
-  let deadline = Clock.monotonicNanoseconds + 30_000_000_000
+  let deadline = Deadline(seconds: 30).nanoseconds
   while !condition() {
     if Clock.monotonicNanoseconds > deadline { return false }
     HostThread.yield()

@@ -3,7 +3,7 @@ import Memory
 import Testing
 import TestSupport
 
-@Suite struct VirtQueueTests {
+@Suite(.limited) struct VirtQueueTests {
   private static let features: VirtioFeatures = [.version1, .indirect, .eventIndex]
   private static let base: UInt64 = 0x1000
 
@@ -75,6 +75,32 @@ import TestSupport
     last.store(0xEE as UInt8, 0)
     #expect(chain.fill(from: [0xA1, 0xA2, 0xA3].span) == 2)
     #expect(driver.bytes(4, at: 0x9000) == [0xA1, 0xA2, 0xEE, 0])
+  }
+
+  @Test func `a chain has at most 1024 descriptors of an indirect table`() throws {
+    for count in [1024, 1025] {
+      let (queue, driver) = try Self.make()
+      driver.addIndirect(
+        Array(repeating: .init(address: 0x8000, count: 1), count: count), table: 0x40000)
+      var chain = DescriptorChain()
+      if count == 1024 {
+        #expect(try queue.next(&chain))
+        #expect(chain.readable.count == 1024)
+      } else {
+        #expect(throws: RingFault(queue: 3, .chainLength(1024))) { try queue.next(&chain) }
+      }
+    }
+  }
+
+  @Test func `no more requests can be under way than the queue has descriptors`() throws {
+    let (queue, driver) = try Self.make()
+    var chain = DescriptorChain()
+    for _ in 0..<8 {
+      driver.add([.init(address: 0x8000, count: 1)])
+      #expect(try queue.next(&chain))
+    }
+    driver.offer(0)
+    #expect(throws: RingFault(queue: 3, .availableIndex(9, next: 8))) { try queue.next(&chain) }
   }
 
   @Test func `indices go on past 65535`() throws {
@@ -157,7 +183,7 @@ import TestSupport
 }
 
 /// What a driver does to the ring, and what the device says of it.
-@Suite struct HostileRingTests {
+@Suite(.limited) struct HostileRingTests {
   struct Case: Sendable, CustomTestStringConvertible {
     let testDescription: String
     let cause: RingFault.Cause

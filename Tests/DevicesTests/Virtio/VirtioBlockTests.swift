@@ -1,6 +1,7 @@
 import Devices
 import Memory
 import Storage
+import TestSupport
 import Testing
 
 /// A block device with the requests that a driver makes.
@@ -45,7 +46,7 @@ final class BlockGuest {
   }
 }
 
-@Suite struct VirtioBlockTests {
+@Suite(.limited) struct VirtioBlockTests {
   @Test func `reads fill the guest's buffers, in pieces as it likes`() throws {
     let guest = try BlockGuest()
     let data = BlockGuest.data

@@ -3,7 +3,7 @@ import Memory
 import Testing
 import TestSupport
 
-@Suite struct VirtioCoreTests {
+@Suite(.limited) struct VirtioCoreTests {
   private static func make(queueCount: Int = 1) throws -> (MMIODriver, MemoryDisk) {
     let disk = MemoryDisk(sectors: 8)
     return (try MMIODriver(VirtioBlock(disk, queueCount: queueCount)), disk)

@@ -1,9 +1,10 @@
 import Devices
 import Memory
 import Network
+import TestSupport
 import Testing
 
-@Suite struct VirtioNetTests {
+@Suite(.limited) struct VirtioNetTests {
   private static let all: NetworkOffloads = [.checksum, .tcp4, .tcp6, .congestion, .udp]
   private static let mac = MACAddress(stableFor: "test")
   private static let mergeable = VirtioFeatures.bit(15)

@@ -1,6 +1,7 @@
 import Devices
 import Host
 import Memory
+import TestSupport
 import Testing
 
 /// An entropy device on PCI with the driver's moves.
@@ -124,7 +125,7 @@ private final class PCIGuest {
   }
 }
 
-@Suite struct VirtioPCITests {
+@Suite(.limited) struct VirtioPCITests {
   @Test func `the function and its capabilities are those of the specification`() throws {
     let guest = try PCIGuest()
     #expect(guest.config(0) == 0x1044_1AF4)

@@ -2,6 +2,7 @@ import Host
 import Memory
 import Network
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Devices
@@ -17,10 +18,10 @@ private final class Flag: Sendable {
     value.wakeAll()
   }
 
-  func wait() -> Bool { value.waits(until: Clock.monotonicNanoseconds + 30_000_000_000) { $0 } }
+  func wait() -> Bool { value.waits(until: Deadline(seconds: 30).nanoseconds) { $0 } }
 }
 
-@Suite(.timeLimit(.minutes(2))) struct VirtioPauseTests {
+@Suite(.limited) struct VirtioPauseTests {
   private let data = MMIODriver.buffers
 
   /// A disk that withholds what is asked for, and has been asked to read.
@@ -119,7 +120,7 @@ private final class Flag: Sendable {
   }
 }
 
-@Suite struct DeviceReportsTests {
+@Suite(.limited) struct DeviceReportsTests {
   @Test func `a driver that breaks its device again and again is told of once`() throws {
     let driver = try MMIODriver(VirtioEntropy())
     defer { driver.stop() }
@@ -159,7 +160,7 @@ private final class Flag: Sendable {
   }
 }
 
-@Suite(.timeLimit(.minutes(2))) struct VirtioMoveTests {
+@Suite(.limited) struct VirtioMoveTests {
   private func save(_ driver: MMIODriver) -> [UInt8] {
     driver.device.core.whileStill {
       var writer = StateWriter()

@@ -1,8 +1,9 @@
 import Devices
 import Memory
+import TestSupport
 import Testing
 
-@Suite struct VirtioEntropyTests {
+@Suite(.limited) struct VirtioEntropyTests {
   @Test func `buffers get different random bytes, all of them`() throws {
     let driver = try MMIODriver(VirtioEntropy())
     defer { driver.stop() }
@@ -39,7 +40,7 @@ import Testing
   }
 }
 
-@Suite struct VirtioConsoleTests {
+@Suite(.limited) struct VirtioConsoleTests {
   @Test func `what the guest sends is printed, in order`() throws {
     let sink = RecordingSink()
     let driver = try MMIODriver(VirtioConsole(sink: sink))
@@ -80,7 +81,7 @@ import Testing
   }
 }
 
-@Suite struct VirtioBalloonTests {
+@Suite(.limited) struct VirtioBalloonTests {
   private static let size: UInt64 = 32 << 20
 
   private static func touch(_ memory: GuestMemory, _ range: Range<UInt64>) throws {

@@ -25,7 +25,7 @@ private final class Fence: Sendable {
     for _ in 0..<3 {
       let before = passed.locked { $0 }
       event.raise()
-      let deadline = Clock.monotonicNanoseconds + 30_000_000_000
+      let deadline = Deadline(seconds: 30).nanoseconds
       #expect(passed.waits(until: deadline) { $0 > before }, "a worker is stuck")
     }
   }
@@ -39,7 +39,7 @@ extension VirtioCore {
       isStill.locked { $0 = true }
       isStill.wakeAll()
     }
-    let deadline = Clock.monotonicNanoseconds + 30_000_000_000
+    let deadline = Deadline(seconds: 30).nanoseconds
     #expect(isStill.waits(until: deadline) { $0 }, "the device doesn't stand still")
   }
 
@@ -272,7 +272,7 @@ private final class NetSubject: VirtioSubject.Device {
   }
 }
 
-@Suite(.timeLimit(.minutes(5))) struct VirtioStateTests {
+@Suite(.limited) struct VirtioStateTests {
   @Test(arguments: 1...2 as ClosedRange<UInt64>)
   func `a disk`(seed: UInt64) throws {
     try StateHarness.check(seed: seed, count: 100, rounds: 3) { try VirtioSubject(BlockSubject()) }

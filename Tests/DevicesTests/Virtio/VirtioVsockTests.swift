@@ -5,7 +5,7 @@ import Network
 import TestSupport
 import Testing
 
-@Suite struct VirtioVsockTests {
+@Suite(.limited) struct VirtioVsockTests {
   private func bytes(_ count: Int) -> [UInt8] {
     (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31) }
   }
