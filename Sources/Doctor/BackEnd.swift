@@ -72,10 +72,22 @@ package struct BackEnd: Sendable, Equatable {
     package let name: String
     /// What it is called.
     package let title: String
-    /// What it's good for.
+    /// What it's good for, if it's on.
     package let use: String
     /// Whether it's on; nil if the module doesn't say.
     package let isOn: Bool?
+    /// What is so because it's off.
+    package let without: String
+
+    /// What its state means for guests.
+    package var meaning: String { isOn == false ? without : use }
+  }
+
+  /// Whether the processor walks the guest's tables and the host's itself, or KVM keeps shadow tables;
+  /// nil where the module doesn't say.
+  package var hasNestedPaging: Bool? {
+    if name == "kvm_pvm" { return false }
+    return switches.first { $0.name == "npt" || $0.name == "ept" }?.isOn
   }
 
   /// What the back end lets be turned on and off, with how it is now.
@@ -83,7 +95,7 @@ package struct BackEnd: Sendable, Equatable {
     Self.switches(of: name).map { known in
       Switch(
         name: known.name, title: known.title, use: known.use,
-        isOn: parameters[known.name].flatMap(Self.isOn))
+        isOn: parameters[known.name].flatMap(Self.isOn), without: known.without)
     }
   }
 
@@ -96,26 +108,36 @@ package struct BackEnd: Sendable, Equatable {
     }
   }
 
-  private typealias Known = (name: String, title: String, use: String)
+  private typealias Known = (name: String, title: String, use: String, without: String)
 
   private static let nested: Known = (
-    "nested", "nested virtualization", "a guest can be a hypervisor itself"
+    "nested", "nested virtualization", "a guest can be a hypervisor itself",
+    "a guest can't be a hypervisor itself"
   )
+
+  private static let shadowing = "KVM shadows the guest's page tables: their changes cost exits"
+  private static let interrupting = "an interrupt for a guest that runs costs an exit"
 
   private static func switches(of name: String) -> [Known] {
     switch name {
     case "kvm_intel":
       [
-        ("ept", "nested paging (EPT)", "the guest's page tables cost no exits"),
-        ("unrestricted_guest", "unrestricted guest", "real mode runs on the processor itself"),
-        ("vpid", "tagged TLB (VPID)", "an exit leaves the guest's TLB entries alone"),
-        ("enable_apicv", "APICv", "interrupts reach the guest without an exit"),
+        ("ept", "nested paging (EPT)", "the guest's page tables cost no exits", shadowing),
+        (
+          "unrestricted_guest", "unrestricted guest", "real mode runs on the processor itself",
+          "KVM emulates real mode"
+        ),
+        (
+          "vpid", "tagged TLB (VPID)", "an exit leaves the guest's TLB entries alone",
+          "each exit empties the TLB"
+        ),
+        ("enable_apicv", "APICv", "interrupts reach the guest without an exit", interrupting),
         nested,
       ]
     case "kvm_amd":
       [
-        ("npt", "nested paging (NPT)", "the guest's page tables cost no exits"),
-        ("avic", "AVIC", "interrupts reach the guest without an exit"),
+        ("npt", "nested paging (NPT)", "the guest's page tables cost no exits", shadowing),
+        ("avic", "AVIC", "interrupts reach the guest without an exit", interrupting),
         nested,
       ]
     default: []

@@ -1,9 +1,9 @@
 import Host
 
 /// The small text files in which Linux tells of the host.
-enum HostText {
+package enum HostText {
   /// The first `limit` bytes of the file at `path`; empty if it can't be read.
-  static func contents(of path: String, limit: Int = 1 << 16) -> String {
+  package static func contents(of path: String, limit: Int = 1 << 16) -> String {
     guard let file = try? FileDescriptor(opening: path, [.readOnly]) else { return "" }
     var bytes: [UInt8] = []
     while bytes.count < limit, let more = try? file.read(atMost: 4096), !more.isEmpty {

@@ -124,6 +124,21 @@ import Glibc
     isShared = true
   }
 
+  /// Maps the first `count` bytes of an open file as they are now: what is written here stays here.
+  /// Nobody may make the file shorter while this lives.
+  ///
+  /// Corresponds to `mmap(2)` with `MAP_PRIVATE`.
+  package init(privateViewOf file: borrowing FileDescriptor, count: Int) throws(Errno) {
+    guard try file.status().count >= count else { throw Errno.invalidArgument }
+    guard let base = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.number, 0),
+      unsafe base != MAP_FAILED
+    else { throw Errno.current }
+    unsafe self.base = unsafe base
+    self.count = count
+    self.file = nil
+    isShared = false
+  }
+
   deinit {
     unsafe munmap(base, count)
   }

@@ -11,10 +11,16 @@ package struct AnswerSheet: Sendable {
 
   /// The answers by the questions' names; an empty answer is none.
   package let answers: [String: String]
+  /// Whose it is: the answer to `student`; nil for none.
+  package private(set) var student: String?
+  /// Whose numbers it is about: the answer to `seed`; nil for the usual run.
+  package private(set) var seed: String?
 
   /// Reads a sheet. Marks that don't show, such as the one that some editors put at the start of a
   /// file, don't count, and no character of it can do anything to a terminal.
-  package init(_ text: String) throws(Malformed) {
+  ///
+  /// A sheet that doesn't say whose it is is `owner`'s.
+  package init(_ text: String, owner: String? = nil) throws(Malformed) {
     var answers: [String: String] = [:]
     var number = 0
     for line in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline) {
@@ -31,14 +37,20 @@ package struct AnswerSheet: Sendable {
       }
       answers[id] = String(answer)
     }
+    let student = answers.removeValue(forKey: "student")
+    seed = answers.removeValue(forKey: "seed").flatMap { $0.isEmpty ? nil : $0 }
     self.answers = answers
+    self.student = student.flatMap { $0.isEmpty ? nil : $0 } ?? owner
   }
 
   /// A sheet to fill in, for the questions of `report`.
   package static func blank(for report: Report) -> String {
     var lines = ["# kvmlite lab \(report.name): \(report.title)"]
     lines.append("# Fill in, then: kvmlite lab \(report.name) --check THIS-FILE")
-    for question in report.questions {
+    let student = report.variation.student
+    lines += ["", "student:" + (student.map { " " + $0 } ?? "")]
+    if let student { lines += ["# The numbers are your own; this says so:", "seed: " + student] }
+    for question in report.allQuestions {
       lines += ["", "# \(question.text)", "# (\(question.form))", "\(question.id):"]
     }
     return lines.joined(separator: "\n") + "\n"

@@ -15,13 +15,24 @@ final class Bench {
   /// Which ring code starts in.
   enum Ring: Int, Sendable { case kernel = 0, user = 3 }
 
-  /// Bits of control registers that experiments ask for (Intel SDM vol 3, 2.5).
+  /// Bits of control registers that experiments ask for (Intel SDM vol 3, "Control Registers").
   enum Control {
     static let umip: UInt64 = 1 << 11
     static let physicalAddressExtension: UInt64 = 1 << 5
     static let pagingAndProtection: UInt64 = 1 << 31 | 1
     static let writeProtect: UInt64 = 1 << 16
+    static let timeStampDisable: UInt64 = 1 << 2
+    /// CD and NW, which are set after a reset and which every kernel clears.
+    static let noCaches: UInt64 = 1 << 30 | 1 << 29
     static let longMode: UInt64 = 1 << 8 | 1 << 10
+  }
+
+  /// Bits of the guest's own control registers that are set besides the usual ones.
+  struct Settings: Sendable {
+    var cr0: UInt64 = 0
+    var cr4: UInt64 = 0
+    /// The privilege level for I/O in RFLAGS, which is the kernel's to set.
+    var ioPrivilege = 0
   }
 
   /// Makes it with `image` at `BenchLayout.image`; after `seconds` of processor time its guest is told
@@ -29,16 +40,23 @@ final class Bench {
   ///
   /// Its runs are all on the calling thread, which ends with `close()`.
   init(
-    _ image: [UInt8], ramSize: UInt64 = 8 << 20, cr4: UInt64 = 0, seconds: Int = 20,
+    _ image: [UInt8], ramSize: UInt64 = 8 << 20, settings: Settings = Settings(), seconds: Int = 20,
     what: String = "the guest", roms: [(start: GuestAddress, contents: [UInt8])] = [],
-    isShareable: Bool = false, prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
+    isShareable: Bool = false, memory: GuestMemory? = nil,
+    prepare: (VM, GuestMemory) throws(LabError) -> Void = Bench.allSlots
   ) throws(LabError) {
     let system = try kvm { () throws(KVMError) in try System() }
     vm = try kvm { () throws(KVMError) in try system.makeVM() }
-    memory = try host { () throws(Errno) in
-      try GuestMemory(ramSize: ramSize, roms: roms, isShareable: isShareable)
+    let made: GuestMemory
+    if let memory {
+      made = memory
+    } else {
+      made = try host { () throws(Errno) in
+        try GuestMemory(ramSize: ramSize, roms: roms, isShareable: isShareable)
+      }
     }
-    let (vm, memory) = (vm, memory)
+    self.memory = made
+    let (vm, memory) = (vm, made)
     try kvm { () throws(KVMError) in
       try vm.setIdentityMapAddress(0xFEFF_C000)
       try vm.setTSSAddress(0xFEFF_D000)
@@ -56,7 +74,7 @@ final class Bench {
       try memory.write(image.span, at: GuestAddress(BenchLayout.image))
       try Self.writeTables(memory)
     }
-    try enterLongMode(cr4)
+    try enterLongMode(settings)
   }
 
   deinit { alarm.cancel() }
@@ -100,7 +118,8 @@ final class Bench {
     }
   }
 
-  /// A 64-bit interrupt gate to selector 8 that INT may use in ring 0 alone (Intel SDM vol 3, 6.14.1).
+  /// A 64-bit interrupt gate to selector 8 that INT may use in ring 0 alone (Intel SDM vol 3, "64-Bit
+  /// Mode IDT").
   private static func gate(to handler: UInt64) -> [UInt64] {
     [
       (handler & 0xFFFF) | 0x08 << 16 | 0x8E << 40 | (handler >> 16 & 0xFFFF) << 48, handler >> 32,
@@ -113,7 +132,7 @@ final class Bench {
   }
 
   /// Goes to ring 3 with all ports open to it: the TSS moves to `address`, where three pages of zeroes
-  /// are, with a map of ports that forbids none (Intel SDM vol 1, 19.5.2). `startUser` is for what
+  /// are, with a map of ports that forbids none (Intel SDM vol 1, "I/O Permission Bit Map"). `startUser` is for what
   /// follows.
   ///
   /// The guest loads the TSS itself, and nobody sets segments afterwards: KVM says of a loaded TSS that
@@ -150,7 +169,7 @@ final class Bench {
     try kvm { () throws(KVMError) in try setRegisters(address, change) }
   }
 
-  /// An available 64-bit TSS (Intel SDM vol 3, 8.2.3).
+  /// An available 64-bit TSS (Intel SDM vol 3, "TSS Descriptor in 64-bit Mode").
   private static func taskDescriptor(_ address: UInt64, limit: UInt64) -> [UInt64] {
     [
       limit | (address & 0xFF_FFFF) << 16 | 0x89 << 40 | (address >> 24 & 0xFF) << 56,
@@ -158,12 +177,14 @@ final class Bench {
     ]
   }
 
-  private func enterLongMode(_ cr4: UInt64) throws(LabError) {
+  private func enterLongMode(_ settings: Settings) throws(LabError) {
     try kvm { () throws(KVMError) in
       var special = try vcpu.specialRegisters()
       special.cr3 = BenchLayout.pageTables
-      special.cr4 |= Control.physicalAddressExtension | cr4
-      special.cr0 |= Control.pagingAndProtection | Control.writeProtect
+      special.cr4 |= Control.physicalAddressExtension | settings.cr4
+      // As a kernel has it: with caches off KVM watches CR0 on AMD-V.
+      special.cr0 &= ~Control.noCaches
+      special.cr0 |= Control.pagingAndProtection | Control.writeProtect | settings.cr0
       special.efer |= Control.longMode
       special.gdt.base = BenchLayout.descriptorTable
       special.gdt.limit = 7 * 8 - 1
@@ -277,6 +298,17 @@ final class Bench {
       try memory.view(at: GuestAddress(address), count: UInt64(words.count * 8))
     }
     for (index, word) in words.enumerated() { view.store(word, index * 8) }
+  }
+
+  /// Lets a KVM that keeps shadow tables forget them. It follows what a guest writes to its tables, not
+  /// what the lab changes there behind its back, and it has no request for that; without the memory it
+  /// has nothing to shadow.
+  func forgetTranslations() throws(LabError) {
+    let region = memory.regions[0]
+    try kvm { () throws(KVMError) in
+      try vm.removeMemory(slot: 0)
+      try vm.setMemory(slot: 0, region)
+    }
   }
 
   // MARK: KVM's counters

@@ -24,7 +24,8 @@ enum BenchLayout {
   /// Selector of the TSS.
   static let taskSelector: UInt16 = 0x28
 
-  /// Whether the processor pushes an error code for the exception (Intel SDM vol 3, table 6-1).
+  /// Whether the processor pushes an error code for the exception (Intel SDM vol 3, "Exception and
+  /// Interrupt Vectors").
   static func hasErrorCode(_ vector: UInt8) -> Bool {
     [8, 10, 11, 12, 13, 14, 17, 21].contains(vector)
   }
@@ -42,7 +43,7 @@ struct GuestException: Equatable, Sendable {
   /// Its short name, such as `#GP`.
   var name: String { Self.name(of: vector) }
 
-  /// The short name of an exception (Intel SDM vol 3, table 6-1).
+  /// The short name of an exception (Intel SDM vol 3, "Exception and Interrupt Vectors").
   static func name(of vector: UInt8) -> String {
     let names = [
       "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "vector 9", "#TS", "#NP",

@@ -7,18 +7,35 @@ extension Experiment {
   /// One base image, three machines, three overlays.
   static let cow = Experiment(
     "cow", "one disk for three machines: a base and copy-on-write overlays",
-    "Virtual machine suites"
+    "Virtual machine suites",
+    variables: [
+      Variable(
+        "sectors", "sectors that machine A writes; B writes 4 more, C 8", 6, 1...24,
+        seeded: [4, 5, 7, 8, 9, 10, 11, 12]),
+      Variable("cluster", "KiB of a cluster", 64, 4...64, isPowerOfTwo: true),
+    ],
+    transfer: Transfer(
+      id: "small-clusters", variable: "cluster", values: [4, 8, 16, 32], fact: "amplification"
+    ) {
+      "With clusters of \($0) KiB, how many bytes of data does the first write of one sector to a "
+        + "cluster add to an overlay?"
+    }
   ) { report throws(LabError) in
-    try CopyOnWrite().tell(&report)
+    try CopyOnWrite(report.variation).tell(&report)
   }
 }
 
 /// The experiment `cow`.
 private struct CopyOnWrite {
-  private static let clusterSize = 65536
   private static let clusters = 64
-  private static let sectorsPerCluster = clusterSize / 512
 
+  /// What clusters are like.
+  private struct Geometry {
+    let clusterSize: Int
+    var sectorsPerCluster: Int { clusterSize / 512 }
+  }
+
+  private let geometry: Geometry
   private let machines: [MachineResult]
   private let hashBefore: UInt64
   private let hashAfter: UInt64
@@ -29,6 +46,9 @@ private struct CopyOnWrite {
     let name: String
     /// The sectors that its guest wrote, by the order that it was given.
     let sectors: [Int]
+    let geometry: Geometry
+    /// The bytes of data that its overlay has.
+    let ownedBytes: Int
     /// The clusters that its overlay has of its own.
     let owned: Set<Int>
     let fileBytesBefore: Int
@@ -39,18 +59,23 @@ private struct CopyOnWrite {
     let looked: UInt8?
     let lookedExpected: UInt8
 
-    var touched: Set<Int> { Set(sectors.map { $0 / CopyOnWrite.sectorsPerCluster }) }
+    var touched: Set<Int> { Set(sectors.map { $0 / geometry.sectorsPerCluster }) }
   }
 
-  init() throws(LabError) {
+  init(_ variation: Variation) throws(LabError) {
+    let geometry = Geometry(clusterSize: variation["cluster"] << 10)
+    self.geometry = geometry
     let directory = try makeDirectory()
     let base = directory.path + "/base.raw"
-    try Self.writeBase(base)
-    baseBytes = Self.clusterSize * Self.clusters
+    try Self.writeBase(base, geometry)
+    baseBytes = geometry.clusterSize * Self.clusters
     hashBefore = try Self.hash(base)
     var machines: [MachineResult] = []
     for (index, name) in ["A", "B", "C"].enumerated() {
-      machines.append(try Self.run(name, index, base, directory.path, sectors: 6 + 4 * index))
+      machines.append(
+        try Self.run(
+          name, index, geometry, base, directory.path,
+          sectors: variation["sectors"] + 4 * index, variation.random(UInt64(index) + 1)))
     }
     self.machines = machines
     hashAfter = try Self.hash(base)
@@ -61,11 +86,11 @@ private struct CopyOnWrite {
   /// The byte that the base has all over a cluster.
   private static func baseByte(_ cluster: Int) -> UInt8 { UInt8(0x40 + cluster) }
 
-  private static func writeBase(_ path: String) throws(LabError) {
+  private static func writeBase(_ path: String, _ geometry: Geometry) throws(LabError) {
     try host { () throws(Errno) in
       let file = try OutputFile(path)
       for cluster in 0..<clusters {
-        try file.write([UInt8](repeating: baseByte(cluster), count: clusterSize))
+        try file.write([UInt8](repeating: baseByte(cluster), count: geometry.clusterSize))
       }
       try file.commit()
     }
@@ -103,17 +128,19 @@ private struct CopyOnWrite {
   // MARK: A machine
 
   private static func run(
-    _ name: String, _ index: Int, _ base: String, _ directory: String, sectors count: Int
+    _ name: String, _ index: Int, _ geometry: Geometry, _ base: String, _ directory: String,
+    sectors count: Int, _ random: RandomNumbers
   ) throws(LabError) -> MachineResult {
     let path = "\(directory)/\(name).qcow2"
     var new = DiskImage.NewImage()
     new.base = base
     new.baseFormat = .raw
-    new.clusterSize = UInt64(clusterSize)
+    new.clusterSize = UInt64(geometry.clusterSize)
     let image = new
     _ = try disk { () throws(DiskError) in try DiskImage.create(path, image) }
     let before = try size(path)
-    var random = RandomNumbers(seed: UInt64(index) + 1)
+    var random = random
+    let sectorsPerCluster = geometry.sectorsPerCluster
     let all = UInt64(clusters * sectorsPerCluster)
     let sectors = (0..<count).map { _ in Int(random.next() % all) }
     let written = Set(sectors.map { $0 / sectorsPerCluster })
@@ -124,10 +151,13 @@ private struct CopyOnWrite {
     options.isReadOnly = true
     let reading = options
     let store = try disk { () throws(DiskError) in try DiskImage.open(path, reading).store }
+    let (owned, ownedBytes) = try owned(store, geometry)
     return MachineResult(
-      name: name, sectors: sectors, owned: try owned(store), fileBytesBefore: before,
+      name: name, sectors: sectors, geometry: geometry, ownedBytes: ownedBytes, owned: owned,
+      fileBytesBefore: before,
       fileBytes: try size(path),
-      wrongSectors: try wrongSectors(store, Set(sectors), UInt8(ascii: "A") + UInt8(index)),
+      wrongSectors: try wrongSectors(
+        store, geometry, Set(sectors), UInt8(ascii: "A") + UInt8(index)),
       looked: output.first, lookedExpected: baseByte(looked))
   }
 
@@ -164,30 +194,35 @@ private struct CopyOnWrite {
   }
 
   /// The clusters that the image on top has itself.
-  private static func owned(_ store: any BlockStore) throws(LabError) -> Set<Int> {
+  private static func owned(
+    _ store: any BlockStore, _ geometry: Geometry
+  ) throws(LabError) -> (clusters: Set<Int>, bytes: Int) {
     var owned: Set<Int> = []
+    var bytes = 0
+    let clusterSize = geometry.clusterSize
     let error = DiskMap.forEach(of: store) { (extent: DiskExtent) in
       guard extent.depth == 0, extent.kind == .data else { return }
+      bytes += Int(extent.count)
       let first = Int(extent.start) / clusterSize
       owned.formUnion(first..<first + Int(extent.count) / clusterSize)
     }
     if let error { throw .unexpected("\(error)") }
-    return owned
+    return (owned, bytes)
   }
 
   private static func wrongSectors(
-    _ store: any BlockStore, _ written: Set<Int>, _ fill: UInt8
+    _ store: any BlockStore, _ geometry: Geometry, _ written: Set<Int>, _ fill: UInt8
   ) throws(LabError) -> Int {
     let memory = try host { () throws(Errno) in
-      try GuestMemory(ramSize: UInt64(clusterSize * clusters))
+      try GuestMemory(ramSize: UInt64(geometry.clusterSize * clusters))
     }
     let view = try inMemory { () throws(GuestMemory.OutOfBounds) in
       try memory.view(at: 0, count: memory.ramSize)
     }
     do { try store.read(into: [view], at: 0) } catch { throw .unexpected("\(error)") }
     var wrong = 0
-    for sector in 0..<clusters * sectorsPerCluster {
-      let byte = written.contains(sector) ? fill : baseByte(sector / sectorsPerCluster)
+    for sector in 0..<clusters * geometry.sectorsPerCluster {
+      let byte = written.contains(sector) ? fill : baseByte(sector / geometry.sectorsPerCluster)
       let word = UInt64(byte) &* 0x0101_0101_0101_0101
       if (0..<64).contains(where: { view.load(sector * 512 + $0 * 8, as: UInt64.self) != word }) {
         wrong += 1
@@ -200,7 +235,7 @@ private struct CopyOnWrite {
 
   func tell(_ report: inout Report) {
     report.text(
-      "One base image of \(baseBytes >> 20) MiB, three machines. Each has an overlay of its own: a qcow2 "
+      "One base image of \(baseBytes >> 10) KiB, three machines. Each has an overlay of its own: a qcow2 "
         + "image that names the base and holds only what is different. Each guest writes sectors of 512 "
         + "bytes over IDE and reads one that it has not written.")
     report.table(table)
@@ -211,9 +246,9 @@ private struct CopyOnWrite {
       "The base's hash was \(hex(hashBefore, 16)) before and \(hex(hashAfter, 16)) after: "
         + (same ? "nobody changed it. " : "it was changed! ")
         + "A write of one sector to a cluster that the overlay doesn't have brings the whole cluster of "
-        + "\(Self.clusterSize >> 10) KiB with it: the rest is copied from the base. So "
+        + "\(geometry.clusterSize >> 10) KiB with it: the rest is copied from the base. So "
         + machines.map {
-          "\($0.sectors.count * 512) bytes became \($0.owned.count * Self.clusterSize >> 10) KiB"
+          "\($0.sectors.count * 512) bytes became \($0.owned.count * geometry.clusterSize >> 10) KiB"
         }.joined(separator: ", ") + ".")
     let stored = machines.reduce(baseBytes) { $0 + $1.fileBytes }
     report.text(
@@ -231,7 +266,14 @@ private struct CopyOnWrite {
       report.note("saw_base/\(machine.name)", machine.looked == machine.lookedExpected)
     }
     report.note("stored_bytes", stored)
+    report.note("amplification", amplification)
     ask(&report)
+  }
+
+  /// The bytes of data in an overlay for each cluster that its machine wrote to.
+  private var amplification: Int {
+    let touched = machines.reduce(0) { $0 + $1.touched.count }
+    return machines.reduce(0) { $0 + $1.ownedBytes } / max(1, touched)
   }
 
   private var table: Table {
@@ -244,13 +286,13 @@ private struct CopyOnWrite {
     for machine in machines {
       table.add([
         machine.name, "\(machine.sectors.count * 512)", "\(machine.owned.count)",
-        "\(machine.owned.count * Self.clusterSize >> 10)", "\(machine.fileBytesBefore >> 10)",
+        "\(machine.owned.count * geometry.clusterSize >> 10)", "\(machine.fileBytesBefore >> 10)",
         "\(machine.fileBytes >> 10)", "\(machine.wrongSectors)",
         machine.looked == machine.lookedExpected ? "the base's" : "not the base's",
       ])
     }
     table.note(
-      "wrong sectors: all \(Self.clusters * Self.sectorsPerCluster) of each disk, held against what was "
+      "wrong sectors: all \(Self.clusters * geometry.sectorsPerCluster) of each disk, held against what was "
         + "written and the base.")
     return table
   }
@@ -269,16 +311,16 @@ private struct CopyOnWrite {
   private func ask(_ report: inout Report) {
     report.ask(
       "base-same", "Is the base the same file, byte for byte, afterwards?",
-      .flag(hashBefore == hashAfter))
+      .flag(hashBefore == hashAfter), at: "What it shows")
     for machine in machines {
       report.ask(
         "clusters-\(machine.name)", "How many clusters has the overlay of machine \(machine.name)?",
-        .number(machine.owned.count))
+        .number(machine.owned.count), at: "The three machines")
     }
     report.ask(
       "amplification",
       "How many bytes of data does the first write of one sector to a cluster add to an overlay?",
-      .number(Self.clusterSize), points: 2)
+      .number(amplification), points: 2, at: "The three machines")
   }
 
   private var picture: Picture {
@@ -287,6 +329,12 @@ private struct CopyOnWrite {
       "Clusters of the base and of the three overlays; grey ones are read from the base.",
       width: left + Double(Self.clusters) * cell + 20, height: 220)
     picture.label(12, 22, "Copy on write", size: 15)
+    picture.legend(
+      left + 60, 24,
+      [
+        (Picture.colours[0], "A's own"), (Picture.colours[1], "B's own"),
+        (Picture.colours[2], "C's own"), ("#eeeeee", "read from the base"), ("#bbbbbb", "the base"),
+      ])
     for (row, machine) in machines.enumerated() {
       let y = 40 + Double(row) * 40
       picture.label(12, y + 18, "overlay \(machine.name)")

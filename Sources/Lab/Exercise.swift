@@ -37,10 +37,11 @@ extension Bench {
 extension Grade.Item {
   /// A number that must be met.
   static func counted(
-    _ id: String, _ text: String, _ expected: Int, _ seen: Int, points: Int = 1
+    _ id: String, _ text: String, _ expected: Int, _ seen: Int, points: Int = 1,
+    isWork: Bool = true
   ) -> Grade.Item {
     Grade.Item(
       id: id, text: text, expected: "\(expected)", seen: "\(seen)", isRight: expected == seen,
-      points: points)
+      points: points, isWork: isWork)
   }
 }

@@ -9,28 +9,47 @@ extension Experiment {
     exercise: Exercise(
       text:
         "A guest that makes 100 OUTs to port 0x80 and 10 reads of MMIO at 0x30000000, and halts.",
-      check: checkExitsGuest)
+      check: checkExitsGuest),
+    variables: [
+      Variable(
+        "count", "how often each operation is done", 400, 100...450,
+        seeded: Array(stride(from: 210, to: 440, by: 10)))
+    ],
+    transfer: Transfer(
+      id: "returns-of-reads", variable: "count", values: [130, 150, 170, 190, 445],
+      fact: "returns/MMIO read"
+    ) { "If each operation is done \($0) times, how often does KVM_RUN return for all MMIO reads?" }
   ) { report throws(LabError) in
-    try Exits().tell(&report)
+    try Exits(report.variation["count"]).tell(&report)
   }
 }
 
 /// The experiment `exits`.
 private struct Exits {
-  private static let count = 400
   private static let samplesAddress: UInt64 = 0x20_0000
   private static let freshPages: UInt64 = 0x2_0000
   private static let pageFaultVector = 14
   private static let interruptVector = 0x30
 
+  /// How far an operation comes.
+  private enum Place {
+    static let user = "user space"
+    static let kernel = "KVM"
+    static let emulator = "KVM's emulator"
+    static let nowhere = "nowhere"
+  }
+
   private var rows: [Row] = []
   private let canFilterMSRs: Bool
+  private let count: Int
 
   private struct Row {
     let name: String
     /// KVM's exits of each, less those of an empty loop; nil where KVM has no counters.
     let exits: Double?
     let userExits: Double
+    /// Returns of KVM_RUN for all of them together.
+    let returns: Int
     let reasons: [String]
     let emulated: Bool
     let cycles: Samples
@@ -41,27 +60,28 @@ private struct Exits {
 
     var place: String {
       if let failure { return failure }
-      if userExits > 0.5 { return "user space" }
+      if userExits > 0.5 { return Place.user }
       guard let exits else { return Table.notMeasured }
-      if exits > 0.5 { return "KVM" }
-      return emulated ? "emulated by KVM" : "nowhere"
+      if exits > 0.5 { return Place.kernel }
+      return emulated ? Place.emulator : Place.nowhere
     }
   }
 
-  init() throws(LabError) {
+  init(_ count: Int) throws(LabError) {
+    self.count = count
     let kit = try Probe.Kit("exits")
     let system = try kvm { () throws(KVMError) in try System() }
     canFilterMSRs = system.value(of: .userSpaceMSR) != 0
     var baseline: Double?
     for probe in kit.probes where !probe.name.hasPrefix("(") {
-      let row = try Self.measure(probe, kit, baseline, filtersMSRs: canFilterMSRs)
+      let row = try Self.measure(probe, kit, count, baseline, filtersMSRs: canFilterMSRs)
       if probe.name == "nothing" { baseline = row.exits }
       rows.append(row)
     }
   }
 
   private static func measure(
-    _ probe: Probe, _ kit: Probe.Kit, _ baseline: Double?, filtersMSRs: Bool
+    _ probe: Probe, _ kit: Probe.Kit, _ count: Int, _ baseline: Double?, filtersMSRs: Bool
   ) throws(LabError) -> Row {
     let bench = try Bench(kit.image, seconds: 10, what: "'\(probe.name)'") {
       (vm: VM, memory: GuestMemory) throws(LabError) in
@@ -123,6 +143,7 @@ private struct Exits {
     let each = exits.map { _ in Double(after.0 - before.0) / Double(count) - (baseline ?? 0) }
     return Row(
       name: probe.name, exits: each, userExits: Double(userExits) / Double(count),
+      returns: userExits,
       reasons: reasons, emulated: after.1 - before.1 >= count,
       cycles: Samples(failure == nil ? try bench.words(at: samplesAddress, count) : []),
       runs: Samples(failure == nil ? runs : []), failure: failure)
@@ -132,31 +153,50 @@ private struct Exits {
 
   func tell(_ report: inout Report) {
     report.text(
-      "The guest does each of these \(Self.count) times and reads its clock (RDTSC) before and after. "
+      "The guest does each of these \(count) times and reads its clock (RDTSC) before and after. "
         + "KVM's counter `exits` says how often the guest was left; the returns of KVM_RUN say how "
         + "often that came to user space. What neither shows never left the guest.")
-    report.table(table)
-    report.table(histogram(of: \.cycles, "Executions"))
-    tellRuns(&report)
+    report.table(table(report.times))
+    if report.times.areShown { tellTimes(&report) }
     tellMeaning(&report)
-    report.picture(
-      picture(
-        \.cycles, "What leaving the guest costs",
-        "Costs of operations: executions by cycles, on a logarithmic scale."))
     for row in rows {
       report.note("place/" + row.name, row.place)
       report.note("user/" + row.name, Int(row.userExits.rounded()))
+      report.note("returns/" + row.name, row.returns)
       report.note("reasons/" + row.name, row.reasons.joined(separator: ","))
       report.note("exits/" + row.name, row.exits.map { decimal(max(0, $0)) } ?? Table.notMeasured)
+      guard report.times.areShown else { continue }
       report.note("median_cycles/" + row.name, Int(clamping: row.cycles.median))
     }
     ask(&report)
   }
 
-  private var table: Table {
+  /// What only a processor that isn't software can tell.
+  private func tellTimes(_ report: inout Report) {
+    let mark = report.times.mark
+    report.table(histogram(of: \.cycles, "Executions by their cycles" + mark))
+    report.picture(
+      picture(
+        \.cycles, "What leaving the guest costs",
+        "Costs of operations: executions by cycles, on a logarithmic scale." + mark))
+    tellRuns(&report)
+    let spoiled = rows.filter { $0.cycles.isSpoiled || $0.runs.isSpoiled }.map(\.name)
+    if report.times.meanSomething && !spoiled.isEmpty {
+      report.text(
+        "Spoiled: " + spoiled.joined(separator: ", ")
+          + ". Their times are spread so far (compare 10% "
+          + "with the median, and the median with 90%) that something else ran on this host "
+          + "meanwhile. Conclude nothing from them, and run again when it is quiet.")
+    }
+    report.note("spoiled", .list(spoiled.map { .text($0) }))
+  }
+
+  private func table(_ times: HostTimes) -> Table {
+    let titles = ["operation", "comes to", "reason", "#exits each", "#to user"]
     var table = Table(
-      "How far each comes, and what it costs in cycles of the guest's clock",
-      ["operation", "comes to", "reason", "#exits each", "#to user", "#10%", "#median", "#90%"])
+      times.areShown
+        ? "How far each comes, and what it costs in cycles of the guest's clock" + times.mark
+        : "How far each comes", titles + (times.areShown ? ["#10%", "#median", "#90%"] : []))
     for row in rows {
       let cycles = [0.1, 0.5, 0.9].map { share in
         row.cycles.sorted.isEmpty
@@ -167,20 +207,22 @@ private struct Exits {
           row.name, row.place, row.reasons.joined(separator: ", "),
           row.exits.map { decimal(max(0, $0), 2) } ?? Table.notMeasured,
           decimal(row.userExits, 2),
-        ] + cycles)
+        ] + (times.areShown ? cycles : []))
     }
     table.note(
-      "exits each: less those of the row `nothing`; that loop and its RDTSCs are in the cycles.")
+      "exits each: less those of the row `nothing`"
+        + (times.areShown ? "; that loop and its RDTSCs are in the cycles." : "."))
     if rows.contains(where: { $0.exits == nil }) {
       table.note("n/a: this kernel has no KVM_GET_STATS_FD (Linux 5.14).")
     }
     if !canFilterMSRs {
       table.note("RDMSR unknown: this KVM sends no MSR to user space, so the guest gets #GP.")
     }
-    if rows.contains(where: { $0.place == "emulated by KVM" }) {
+    if rows.contains(where: { $0.place == Place.emulator }) {
       table.note(
-        "emulated by KVM: its counter `insn_emulation` grew with each. The whole loop is emulated "
-          + "there, so its cycles are the emulator's and compare with no hardware's.")
+        "\(Place.emulator): its counter `insn_emulation` grew with each, and not `exits`. The whole "
+          + "loop is emulated there, the row `nothing` too, so its cycles are the emulator's and "
+          + "compare with no hardware's.")
     }
     return table
   }
@@ -195,11 +237,10 @@ private struct Exits {
   private func histogram(of samples: KeyPath<Row, Samples>, _ what: String) -> Table {
     let bins = usedBins(samples)
     var table = Table(
-      "\(what) by cost: column n holds those of 2^n cycles up to twice that",
-      ["operation"] + bins.map { "#\($0)" })
+      "\(what), one column for each power of two",
+      ["operation", "=2^\(bins.lowerBound) to 2^\(bins.upperBound + 1)"])
     for row in rows where !row[keyPath: samples].sorted.isEmpty {
-      let counts = row[keyPath: samples].bins
-      table.add([row.name] + bins.map { counts[$0] == 0 ? "." : "\(counts[$0])" })
+      table.add([row.name, Samples.bars(Array(row[keyPath: samples].bins[bins]))])
     }
     return table
   }
@@ -212,7 +253,7 @@ private struct Exits {
         + "the operation: a system call, the way into the guest, a turn of its loop, the way out, and "
         + "KVM's own work. What kvmlite does between two calls is not in it.")
     var table = Table(
-      "Cycles of one KVM_RUN, by what brought it back",
+      "Cycles of one KVM_RUN, by what brought it back" + report.times.mark,
       ["operation", "reason", "#returns", "#10%", "#median", "#90%"])
     for row in rows where !row.runs.sorted.isEmpty {
       table.add(
@@ -222,45 +263,53 @@ private struct Exits {
       report.note("run_samples/" + row.name, row.runs.sorted.count)
     }
     report.table(table)
-    report.table(histogram(of: \.runs, "Calls of KVM_RUN"))
+    report.table(histogram(of: \.runs, "Calls of KVM_RUN by their cycles" + report.times.mark))
     report.picture(
       picture(
-        \.runs, "What one KVM_RUN costs", "Calls of KVM_RUN by cycles, on a logarithmic scale."))
+        \.runs, "What one KVM_RUN costs",
+        "Calls of KVM_RUN by cycles, on a logarithmic scale." + report.times.mark))
   }
 
-  private func names(_ place: String) -> [String] {
-    rows.filter { $0.place == place && $0.name != "nothing" }.map(\.name)
+  private func names(_ places: [String]) -> [String] {
+    rows.filter { places.contains($0.place) && $0.name != "nothing" }.map(\.name)
   }
+
+  private var inUser: [String] { names([Place.user]) }
+  /// By an exit or without one: KVM did it.
+  private var inKVM: [String] { names([Place.kernel, Place.emulator]) }
 
   private func tellMeaning(_ report: inout Report) {
-    let user = names("user space")
-    let kernel = names("KVM")
-    let inside = names("nowhere")
+    let (user, kernel, inside) = (inUser, inKVM, names([Place.nowhere]))
+    let emulated = names([Place.emulator])
     report.heading("What it shows")
     report.text(
       "To user space: " + Self.list(user) + ". No further than KVM: " + Self.list(kernel)
+        + (emulated.isEmpty
+          ? "" : " (of these in its emulator, without an exit: " + Self.list(emulated) + ")")
         + ". Never out of the guest: " + Self.list(inside) + ".")
-    if let nothing = rows.first(where: { $0.name == "nothing" }),
-      let out = rows.first(where: { $0.name == "OUT" })
-    {
-      report.text(
-        "An OUT took \(grouped(Int(clamping: out.cycles.median))) cycles in the median and an empty "
-          + "turn \(grouped(Int(clamping: nothing.cycles.median))): the difference is the way out of "
-          + "the guest through KVM to kvmlite, and back.")
-    }
-    if !kernel.isEmpty, let cpuid = rows.first(where: { $0.name == "CPUID" }),
-      cpuid.place == "KVM", let out = rows.first(where: { $0.name == "OUT" })
-    {
-      report.text(
-        "CPUID, which KVM answers itself, took \(grouped(Int(clamping: cpuid.cycles.median))); "
-          + "\(decimal(Double(out.cycles.median) / Double(max(1, cpuid.cycles.median)))) times as much "
-          + "is what it costs to go on to user space. This is why disks and networks of virtual "
-          + "machines batch their work, and why KVM keeps timers and interrupt controllers to itself."
-      )
-    }
+    if report.times.meanSomething { tellPrice(&report) }
     report.note("to_user", .list(user.map { .text($0) }))
     report.note("in_kvm", .list(kernel.map { .text($0) }))
     report.note("nowhere", .list(inside.map { .text($0) }))
+  }
+
+  private func tellPrice(_ report: inout Report) {
+    func median(_ name: String) -> UInt64? {
+      rows.first { $0.name == name && !$0.cycles.isSpoiled }?.cycles.median
+    }
+    guard let nothing = median("nothing"), let out = median("OUT") else { return }
+    report.text(
+      "An OUT took \(grouped(Int(clamping: out))) cycles in the median and an empty turn "
+        + "\(grouped(Int(clamping: nothing))): the difference is the way out of the guest through "
+        + "KVM to kvmlite, and back.")
+    guard let cpuid = median("CPUID"),
+      rows.contains(where: { $0.name == "CPUID" && $0.place == Place.kernel })
+    else { return }
+    report.text(
+      "CPUID, which KVM answers itself, took \(grouped(Int(clamping: cpuid))); "
+        + "\(decimal(Double(out) / Double(max(1, cpuid)))) times as much is what it costs to go on to "
+        + "user space. This is why disks and networks of virtual machines batch their work, and why "
+        + "KVM keeps timers and interrupt controllers to itself.")
   }
 
   private static func list(_ names: [String]) -> String {
@@ -268,20 +317,22 @@ private struct Exits {
   }
 
   private func ask(_ report: inout Report) {
-    for (id, place, words) in [
-      ("to-user", "user space", "come to user space"), ("in-kvm", "KVM", "end in KVM"),
-    ] {
-      report.ask(id, "Which of the operations \(words)?", .set(names(place)), points: 2)
-    }
+    report.ask(
+      "to-user", "Which of the operations come to user space?", .set(inUser), points: 2,
+      at: "How far each comes")
+    report.ask(
+      "in-kvm",
+      "Which of the operations (`nothing` apart) does KVM finish, by an exit or in its emulator?",
+      .set(inKVM), points: 2, at: "How far each comes")
     if let row = rows.first(where: { $0.name.hasPrefix("page fault") }), row.failure == nil {
       report.ask(
         "guest-page-fault", "Does a page fault that the guest handles itself leave the guest?",
-        .flag(row.place == "KVM"))
+        .flag(row.place == Place.kernel), at: "How far each comes")
     }
     if let row = rows.first(where: { $0.name == "MMIO read" }) {
       report.ask(
         "mmio-returns", "How often does KVM_RUN return for one read of MMIO?",
-        .number(Int(row.userExits.rounded())))
+        .number(Int(row.userExits.rounded())), at: "How far each comes")
     }
   }
 
@@ -295,8 +346,14 @@ private struct Exits {
     let left = 210.0
     let step = 640 / Double(bins.count)
     var picture = Picture(
-      caption, width: 900, height: 80 + laneHeight * Double(shown.count))
+      caption, width: 900, height: 104 + laneHeight * Double(shown.count))
     picture.label(12, 22, title, size: 15)
+    picture.legend(
+      left + 90, 24,
+      [
+        (Picture.colours[1], "comes to user space"), (Picture.colours[4], "KVM does it"),
+        (Picture.colours[2], "doesn't leave the guest"),
+      ])
     let bottom = 36 + laneHeight * Double(shown.count)
     for (index, bin) in bins.enumerated() {
       let x = left + Double(index) * step
@@ -311,13 +368,13 @@ private struct Exits {
       picture.line(left, base, left + 640, base, stroke: "#bbb")
       let colour =
         switch row.place {
-        case "user space": Picture.colours[1]
-        case "KVM": Picture.colours[4]
+        case Place.user: Picture.colours[1]
+        case Place.kernel, Place.emulator: Picture.colours[4]
         default: Picture.colours[2]
         }
       let counts = row[keyPath: samples].bins
       for (index, bin) in bins.enumerated() where counts[bin] > 0 {
-        let height = max(1.5, Double(counts[bin]) / Double(Self.count) * (laneHeight - 10))
+        let height = max(1.5, Double(counts[bin]) / Double(count) * (laneHeight - 10))
         picture.rectangle(
           left + Double(index) * step + 1, base - height, step - 2, height, fill: colour,
           tip: "\(counts[bin])")
@@ -343,10 +400,10 @@ private struct Exits {
       return [
         .counted("outs", "OUTs to port 0x80", 100, outs),
         .counted("reads", "reads of MMIO at 0x30000000", 10, reads),
-        .counted("others", "other exits", 0, others),
+        .counted("others", "other exits", 0, others, isWork: false),
         Grade.Item(
           id: "end", text: "how it ends", expected: "KVM_EXIT_HLT", seen: end,
-          isRight: end == "KVM_EXIT_HLT", points: 1),
+          isRight: end == "KVM_EXIT_HLT", points: 1, isWork: false),
       ]
     }
   }

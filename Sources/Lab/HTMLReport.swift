@@ -24,7 +24,7 @@ package enum HTMLReport {
     }
     if !report.questions.isEmpty {
       lines += ["<h2>Questions</h2>", "<dl>"]
-      for question in report.questions {
+      for question in report.allQuestions {
         lines.append(
           "<dt>\(Markup.xml(question.id)) <small>\(question.points)</small></dt>"
             + "<dd>\(Markup.xml(question.text)) <small>(\(Markup.xml(question.form)))</small></dd>")

@@ -60,12 +60,12 @@ enum IOModelPictures {
   }
 
   /// Throughput as bars for some batch sizes, on a logarithmic scale.
-  static func throughput(_ results: [IOModels.Result]) -> Picture {
+  static func throughput(_ results: [IOModels.Result], mark: String) -> Picture {
     let batches = [1, 16, 256]
     let lane = 74.0
     let (left, right) = (150.0, 740.0)
     var picture = Picture(
-      "Throughput in MB/s by model, for batches of 1, 16 and 256, on a logarithmic scale.",
+      "Throughput in MB/s by model, for batches of 1, 16 and 256, on a logarithmic scale." + mark,
       width: 860, height: 96 + lane * Double(results.count))
     picture.label(12, 22, "Throughput", size: 15)
     let bars = results.map { result in
@@ -87,13 +87,15 @@ enum IOModelPictures {
         x(value), bottom + 16, decimal(value, max(0, -power)), size: 11, anchor: .middle)
     }
     picture.label((left + right) / 2, bottom + 38, "MB/s", size: 12, anchor: .middle)
+    picture.legend(
+      left, 24, batches.enumerated().map { (Picture.colours[$0], "batches of \($1)") })
     for (index, result) in results.enumerated() {
       let top = 44 + Double(index) * lane
       picture.label(12, top + 34, result.model.rawValue)
       for (row, value) in bars[index].enumerated() where value > 0 {
         let y = top + Double(row) * 20
         picture.rectangle(
-          left, y, max(2, x(value) - left), 17, fill: Picture.colours[index % 8])
+          left, y, max(2, x(value) - left), 17, fill: Picture.colours[row])
         picture.label(left - 8, y + 13, "\(batches[row])", size: 11, anchor: .end, fill: "#666")
         picture.label(
           max(left + 2, x(value)) + 6, y + 13, decimal(value, value < 0.1 ? 3 : value < 10 ? 2 : 0),

@@ -4,9 +4,18 @@ extension Experiment {
   /// The same bytes by different devices: how often the guest is left, and what that costs.
   static let ioModels = Experiment(
     withProgram: "io-models", "the same bytes by UART, IDE, virtio and vhost-user",
-    "I/O virtualization"
+    "I/O virtualization",
+    variables: [
+      Variable(
+        "command", "sectors of one more command of PIO and of DMA", 100, 65...256,
+        seeded: Array(66...255))
+    ],
+    transfer: Transfer(
+      id: "pio-command", variable: "command", values: [70, 75, 90, 110, 130, 150, 170, 210],
+      fact: "command_exits/IDE PIO"
+    ) { "How many exits to user space does IDE PIO take for one command of \($0) sectors?" }
   ) { report, program throws(LabError) in
-    try IOModels(program).tell(&report)
+    try IOModels(program, command: report.variation["command"]).tell(&report)
   }
 }
 
@@ -18,6 +27,9 @@ struct IOModels {
   private static let someBatches = [1, 4, 16, 64, 256]
 
   private let results: [Result]
+  /// One more command each of PIO and DMA, which the tables don't have.
+  private let commands: [Cell]
+  private let command: Int
   private let hash: UInt64
 
   /// What one model did at one batch size.
@@ -61,7 +73,8 @@ struct IOModels {
     func cell(_ batch: Int) -> Cell? { cells.first { $0.batch == batch } }
   }
 
-  init(_ program: String) throws(LabError) {
+  init(_ program: String, command: Int) throws(LabError) {
+    self.command = command
     let kit = try Probe.Kit("io-models")
     let directory = try makeDirectory()
     let most = IOModel.allCases.map { $0.byteCount(256) }.max() ?? 0
@@ -78,6 +91,7 @@ struct IOModels {
       try file.commit()
     }
     var results: [Result] = []
+    var commands: [Cell] = []
     for model in IOModel.allCases {
       let rig = try IORig(
         model, kit, image: image, contents, program: program, in: directory.path)
@@ -89,8 +103,13 @@ struct IOModels {
         cells.append(Cell(model: model, batch: batch, samples: samples))
       }
       results.append(Result(model: model, cells: cells))
+      if model == .pio || model == .dma {
+        let sample = try rig.transfer(batch: command)
+        commands.append(Cell(model: model, batch: command, samples: [sample]))
+      }
     }
     self.results = results
+    self.commands = commands
   }
 
   private func result(_ model: IOModel) -> Result? { results.first { $0.model == model } }
@@ -109,23 +128,36 @@ struct IOModels {
     report.table(kernelTable)
     report.picture(IOModelPictures.exits(results))
     tellAnatomy(&report)
+    if report.times.areShown { tellTimes(&report) }
+    tellMeaning(&report)
+    note(&report)
+    ask(&report)
+  }
+
+  private func tellTimes(_ report: inout Report) {
+    let mark = report.times.mark
     report.heading("What that costs")
     report.table(
-      timeTable("Processor seconds per gigabyte, all threads and processes of the host") {
+      timeTable("Processor seconds per gigabyte, all threads and processes of the host" + mark) {
         $0.secondsPerGigabyte
       } of: {
         $0.processor
       })
     report.table(
-      timeTable("Throughput in MB/s") {
+      timeTable("Throughput in MB/s" + mark) {
         $0.megabytesPerSecond
       } of: {
         $0.elapsed
       })
-    report.picture(IOModelPictures.throughput(results))
-    tellMeaning(&report)
-    note(&report)
-    ask(&report)
+    report.picture(IOModelPictures.throughput(results, mark: mark))
+    let spoiled = results.flatMap(\.cells).count { $0.elapsed.isSpoiled }
+    if report.times.meanSomething && spoiled > 0 {
+      report.text(
+        "Spoiled: in \(spoiled) of \(results.count * Self.batches.count) combinations of model and batch "
+          + "the ten runs are far apart. Something else ran on this host; compare nothing whose "
+          + "ranges overlap, or run again.")
+    }
+    report.note("spoiled", spoiled)
   }
 
   private var meaning: Table {
@@ -211,7 +243,7 @@ struct IOModels {
           })
     }
     table.add(["direct I/O"] + Self.someBatches.map { _ in Table.notMeasured })
-    table.note("\(Self.runs) runs each. Times of a host in software mean nothing.")
+    table.note("\(Self.runs) runs each.")
     return table
   }
 
@@ -275,6 +307,9 @@ struct IOModels {
 
   private func note(_ report: inout Report) {
     report.note("same_bytes", true)
+    for cell in commands {
+      report.note("command_exits/" + cell.model.rawValue, cell.userExits)
+    }
     report.note("runs", Self.runs)
     for result in results {
       let name = result.model.rawValue
@@ -287,6 +322,7 @@ struct IOModels {
         report.note("steady/" + key, cell.isSteady)
         report.note(
           "kvm_exits/" + key, cell.kernelExits.map { .number($0) } ?? .text(Table.notMeasured))
+        guard report.times.areShown else { continue }
         report.note("processor_ns/" + key, list(cell.processor))
         report.note("elapsed_ns/" + key, list(cell.elapsed))
       }
@@ -306,7 +342,8 @@ struct IOModels {
       guard let result = result(model), let cell = result.cell(8) else { continue }
       report.ask(
         id, "How many exits to user space does \(model.rawValue) take for 4 KiB as one command?",
-        .number(Int(cell.per4K(cell.userExits).rounded())))
+        .number(Int(cell.per4K(cell.userExits).rounded())),
+        at: "Exits to user space for each 4 KiB, by batch")
     }
     for (id, model) in [("virtio-batch", IOModel.virtio), ("ioeventfd-batch", .ioeventfd)] {
       guard let result = result(model),
@@ -316,7 +353,13 @@ struct IOModels {
         id,
         "From which batch of the table on does \(model == .virtio ? "virtio without" : "virtio with")"
           + " ioeventfd take less than one exit to user space for each request of a sector?",
-        .number(cell.batch))
+        .number(cell.batch), at: "Exits to user space for each 4 KiB, by batch")
+    }
+    if let dma = commands.first(where: { $0.model == .dma }) {
+      report.ask(
+        "dma-command",
+        "How many exits to user space does IDE DMA take for one command of \(command) sectors?",
+        .number(dma.userExits), at: "Exits to user space for each 4 KiB, by batch")
     }
     let quiet = results.filter {
       $0.model.isVirtio && $0.cells.allSatisfy { $0.samples.allSatisfy { $0.doorbells == 0 } }
@@ -324,14 +367,16 @@ struct IOModels {
     report.ask(
       "no-doorbell",
       "With which of these does no doorbell come to user space? Of: virtio, ioeventfd, vhost-user",
-      .set(quiet.map { $0.model == .ioeventfd ? "ioeventfd" : $0.model.rawValue }), points: 2)
+      .set(quiet.map { $0.model == .ioeventfd ? "ioeventfd" : $0.model.rawValue }), points: 2,
+      at: "One sector alone")
     for (id, model, words) in [
       ("outsb-bytes", IOModel.uart, "REP OUTSB to the UART"),
       ("insw-bytes", .pio, "PIO's REP INSW"),
     ] {
       guard let cell = result(model)?.cell(256) else { continue }
       report.ask(
-        id, "How many bytes does one exit of \(words) carry?", .number(bytesPerExit(cell)))
+        id, "How many bytes does one exit of \(words) carry?", .number(bytesPerExit(cell)),
+        at: "Exits to user space for each 4 KiB, by batch")
     }
   }
 }

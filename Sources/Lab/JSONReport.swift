@@ -13,12 +13,13 @@ package enum JSONReport {
         + table.rows.map(list).joined(separator: ",") + "],\"notes\":" + list(table.notes) + "}"
     }
     let facts = report.facts.map { "\(Markup.json($0.key)):\(value($0.value))" }
-    let questions = report.questions.map {
+    let questions = report.allQuestions.map {
       "{\"id\":\(Markup.json($0.id)),\"text\":\(Markup.json($0.text)),"
         + "\"form\":\(Markup.json($0.form)),\"points\":\($0.points)}"
     }
     return "{\"lab\":\(Markup.json(report.name)),\"title\":\(Markup.json(report.title)),"
-      + "\"back_end\":\(backEnd ?? "null"),\"facts\":{\(facts.joined(separator: ","))},"
+      + "\"back_end\":\(backEnd ?? "null"),"
+      + "\"processor_of_software\":\(report.times.maker.map(Markup.json) ?? "null"),\"facts\":{\(facts.joined(separator: ","))},"
       + "\"tables\":[\(tables.joined(separator: ","))],"
       + "\"questions\":[\(questions.joined(separator: ","))]}\n"
   }

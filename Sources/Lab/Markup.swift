@@ -1,5 +1,5 @@
 /// Text as other languages have it.
-enum Markup {
+package enum Markup {
   /// `text` inside an element or an attribute of XML and HTML; characters that XML has not become `?`.
   static func xml(_ text: String) -> String {
     var result = ""
@@ -20,7 +20,7 @@ enum Markup {
 
   /// `text` with nothing that acts on a terminal: controls become `?`, tabs a space, and formatting
   /// that doesn't show nothing.
-  static func printable(_ text: some StringProtocol) -> String {
+  package static func printable(_ text: some StringProtocol) -> String {
     var result = ""
     for scalar in text.unicodeScalars {
       switch scalar.properties.generalCategory {

@@ -3,39 +3,96 @@ import KVM
 extension Experiment {
   /// Privileged instructions in user mode, in ring 3 and in ring 0.
   static let modes = Experiment(
-    "modes", "what privileged instructions do in three worlds", "CPU virtualization"
+    "modes", "what privileged instructions do in three worlds", "CPU virtualization",
+    variables: [
+      Variable(
+        "instructions", "how many privileged instructions are tried", 20, 3...20,
+        seeded: Array(13...19)),
+      Variable("executions", "how often each is counted", 200, 50...400),
+    ],
+    transfer: Transfer(
+      id: "returns-of-in", variable: "executions", values: [120, 140, 170, 230, 260, 310],
+      fact: "returns/IN"
+    ) {
+      "Counting \($0) executions of IN in the guest's ring 0, how often does KVM_RUN return for it?"
+    }
   ) { report throws(LabError) in
-    try Modes(ProbeRunner(kit: Probe.Kit("modes"), cr4: 0)).tell(&report)
+    try Modes(Probe.Kit("modes"), report.variation).tell(&report)
   }
 }
 
 /// The experiment `modes`.
 private struct Modes {
-  let runner: ProbeRunner
+  /// The privileged instructions.
   private var rows: [Row] = []
-  private var baseline: Double?
+  /// What isn't privileged, or is by a setting of the guest's; and what leaves by one.
+  private var controls: [Row] = []
 
   private struct Row {
     let name: String
-    let host: ProbeOutcome
+    let setting: String
+    /// Nil where the setting is the guest's alone.
+    let host: ProbeOutcome?
     let user: ProbeOutcome
     let kernel: ProbeResult
+
+    var reachesUser: Bool { if case .userExit = kernel.outcome { true } else { false } }
   }
 
-  init(_ runner: ProbeRunner) throws(LabError) {
-    self.runner = runner
-    for probe in runner.kit.probes {
-      let kernel = try runner.run(probe, .kernel, baseline: baseline)
-      if probe.name == "NOP" {
-        baseline = kernel.exitsEach
-        continue
+  /// A setting of the guest's kernel under which some probes run.
+  private struct Setting {
+    let name: String
+    /// What the probe's name gets, so that the row has one of its own.
+    let suffix: String
+    let probes: [String]
+    let settings: Bench.Settings
+  }
+
+  private static let settings = [
+    Setting(name: "", suffix: "", probes: ["ADD", "CPUID"], settings: .init()),
+    Setting(name: "CR4.TSD off", suffix: "", probes: ["RDTSC"], settings: .init()),
+    Setting(
+      name: "CR4.TSD on", suffix: " with TSD", probes: ["RDTSC"],
+      settings: .init(cr4: Bench.Control.timeStampDisable)),
+    Setting(
+      name: "CR0.CD and NW on", suffix: " with CD", probes: ["MOV from CR0", "MOV to CR0", "SMSW"],
+      settings: .init(cr0: Bench.Control.noCaches)),
+  ]
+  private static let notPrivileged: Set<String> = ["NOP", "ADD", "CPUID", "RDTSC", "SMSW"]
+
+  private let executions: Int
+
+  init(_ kit: Probe.Kit, _ variation: Variation) throws(LabError) {
+    executions = variation["executions"]
+    let runner = ProbeRunner(kit: kit, count: executions)
+    let nothing = try kit.probes.first { $0.name == "NOP" }.map { probe throws(LabError) in
+      try runner.run(probe, .kernel, baseline: nil)
+    }
+    let privileged = kit.probes.filter { !Self.notPrivileged.contains($0.name) }
+    for probe in variation.choice(
+      variation["instructions"], of: privileged, keeping: { ["HLT", "IN"].contains($0.name) })
+    {
+      rows.append(try Self.row(probe, runner, baseline: nothing?.exitsEach))
+    }
+    for setting in Self.settings {
+      let runner = ProbeRunner(kit: kit, settings: setting.settings, count: executions)
+      for probe in kit.probes where setting.probes.contains(probe.name) {
+        controls.append(try Self.row(probe, runner, baseline: nothing?.exitsEach, setting))
       }
-      rows.append(
-        Row(
-          name: probe.name, host: runner.runOnHost(probe).outcome,
-          user: try runner.run(probe, .user, baseline: nil).outcome, kernel: kernel))
     }
   }
+
+  private static func row(
+    _ probe: Probe, _ runner: ProbeRunner, baseline: Double?, _ setting: Setting? = nil
+  ) throws(LabError) -> Row {
+    Row(
+      name: probe.name + (setting?.suffix ?? ""), setting: setting?.name ?? "",
+      host: setting?.suffix.isEmpty == false ? nil : runner.runOnHost(probe).outcome,
+      user: try runner.run(probe, .user, baseline: nil).outcome,
+      kernel: try runner.run(probe, .kernel, baseline: baseline))
+  }
+
+  // MARK: The report
 
   func tell(_ report: inout Report) {
     report.text(
@@ -43,29 +100,32 @@ private struct Modes {
         + "in ring 3 of a guest, and in ring 0 of a guest, each time in a virtual machine of its own. "
         + "A trap that the guest takes itself is an exception; a trap that the hypervisor takes is an "
         + "exit, which KVM may handle alone or pass on to kvmlite in user space.")
-    report.table(table(report))
+    report.table(table)
     tellCounts(&report)
+    tellControls(&report)
     for row in rows {
-      report.note("host/" + row.name, row.host.text)
+      report.note("host/" + row.name, row.host?.text ?? Table.notMeasured)
       report.note("ring3/" + row.name, row.user.text)
       report.note("ring0/" + row.name, row.kernel.outcome.text)
+    }
+    for row in rows {
+      if let returns = row.kernel.returns { report.note("returns/" + row.name, returns) }
+    }
+    for row in controls {
+      report.note("control/ring3/" + row.name, row.user.text)
+      report.note("control/ring0/" + row.name, row.kernel.outcome.text)
     }
     report.picture(picture)
     ask(&report)
   }
 
-  private func table(_ report: Report) -> Table {
+  private var table: Table {
     var table = Table(
       "What became of it",
       ["instruction", "host user mode", "guest ring 3", "guest ring 0", "#exits each"])
-    for row in rows {
-      let exits = row.kernel.exitsEach.map { decimal(max(0, $0), 1) } ?? Table.notMeasured
-      table.add([
-        row.name, row.host.text, row.user.text, row.kernel.outcome.text, exits,
-      ])
-    }
+    for row in rows { table.add([row.name] + Self.cells(row)) }
     table.note(
-      "exits each: KVM's counter `exits` over \(ProbeRunner.count) executions in ring 0, less that of "
+      "exits each: KVM's counter `exits` over \(executions) executions in ring 0, less that of "
         + "the same loop with a NOP.")
     if rows.contains(where: { $0.kernel.exitsEach == nil && $0.kernel.outcome.didRun }) {
       table.note("n/a: this kernel has no KVM_GET_STATS_FD.")
@@ -80,13 +140,21 @@ private struct Modes {
     return table
   }
 
+  private static func cells(_ row: Row) -> [String] {
+    [
+      row.host?.text ?? Table.notMeasured, row.user.text, row.kernel.outcome.text,
+      row.kernel.exitsEach.map { decimal(max(0, $0), 1) } ?? Table.notMeasured,
+    ]
+  }
+
+  private var silent: [Row] { rows.filter { [.nothing, .ran].contains($0.kernel.outcome) } }
+
   private func tellCounts(_ report: inout Report) {
     let faults = rows.filter(\.user.isFault).count
     let agree = rows.filter { $0.host == $0.user }.count
-    let silent = rows.filter { [.nothing, .ran].contains($0.kernel.outcome) }
     let emulated = rows.filter { $0.kernel.outcome == .emulated }
     let inKernel = rows.filter { $0.kernel.outcome == .kernelExit }
-    let toUser = rows.filter { if case .userExit = $0.kernel.outcome { true } else { false } }
+    let toUser = rows.filter(\.reachesUser)
     report.heading("What it shows")
     report.text(
       "\(faults) of \(rows.count) trapped in ring 3: a processor that traps all of them there is what "
@@ -106,51 +174,86 @@ private struct Modes {
     report.note("ring0_to_user", .list(toUser.map { .text($0.name) }))
   }
 
+  private func tellControls(_ report: inout Report) {
+    report.heading("Not all that a kernel runs is privileged")
+    var table = Table(
+      "Controls: what isn't privileged, and what a setting of the guest's kernel decides",
+      [
+        "instruction", "setting", "host user mode", "guest ring 3", "guest ring 0", "#exits each",
+      ])
+    for row in controls { table.add([row.name, row.setting] + Self.cells(row)) }
+    table.note("n/a in host user mode: the setting is the guest's, not the host's.")
+    report.table(table)
+    report.text(
+      "A kernel is made of ADDs like any program: supervisor mode allows more, and most of what runs "
+        + "in it isn't privileged. RDTSC is by the manual, once the kernel sets CR4.TSD. CPUID never "
+        + "is, yet a guest ought not to see the host's: VT-x and AMD-V let it leave from any ring.")
+    guard !report.emulatesRing0 else {
+      report.text(
+        "Ring 3 runs on the host's processor here, whose CR4 is the host's: the guest's CR4.TSD does "
+          + "nothing to it, and CPUID tells ring 3 of the host. No hypervisor without hardware's help "
+          + "can mend that.")
+      return
+    }
+    let leaving = controls.filter {
+      $0.setting.hasPrefix("CR0") && $0.kernel.outcome == .kernelExit
+    }
+    report.text(
+      "With caches off (CD and NW in CR0, as after a reset), "
+        + (leaving.isEmpty ? "nothing" : leaving.map(\.name).joined(separator: ", "))
+        + " left ring 0 for KVM. Without, see above: what leaves is the hypervisor's choice, and the "
+        + "choice may depend on what the guest has set.")
+  }
+
   private func ask(_ report: inout Report) {
-    let toUser = rows.filter { if case .userExit = $0.kernel.outcome { true } else { false } }
     report.ask(
-      "ring3-faults", "How many of these instructions raise an exception in the guest's ring 3?",
-      .number(rows.filter(\.user.isFault).count))
+      "ring3-faults",
+      "How many of the instructions of the first table raise an exception in the guest's ring 3?",
+      .number(rows.filter(\.user.isFault).count), at: "What became of it")
     report.ask(
       "ring0-user-space", "Which of them leave the guest's ring 0 and come as far as user space?",
-      .set(toUser.map(\.name)), points: 2)
-    if let row = rows.first(where: { $0.name == "HLT" }), case .fault(let vector, _) = row.host {
+      .set(rows.filter(\.reachesUser).map(\.name)), points: 2, at: "What became of it")
+    if let row = rows.first(where: { $0.name == "HLT" }), case .fault(let vector, _)? = row.host {
       report.ask(
         "hlt-host", "Which exception does HLT raise in the host's user mode?",
-        .words([
-          GuestException.name(of: vector), String(GuestException.name(of: vector).dropFirst()),
-        ])
-      )
+        .word(GuestException.name(of: vector)), at: "What became of it")
     }
-    let silent = rows.filter { [.nothing, .ran].contains($0.kernel.outcome) }
     report.ask(
       "ring0-silent",
       "How many of them ran in ring 0 on the processor itself, without KVM's doing anything?",
-      .number(silent.count))
+      .number(silent.count), at: "What became of it")
     let isSame = rows.allSatisfy { $0.host == $0.user }
     report.ask(
       "same-ring3", "Do all of them do in the guest's ring 3 what they do in the host's user mode?",
-      .flag(isSame))
+      .flag(isSame), at: "What became of it")
+    let trapping = controls.filter { !$0.setting.hasPrefix("CR0") && $0.user.isFault }
+    report.ask(
+      "controls",
+      "Which of ADD, CPUID, RDTSC, RDTSC with TSD raise an exception in the guest's ring 3?",
+      .set(trapping.map(\.name)), points: 2, at: "Controls")
   }
 
-  /// The table as a grid of coloured fields.
+  /// The tables as a grid of coloured fields.
   private var picture: Picture {
     let rowHeight = 22.0
+    let all = rows + controls
     var picture = Picture(
       "Where each instruction traps: in the guest by an exception, in KVM, in user space, or nowhere.",
-      width: 720, height: 70 + rowHeight * Double(rows.count))
+      width: 800, height: 104 + rowHeight * Double(all.count))
     let columns = ["host user mode", "guest ring 3", "guest ring 0"]
-    for (index, title) in columns.enumerated() {
-      picture.label(170 + Double(index) * 180, 44, title)
-    }
     picture.label(12, 20, "Where it traps", size: 15)
-    for (index, row) in rows.enumerated() {
-      let y = 54 + Double(index) * rowHeight
+    picture.legend(12, 42, ProbePalette.legend)
+    for (index, title) in columns.enumerated() {
+      picture.label(200 + Double(index) * 180, 68, title)
+    }
+    for (index, row) in all.enumerated() {
+      let y = 78 + Double(index) * rowHeight + (index < rows.count ? 0 : 12)
       picture.label(12, y + 15, row.name, isFixed: true)
       for (column, outcome) in [row.host, row.user, row.kernel.outcome].enumerated() {
-        let x = 170 + Double(column) * 180
-        picture.rectangle(x, y, 172, rowHeight - 3, fill: ProbePalette.colour(of: outcome))
-        picture.label(x + 8, y + 14, outcome.text, size: 12)
+        let x = 200 + Double(column) * 180
+        picture.rectangle(
+          x, y, 172, rowHeight - 3, fill: outcome.map(ProbePalette.colour) ?? "#ffffff")
+        picture.label(x + 8, y + 14, outcome?.text ?? Table.notMeasured, size: 12)
       }
     }
     return picture
@@ -169,4 +272,10 @@ enum ProbePalette {
     case .notEmulated, .other: "#e6e6e6"
     }
   }
+
+  /// What they mean.
+  static let legend = [
+    ("#d9ead3", "runs unseen"), ("#cfe2f3", "exception"), ("#fff2cc", "exit, ends in KVM"),
+    ("#fce5cd", "KVM's emulator"), ("#f9cb9c", "exit to user space"), ("#e6e6e6", "another end"),
+  ].map { (fill: $0.0, text: $0.1) }
 }

@@ -49,11 +49,12 @@ package struct Picture: Sendable {
 
   mutating func line(
     _ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, stroke: String = "#888",
-    width: Double = 1
+    width: Double = 1, isDashed: Bool = false
   ) {
+    let dashes = isDashed ? " stroke-dasharray=\"5 4\"" : ""
     elements.append(
       "<line x1=\"\(number(x1))\" y1=\"\(number(y1))\" x2=\"\(number(x2))\" y2=\"\(number(y2))\" "
-        + "stroke=\"\(stroke)\" stroke-width=\"\(number(width))\"/>")
+        + "stroke=\"\(stroke)\" stroke-width=\"\(number(width))\"\(dashes)/>")
   }
 
   /// A line with a head at its end.
@@ -78,6 +79,16 @@ package struct Picture: Sendable {
     elements.append(
       "<text x=\"\(number(x))\" y=\"\(number(y))\" font-size=\"\(size)\"\(place)\(font)\(colour)>"
         + "\(Markup.xml(text))</text>")
+  }
+
+  /// What colours mean: a small field and its words each, from left to right.
+  mutating func legend(_ x: Double, _ y: Double, _ entries: [(fill: String, text: String)]) {
+    var x = x
+    for entry in entries {
+      rectangle(x, y - 10, 12, 12, fill: entry.fill, stroke: "#888")
+      label(x + 18, y, entry.text, size: 11, fill: "#444")
+      x += 34 + Double(entry.text.count) * 6.2
+    }
   }
 
   private func number(_ value: Double) -> String {

@@ -23,6 +23,8 @@ package struct Question: Sendable {
   package let answer: Answer
   /// What a right answer is worth.
   package let points: Int
+  /// Where in the report the answer can be found, such as a table's caption.
+  package let place: String
 
   /// The form that an answer takes, as a hint.
   package var form: String {
@@ -48,7 +50,7 @@ package struct Question: Sendable {
   package func accepts(_ text: String) -> Bool {
     let given = Self.plain(text)
     switch answer {
-    case .words(let words): return words.contains { Self.plain($0) == given }
+    case .words(let words): return words.contains { Self.word($0) == Self.word(given) }
     case .number(let number): return Self.number(given) == number
     case .flag(let flag):
       return (flag ? ["yes", "y", "true"] : ["no", "n", "false"]).contains(given)
@@ -59,12 +61,27 @@ package struct Question: Sendable {
     }
   }
 
+  /// Words as the report prints them: `#GP(0)` is #GP, and GP.
+  private static func word(_ text: String) -> String {
+    var word = plain(text)
+    if word.hasPrefix("#") { word.removeFirst() }
+    if word.hasSuffix(")"), let bracket = word.firstIndex(of: "(") {
+      word = plain(String(word[..<bracket]))
+    }
+    return word
+  }
+
   private static func plain(_ text: String) -> String {
     text.lowercased().split(whereSeparator: \.isWhitespace).joined(separator: " ")
   }
 
-  /// Decimal or, after 0x, hexadecimal.
+  /// Decimal, with spaces between groups and zeroes behind a point as tables have them, or, after 0x,
+  /// hexadecimal.
   private static func number(_ text: String) -> Int? {
-    text.hasPrefix("0x") ? Int(text.dropFirst(2), radix: 16) : Int(text)
+    guard !text.hasPrefix("0x") else { return Int(text.dropFirst(2), radix: 16) }
+    let digits = text.filter { $0 != " " }
+    let parts = digits.split(separator: ".", omittingEmptySubsequences: false)
+    guard parts.count == 2 else { return Int(digits) }
+    return !parts[1].isEmpty && parts[1].allSatisfy { $0 == "0" } ? Int(parts[0]) : nil
   }
 }

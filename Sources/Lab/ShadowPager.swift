@@ -18,11 +18,12 @@ struct ShadowPager {
     var guestFaults = 0
     var rootLoads = 0
     var zapped = 0
+    /// How often KVM was made to forget its own shadow of ours.
+    var flushes = 0
   }
 
-  /// The window that is shadowed: 64 pages at 1 GiB. Below 1 GiB the bench's own tables serve.
+  /// The window that is shadowed, at 1 GiB. Below 1 GiB the bench's own tables serve.
   static let window: UInt64 = 1 << 30
-  static let pages = 64
   static let root: UInt64 = 0x40_0000
 
   private enum Bit {
@@ -36,7 +37,22 @@ struct ShadowPager {
   private(set) var work = Work()
   private var guestRoot: UInt64 = 0
 
-  init(_ bench: Bench) { self.bench = bench }
+  /// How many pages the window has.
+  private let pages: Int
+  /// Whether KVM shadows our shadow, and has to be told of changes.
+  private let isShadowed: Bool
+
+  init(_ bench: Bench, pages: Int, isShadowed: Bool) {
+    self.bench = bench
+    self.pages = pages
+    self.isShadowed = isShadowed
+  }
+
+  private mutating func flush() throws(LabError) {
+    guard isShadowed else { return }
+    work.flushes += 1
+    try bench.forgetTranslations()
+  }
 
   /// The guest wants `root` for its tables: starts an empty shadow, and returns its root.
   mutating func load(root: UInt64) throws(LabError) -> UInt64 {
@@ -47,6 +63,7 @@ struct ShadowPager {
     let open: UInt64 = 7
     try bench.store([Self.root + 0x1000 | open], at: Self.root)
     try bench.store([BenchLayout.pageTables + 0x2000 | open], at: Self.root + 0x1000)
+    try flush()
     return Self.root
   }
 
@@ -61,12 +78,14 @@ struct ShadowPager {
     }
     // The last of the guest's four tables has an entry a page; a higher one concerns all of them.
     let first = tables + 0x3000
-    let isLeaf = mmio.address >= first && mmio.address < first + UInt64(Self.pages * 8)
-    let zapped = isLeaf ? [Int(mmio.address - first) / 8] : Array(0..<Self.pages)
+    let isLeaf = mmio.address >= first && mmio.address < first + UInt64(pages * 8)
+    let zapped = isLeaf ? [Int(mmio.address - first) / 8] : Array(0..<pages)
+    let before = work.zapped
     for page in zapped where try entry(page) != 0 {
       work.zapped += 1
       try bench.store([0], at: Self.root + 0x3000 + UInt64(page * 8))
     }
+    if work.zapped > before { try flush() }
   }
 
   /// The guest faulted at `address`: fills the shadow's entry if the guest's tables allow the access,
@@ -76,12 +95,12 @@ struct ShadowPager {
     let walk = try guestWalk(address)
     guard case .mapped(let physical, GuestMemory.pageSize) = walk.result,
       let leaf = walk.steps.last, !isWrite || walk.isWritable,
-      (Self.window..<Self.window + UInt64(Self.pages) << 12).contains(address)
+      (Self.window..<Self.window + UInt64(pages) << 12).contains(address)
     else {
       work.guestFaults += 1
       return false
     }
-    // What the processor would set in the guest's entry (Intel SDM vol 3, 4.8).
+    // What the processor would set in the guest's entry (Intel SDM vol 3, "Accessed and Dirty Flags").
     let wasDirty = leaf.entry & Bit.dirty != 0
     let marked = leaf.entry | Bit.accessed | (isWrite ? Bit.dirty : 0)
     try bench.store([marked], at: leaf.address.value)
@@ -97,13 +116,14 @@ struct ShadowPager {
     try bench.store(
       [frame | Bit.present | (mayWrite ? Bit.writable : 0)],
       at: Self.root + 0x3000 + UInt64(page * 8))
+    try flush()
     return true
   }
 
   /// How many entries of the shadow allow what the guest's tables don't.
   func disagreements() throws(LabError) -> Int {
     var count = 0
-    for page in 0..<Self.pages {
+    for page in 0..<pages {
       let shadow = try entry(page)
       guard shadow & Bit.present != 0 else { continue }
       let walk = try guestWalk(Self.window + UInt64(page) << 12)

@@ -22,16 +22,19 @@ struct ShadowScript {
   private(set) var faults = 0
   private(set) var stores = 0
 
-  private var mapped = [(frame: Int, isWritable: Bool)?](
-    repeating: nil, count: ShadowPager.pages)
+  private var mapped: [(frame: Int, isWritable: Bool)?]
   private var contents: [UInt64]
-  private var random = RandomNumbers(seed: 7)
+  private var random: RandomNumbers
   private let tables: UInt64
+  private let pages: Int
 
-  /// Makes `count` orders for a kernel whose four tables are at `tables`.
-  init(count: Int, tables: UInt64) {
+  /// Makes `count` orders for a kernel whose four tables are at `tables` and map `pages` pages.
+  init(count: Int, pages: Int, _ random: RandomNumbers, tables: UInt64) {
     self.tables = tables
-    contents = (0..<ShadowPager.pages).map(Self.value)
+    self.pages = pages
+    self.random = random
+    mapped = Array(repeating: nil, count: pages)
+    contents = (0..<pages).map(Self.value)
     let open: UInt64 = 7
     add(.store, tables + 0x1008, tables + 0x2000 | open)
     add(.store, tables + 0x2000, tables + 0x3000 | open)
@@ -47,12 +50,12 @@ struct ShadowScript {
   static func value(_ index: Int) -> UInt64 { 0xF00D_0000 + UInt64(index) }
 
   private mutating func addStep() {
-    let page = Int(random.next() % UInt64(ShadowPager.pages))
+    let page = Int(random.next() % UInt64(pages))
     let linear = ShadowPager.window + UInt64(page) << 12
     switch random.next() % 10 {
     case 0, 1, 2:
       maps += 1
-      let frame = Int(random.next() % UInt64(ShadowPager.pages))
+      let frame = Int(random.next() % UInt64(pages))
       change(page, linear, (frame, random.next() % 2 == 0))
     case 3:
       unmaps += 1

@@ -9,9 +9,21 @@ extension Experiment {
     "Memory virtualization",
     exercise: Exercise(
       text: "A guest that writes to exactly 10 pages between 0x100000 and 0x200000, and halts.",
-      check: checkDirtyGuest)
+      check: checkDirtyGuest),
+    variables: [
+      Variable(
+        "width", "how many pages a phase writes", 40, 17...60,
+        seeded: Array(18...39) + Array(41...56)),
+      Variable("phases", "how many phases there are", 12, 2...12, seeded: Array(7...12)),
+      Variable(
+        "balloon", "how many pages the balloon takes", 1536, 2...2048,
+        seeded: Array(stride(from: 500, through: 1500, by: 20))),
+    ],
+    transfer: Transfer(
+      id: "dirty-total", variable: "phases", values: [3, 4, 5, 6], fact: "dirty_total"
+    ) { "With \($0) phases, how many dirty pages do all readings of the log find together?" }
   ) { report throws(LabError) in
-    try Slots().tell(&report)
+    try Slots(report.variation).tell(&report)
   }
 }
 
@@ -21,11 +33,11 @@ private struct Slots {
   private let log: DirtyLog
   private let loan: Loan
 
-  init() throws(LabError) {
+  init(_ variation: Variation) throws(LabError) {
     let kit = try Probe.Kit("slots")
     kinds = try Kind.measure(kit)
-    log = try DirtyLog(kit)
-    loan = try Loan(kit)
+    log = try DirtyLog(kit, width: variation["width"], phaseCount: variation["phases"])
+    loan = try Loan(kit, given: variation["balloon"])
   }
 
   func tell(_ report: inout Report) {
@@ -63,7 +75,7 @@ private struct Slots {
     report.heading("Who wrote which page")
     let phases = log.phases
     report.text(
-      "The guest writes in \(phases.count) phases: each time \(DirtyLog.width) pages, 16 pages further "
+      "The guest writes in \(phases.count) phases: each time \(log.width) pages, 16 pages further "
         + "on, and the first page in every phase. After each phase the log is read, which also clears "
         + "it. A live migration copies memory this way, round by round, until few enough pages are dirty."
     )
@@ -76,12 +88,12 @@ private struct Slots {
         return count == 0 ? "." : count == 8 ? "#" : "+"
       }
       table.add([
-        "\(index)", "\(phase.count)", phase == DirtyLog.expected(index) ? "yes" : "no",
+        "\(index)", "\(phase.count)", phase == log.expected(index) ? "yes" : "no",
         cells.joined(),
       ])
     }
     report.table(table)
-    let right = phases.indices.count { phases[$0] == DirtyLog.expected($0) }
+    let right = phases.indices.count { phases[$0] == log.expected($0) }
     report.text(
       "\(right) of \(phases.count) phases have exactly the pages that the guest's source says. "
         + log.priceText)
@@ -130,21 +142,24 @@ private struct Slots {
       "exits-kinds", "Which of these leave as MMIO? Of: RAM write, ROM read, ROM write, hole read",
       .set(
         kinds.filter { $0.exit == "MMIO" && !($0.memory == "hole" && $0.access == "write") }
-          .map { "\($0.memory) \($0.access)" }), points: 2)
+          .map { "\($0.memory) \($0.access)" }), points: 2, at: "One access each")
     report.ask(
-      "dirty-first", "How many pages are dirty after phase 0?", .number(log.phases[0].count))
+      "dirty-first", "How many pages are dirty after phase 0?", .number(log.phases[0].count),
+      at: "Pages written in each phase")
     report.ask(
-      "dirty-later", "How many after phase 1?", .number(log.phases[1].count))
+      "dirty-later", "How many after phase 1?", .number(log.phases[1].count),
+      at: "Pages written in each phase")
     report.ask(
       "rom-unchanged", "Is the ROM's word unchanged after the guest's write?",
-      .flag(kinds.contains { $0.memory == "ROM" && $0.effect == "unchanged" }))
+      .flag(kinds.contains { $0.memory == "ROM" && $0.effect == "unchanged" }),
+      at: "One access each")
     if loan.failure == nil {
       report.ask(
         "balloon-zero", "Does the guest find zeroes in a page that it had given away?",
-        .flag(loan.isZeroAfterwards))
+        .flag(loan.isZeroAfterwards), at: "More memory than there is")
       report.ask(
         "balloon-pages", "How many pages did the balloon take from the guest?",
-        .number(loan.balloonExits))
+        .number(loan.balloonExits), at: "Memory of one guest, in MiB")
     }
   }
 }
@@ -205,28 +220,29 @@ private struct Kind {
 /// The pages that a guest writes, phase by phase.
 private struct DirtyLog {
   static let pages = 256
-  static let width = 40
   private static let start: UInt64 = 0x10_0000
-  private static let phaseCount = 12
 
+  /// How many pages a phase writes, besides the first.
+  let width: Int
   let phases: [Set<Int>]
   /// KVM's exits of the same guest with and without the log; nil where KVM has no counters.
   let exits: (with: Int, without: Int)?
 
-  init(_ kit: Probe.Kit) throws(LabError) {
-    let (phases, with) = try Self.run(kit, isLogged: true)
-    let (_, without) = try Self.run(kit, isLogged: false)
+  init(_ kit: Probe.Kit, width: Int, phaseCount: Int) throws(LabError) {
+    self.width = width
+    let (phases, with) = try Self.run(kit, width, phaseCount, isLogged: true)
+    let (_, without) = try Self.run(kit, width, phaseCount, isLogged: false)
     self.phases = phases
     if let with, let without { exits = (with, without) } else { exits = nil }
   }
 
   /// The pages that phase `index` writes, by the guest's source.
-  static func expected(_ index: Int) -> Set<Int> {
+  func expected(_ index: Int) -> Set<Int> {
     Set([0] + (index * 16..<index * 16 + width))
   }
 
   private static func run(
-    _ kit: Probe.Kit, isLogged: Bool
+    _ kit: Probe.Kit, _ width: Int, _ phaseCount: Int, isLogged: Bool
   ) throws(LabError) -> (phases: [Set<Int>], exits: Int?) {
     let bench = try Bench(kit.image, what: "the guest of slots") {
       (vm: VM, memory: GuestMemory) throws(LabError) in
@@ -289,6 +305,8 @@ private struct DirtyLog {
       width: left + Double(Self.pages) * cell + 20,
       height: 70 + row * Double(phases.count))
     picture.label(12, 22, "Dirty pages over time", size: 15)
+    picture.legend(
+      260, 22, [(Picture.colours[1], "written in this phase"), ("#f3f3f3", "not written")])
     for (index, phase) in phases.enumerated() {
       let y = 36 + Double(index) * row
       picture.label(12, y + 13, "phase \(index)", size: 11)
@@ -328,11 +346,10 @@ private struct Loan {
 
   private static let start: UInt64 = 16 << 20
   private static let touched = 2048
-  private static let given = 1536
   /// More than this is never promised: KVM's own tables grow with it.
   private static let most: UInt64 = 32 << 30
 
-  init(_ kit: Probe.Kit) throws(LabError) {
+  init(_ kit: Probe.Kit, given: Int) throws(LabError) {
     hostMemory = HostMemory.total()
     promised = min(hostMemory + 1 << 30, Self.most) & ~0xFFFFF
     let bench: Bench
@@ -349,11 +366,11 @@ private struct Loan {
     note("before the guest runs", bench)
     try run(bench, kit, "touch", Self.touched)
     note("it touched \(Self.touched) pages", bench)
-    try run(bench, kit, "inflate", Self.given)
-    note("the balloon took \(Self.given) of them", bench)
+    try run(bench, kit, "inflate", given)
+    note("the balloon took \(given) of them", bench)
     isZeroAfterwards = try bench.words(at: Self.start, 1)[0] == 0
-    try run(bench, kit, "touch", Self.given / 2)
-    note("it touched \(Self.given / 2) of those again", bench)
+    try run(bench, kit, "touch", given / 2)
+    note("it touched \(given / 2) of those again", bench)
   }
 
   private mutating func note(_ name: String, _ bench: Bench) {
@@ -390,7 +407,7 @@ private struct Loan {
   return [
     Grade.Item(
       id: "end", text: "how it ends", expected: "KVM_EXIT_HLT", seen: end,
-      isRight: end == "KVM_EXIT_HLT", points: 1),
+      isRight: end == "KVM_EXIT_HLT", points: 1, isWork: false),
     .counted("pages", "pages written from 0x100000 to 0x1fffff", 10, dirty, points: 2),
   ]
 }

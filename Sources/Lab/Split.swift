@@ -2,9 +2,15 @@ extension Experiment {
   /// A disk's front end in a virtual machine, its back end in another process, and what is between them.
   static let split = Experiment(
     withProgram: "split", "the para-virtual split: front end, ring and back end in two processes",
-    "I/O virtualization"
+    "I/O virtualization",
+    variables: [
+      Variable("sectors", "sectors of one request", 1, 1...8, seeded: [2, 3, 4, 5])
+    ],
+    transfer: Transfer(
+      id: "long-read", variable: "sectors", values: [6, 7, 8], fact: "used_length/read"
+    ) { "How many bytes does the used ring say for a read of \($0) sectors?" }
   ) { report, program throws(LabError) in
-    try Split(SplitRun(program)).tell(&report)
+    try Split(SplitRun(program, requestSectors: report.variation["sectors"])).tell(&report)
   }
 }
 
@@ -77,7 +83,9 @@ struct Split {
     var table = Table(
       "The descriptor table at step 1, as the guest wrote it",
       ["#", "#address", "#bytes", "flags", "#next", "what it is"])
-    let names = ["header: read, sector 5", "data: a sector", "status: a byte"]
+    let names = [
+      "header: read, sector 5", "data: \(run.requestSectors) of 512 bytes", "status: a byte",
+    ]
     for (index, descriptor) in run.steps[1].descriptors.prefix(3).enumerated() {
       table.add([
         "\(index)", hex(descriptor.address), "\(descriptor.length)", Self.flags(descriptor.flags),
@@ -206,27 +214,31 @@ struct Split {
 
   private func ask(_ report: inout Report) {
     let image = [(run.front, "domain U"), (run.back, "domain 0")].filter { $0.0.hasImage }
-    report.ask("image", "Which domains have the disk image open?", .set(image.map(\.1)))
-    let machine = [(run.front, "domain U"), (run.back, "domain 0")].filter { $0.0.hasVM }
-    report.ask("vm", "Which have a virtual machine of KVM's?", .set(machine.map(\.1)))
     report.ask(
-      "in-flight", "How many requests are in flight at step 3?", .number(inFlight(3)))
+      "image", "Which domains have the disk image open?", .set(image.map(\.1)), at: "Who has what")
+    let machine = [(run.front, "domain U"), (run.back, "domain 0")].filter { $0.0.hasVM }
+    report.ask(
+      "vm", "Which have a virtual machine of KVM's?", .set(machine.map(\.1)), at: "Who has what")
+    report.ask(
+      "in-flight", "How many requests are in flight at step 3?", .number(inFlight(3)),
+      at: "The ring and the events, step by step")
     report.ask(
       "doorbell-exits", "How many of the three kicks came to user space of domain U?",
-      .number(run.doorbellExits))
+      .number(run.doorbellExits), at: "What it shows")
     report.ask(
       "kick-at-2", "What is the kick's counter when the request is available but not yet rung for?",
-      .number(run.steps[2].kick))
+      .number(run.steps[2].kick), at: "The ring and the events, step by step")
     report.ask(
       "read-length",
-      "How many bytes did the back end write into the guest for the read of a sector?",
-      .number(answer(4).length), points: 2)
+      "How many bytes did the back end write into the guest for the read?",
+      .number(answer(4).length), points: 2, at: "The ring and the events, step by step")
     report.ask(
-      "write-length", "And for the write of a sector?", .number(answer(8).length), points: 2)
+      "write-length", "And for the write?", .number(answer(8).length), points: 2,
+      at: "The ring and the events, step by step")
     report.ask(
       "writable", "Which descriptors of the read may the back end write to, by their numbers?",
       .set(
         run.steps[1].descriptors.prefix(3).enumerated().filter { $0.element.flags & 2 != 0 }
-          .map { "\($0.offset)" }))
+          .map { "\($0.offset)" }), at: "The descriptor table at step 1")
   }
 }

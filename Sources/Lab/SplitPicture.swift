@@ -16,11 +16,14 @@ enum SplitPicture {
 
   static func draw(_ run: SplitRun) -> Picture {
     let (top, row) = (70.0, 92.0)
-    let bottom = top + row * Double(run.steps.count - 1) + 10
+    let bottom = top + row * Double(run.steps.count - 1) + 30
     var picture = Picture(
       "A read and a write through the ring: time goes down, boxes are what was read from memory.",
-      width: 920, height: bottom + 24)
+      width: 920, height: bottom + 40)
     // Each domain has a background.
+    picture.legend(
+      20, bottom + 34,
+      [("#eef3fa", "domain U"), ("#faf1ea", "domain 0"), ("#ffffff", "the ring in shared memory")])
     picture.rectangle(10, 34, 320, bottom - 24, fill: "#eef3fa")
     picture.rectangle(570, 34, 340, bottom - 24, fill: "#faf1ea")
     picture.label(20, 24, "domain U: the process with the VM", size: 14)
@@ -65,7 +68,8 @@ enum SplitPicture {
       message(&picture, y - 16, Lane.image, Lane.backEnd, "sector 5")
     }
     message(&picture, y, Lane.backEnd, Lane.memory, isWrite ? "status, used" : "data, status, used")
-    message(&picture, y + 28, Lane.backEnd, Lane.guest, "call (eventfd)", at: 0.14)
+    // Below the ring's box, which is in the way.
+    message(&picture, y + 58, Lane.backEnd, Lane.guest, "call (eventfd)", at: 0.14)
   }
 
   private static func message(

@@ -70,7 +70,11 @@ struct SplitRun {
   let before: [UInt64]
   private(set) var after: [UInt64] = []
 
-  init(_ program: String) throws(LabError) {
+  /// How many sectors a request is about.
+  let requestSectors: Int
+
+  init(_ program: String, requestSectors: Int) throws(LabError) {
+    self.requestSectors = requestSectors
     let directory = try makeDirectory()
     let image = directory.path + "/disk.raw"
     try Self.makeImage(image)
@@ -190,7 +194,8 @@ struct SplitRun {
     let bench = other.bench
     defer { other.process.child.goOn() }
     other.begin()
-    try bench.startUser(at: other.start)
+    let byteCount = UInt64(requestSectors * 512)
+    try bench.startUser(at: other.start) { $0.r12 = byteCount }
     while true {
       switch try bench.run() {
       case .portIO(let io) where io.port == Port.wait: try other.takeTurn()

@@ -8,18 +8,25 @@ import Memory
 extension Experiment {
   /// What translation costs, and what it forgets to notice.
   static let tlb = Experiment(
-    "tlb", "what translation costs by page size, and a stale entry", "Memory virtualization"
+    "tlb", "what translation costs by page size, and a stale entry", "Memory virtualization",
+    variables: [
+      Variable(
+        "memory", "MiB of data, in pages of 2 MiB", 64, 2...64, isPowerOfTwo: true,
+        seeded: [16, 32, 64])
+    ],
+    transfer: Transfer(
+      id: "entries", variable: "memory", values: [4, 8], fact: "entries/4 KiB"
+    ) { "How many entries of the guest's last tables map \($0) MiB in pages of 4 KiB?" }
   ) { report throws(LabError) in
-    try TLB(report.backEnd).tell(&report)
+    try TLB(report).tell(&report)
   }
 }
 
 /// The experiment `tlb`.
 private struct TLB {
   private static let dataStart: UInt64 = 16 << 20
-  private static let dataSize: UInt64 = 64 << 20
   private static let steps = 400_000
-  private static let tries = 3
+  private static let tries = 5
   private static let staleTries = 20
   /// Linear windows on the data: by 4 KiB pages and by 2 MiB pages.
   private static let smallWindow: UInt64 = 1 << 30
@@ -27,6 +34,9 @@ private struct TLB {
   private static let tables: UInt64 = 0x20_0000
 
   private let isNested: Bool?
+  private let dataSize: UInt64
+  /// The entries that map the data, by the size of their pages.
+  private var entries: [(size: String, count: Int)] = []
   private var rows: [Row] = []
   private let staleRing0: Stale
   private let staleRing3: Stale
@@ -37,10 +47,15 @@ private struct TLB {
     /// The entries of the guest's tables that one walk reads.
     let guestLevels: Int
     let hostLevels: Int
-    /// Cycles for each access, the best of a few tries.
-    let cycles: Double
+    /// Cycles for each access in each of a few tries, sorted; none where times mean nothing.
+    let tries: [Double]
     /// How much of the memory really is in huge pages of the host; nil if unknown.
     let hugeBytes: UInt64?
+
+    /// The best of the tries: what else the host does can only add to it.
+    var cycles: Double { tries.first ?? 0 }
+    /// Whether the tries are too far apart to conclude anything.
+    var isSpoiled: Bool { (tries.last ?? 0) > cycles * 1.5 }
 
     /// Memory references of a walk on two levels of tables: each of the guest's entries and the page
     /// itself have to be found through all of the host's, and each of the guest's entries is read.
@@ -65,21 +80,25 @@ private struct TLB {
     }
   }
 
-  init(_ backEnd: BackEnd?) throws(LabError) {
-    isNested = Self.isNested(backEnd)
+  init(_ report: Report) throws(LabError) {
+    let times = report.times
+    let dataSize = UInt64(report.variation["memory"]) << 20
+    self.dataSize = dataSize
+    isNested = report.backEnd?.hasNestedPaging
     let kit = try Probe.Kit("tlb")
     for hostIsHuge in [false, true] {
-      let bench = try Self.makeBench(kit, hostIsHuge: hostIsHuge)
+      let bench = try Self.makeBench(kit, dataSize, hostIsHuge: hostIsHuge)
       for (window, size) in [(Self.smallWindow, "4 KiB"), (Self.largeWindow, "2 MiB")] {
-        try Self.writeChain(bench, window)
-        var best = UInt64.max
-        for _ in 0..<Self.tries {
+        try Self.writeChain(bench, dataSize, window)
+        var tries: [Double] = []
+        for _ in 0..<(times.areShown ? Self.tries : 0) {
           try bench.start(at: kit.address(of: "chase"), .user) { registers in
             registers.rbx = window
             registers.rcx = UInt64(Self.steps)
           }
           try Self.runToFault(bench)
-          best = min(best, try bench.words(at: BenchLayout.scratch, 1)[0])
+          let cycles = try bench.words(at: BenchLayout.scratch, 1)[0]
+          tries.append(Double(cycles) / Double(Self.steps))
         }
         let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
         let place = bench.memory.location(of: GuestAddress(Self.dataStart))
@@ -88,23 +107,31 @@ private struct TLB {
           Row(
             guestSize: size, hostSize: hostIsHuge ? "huge" : "4 KiB",
             guestLevels: PageWalk(window, special, bench.memory).steps.count,
-            hostLevels: hostIsHuge ? 3 : 4, cycles: Double(best) / Double(Self.steps),
-            hugeBytes: huge))
+            hostLevels: hostIsHuge ? 3 : 4, tries: tries.sorted(), hugeBytes: huge))
+        if !hostIsHuge {
+          entries.append((size, Self.leaves(bench, special, window, dataSize)))
+        }
       }
     }
-    staleRing0 = try Self.changeInRing0(kit)
-    staleRing3 = try Self.changeInRing3(kit)
+    staleRing0 = try Self.changeInRing0(kit, dataSize)
+    staleRing3 = try Self.changeInRing3(kit, dataSize)
   }
 
-  private static func isNested(_ backEnd: BackEnd?) -> Bool? {
-    guard let backEnd else { return nil }
-    let paging = backEnd.switches.first { $0.name == "npt" || $0.name == "ept" }
-    return paging?.isOn ?? (backEnd.name == "kvm_pvm" ? false : nil)
+  /// How many different entries the walks of the data's pages end in.
+  private static func leaves(
+    _ bench: Bench, _ special: SpecialRegisters, _ window: UInt64, _ dataSize: UInt64
+  ) -> Int {
+    let leaves = stride(from: window, to: window + dataSize, by: 4096).compactMap { address in
+      PageWalk(address, special, bench.memory).steps.last?.address.value
+    }
+    return Set(leaves).count
   }
 
   // MARK: The guest
 
-  private static func makeBench(_ kit: Probe.Kit, hostIsHuge: Bool) throws(LabError) -> Bench {
+  private static func makeBench(_ kit: Probe.Kit, _ dataSize: UInt64, hostIsHuge: Bool)
+    throws(LabError) -> Bench
+  {
     let bench = try Bench(
       kit.image, ramSize: dataStart + dataSize, seconds: 30, what: "the pointer chase"
     ) { (vm: VM, memory: GuestMemory) throws(LabError) in
@@ -129,7 +156,9 @@ private struct TLB {
 
   /// One pointer in each 4 KiB page, in an order without pattern that visits every page once, at
   /// places that spread over the cache.
-  private static func writeChain(_ bench: Bench, _ window: UInt64) throws(LabError) {
+  private static func writeChain(_ bench: Bench, _ dataSize: UInt64, _ window: UInt64)
+    throws(LabError)
+  {
     let count = Int(dataSize >> 12)
     var order = Array(1..<count)
     var random = RandomNumbers(seed: 1)
@@ -165,9 +194,10 @@ private struct TLB {
     return (entry, dataStart + 0x1000 | 7)
   }
 
-  private static func changeInRing0(_ kit: Probe.Kit) throws(LabError) -> Stale {
+  private static func changeInRing0(_ kit: Probe.Kit, _ dataSize: UInt64) throws(LabError) -> Stale
+  {
     var stale = Stale()
-    let bench = try makeBench(kit, hostIsHuge: false)
+    let bench = try makeBench(kit, dataSize, hostIsHuge: false)
     for _ in 0..<staleTries {
       let (entry, new) = try prepareStale(bench)
       // The lab put the entry back: the guest's processor has to forget what it knew.
@@ -181,9 +211,10 @@ private struct TLB {
     return stale
   }
 
-  private static func changeInRing3(_ kit: Probe.Kit) throws(LabError) -> Stale {
+  private static func changeInRing3(_ kit: Probe.Kit, _ dataSize: UInt64) throws(LabError) -> Stale
+  {
     var stale = Stale()
-    let bench = try makeBench(kit, hostIsHuge: false)
+    let bench = try makeBench(kit, dataSize, hostIsHuge: false)
     for _ in 0..<staleTries {
       let (entry, new) = try prepareStale(bench)
       try invalidate(bench, kit)
@@ -208,26 +239,25 @@ private struct TLB {
 
   func tell(_ report: inout Report) {
     report.text(
-      "The guest follows \(grouped(Self.steps)) pointers through 64 MiB, one in each page of 4 KiB, in "
-        + "random order. The data fits in the processor's caches, the translations of so many pages "
-        + "don't fit in its TLB. With larger pages there are fewer translations, and each walk is "
-        + "shorter. It runs in ring 3, which is the processor's own on every back end.")
-    report.table(costs)
+      "A program that touches \(dataSize >> 20) MiB in random order, one word in each page of 4 KiB, finds its data in "
+        + "the processor's caches, but the translations of so many pages don't fit in its TLB. With "
+        + "larger pages there are fewer translations, and each walk is shorter.")
     report.table(lengths)
+    if report.times.areShown { tellCosts(&report) }
     report.heading("A stale entry")
     report.text(
       "The guest reads an address, changes its page-table entry so that it leads to another page, and "
         + "reads again. Before INVLPG it may see the old page; afterwards it must see the new one.")
     report.table(staleTable)
     report.text(staleMeaning)
-    report.picture(picture)
     for row in rows {
       let key = "guest \(row.guestSize), host \(row.hostSize)"
       report.note("references/" + key, row.nested)
       report.note("levels/" + key, row.guestLevels)
-      report.note("cycles/" + key, decimal(row.cycles, 2))
+      if report.times.areShown { report.note("cycles/" + key, decimal(row.cycles, 2)) }
       report.note("huge_bytes/" + key, row.hugeBytes.map { .number(Int($0)) } ?? .text("n/a"))
     }
+    for entry in entries { report.note("entries/" + entry.size, entry.count) }
     report.note("stale/ring 0", staleRing0.stale)
     report.note("stale/ring 3", staleRing3.stale)
     report.note(
@@ -235,14 +265,29 @@ private struct TLB {
     ask(&report)
   }
 
-  private var costs: Table {
+  private func tellCosts(_ report: inout Report) {
+    report.text(
+      "Here the guest follows \(grouped(Self.steps)) pointers that way. It runs in ring 3, which is the "
+        + "processor's own on every back end.")
+    report.table(costs(report.times))
+    report.picture(picture(report.times))
+    let spoiled = rows.filter(\.isSpoiled)
+    if report.times.meanSomething && !spoiled.isEmpty {
+      report.text(
+        "Spoiled: \(spoiled.count) of \(rows.count) rows, whose worst run took half as long again as "
+          + "the best, or more. Something else ran on this host: conclude nothing, and run again.")
+    }
+    report.note("spoiled", spoiled.count)
+  }
+
+  private func costs(_ times: HostTimes) -> Table {
     var table = Table(
-      "Cycles for one access, the best of \(Self.tries) runs",
-      ["guest pages", "host pages", "#cycles", "#of the slowest", "huge in fact"])
+      "Cycles for one access, the best and the worst of \(Self.tries) runs" + times.mark,
+      ["guest pages", "host pages", "#best", "#worst", "#of the slowest", "huge in fact"])
     let slowest = rows.map(\.cycles).max() ?? 1
     for row in rows {
       table.add([
-        row.guestSize, row.hostSize, decimal(row.cycles, 1),
+        row.guestSize, row.hostSize, decimal(row.cycles, 1), decimal(row.tries.last ?? 0, 1),
         decimal(row.cycles / slowest * 100, 0) + "%",
         row.hugeBytes.map { "\($0 >> 20) MiB" } ?? Table.notMeasured,
       ])
@@ -255,8 +300,7 @@ private struct TLB {
         "This host gave no huge pages, so its rows `huge` are in truth 4 KiB (see "
           + "/sys/kernel/mm/transparent_hugepage/enabled).")
     }
-    table.note(
-      "Times are facts about this host alone; a processor made of software has no such TLB.")
+    table.note("Times are facts about this host alone.")
     return table
   }
 
@@ -275,6 +319,10 @@ private struct TLB {
         + "takes h references to find and one to read; the page's own address takes h more.")
     table.note(
       "shadow: one set of tables leads from virtual to host; the smaller page decides its depth.")
+    table.note(
+      "The data of \(dataSize >> 20) MiB is mapped by "
+        + entries.map { "\(grouped($0.count)) entries for pages of \($0.size)" }
+        .joined(separator: ", ") + ".")
     switch isNested {
     case true?: table.note("This back end uses nested paging.")
     case false?: table.note("This back end uses shadow tables of KVM's making.")
@@ -321,19 +369,25 @@ private struct TLB {
         id,
         "With nested paging, how many memory references does a walk take with guest pages of "
           + "\(row.guestSize) and \(row.hostSize == "huge" ? "huge" : "4 KiB") host pages?",
-        .number(row.nested))
+        .number(row.nested), at: "Memory references of one walk, when nothing is cached")
+    }
+    if let large = entries.last {
+      report.ask(
+        "entries-2MiB", "How many entries map the \(dataSize >> 20) MiB in pages of 2 MiB?",
+        .number(large.count), at: "Memory references of one walk, when nothing is cached")
     }
     report.ask(
       "stale", "Was the old page seen after the entry had changed?",
-      .flag(staleRing0.stale + staleRing3.stale > 0))
+      .flag(staleRing0.stale + staleRing3.stale > 0), at: "What the second read gave")
     report.ask(
       "invlpg", "Was the new page seen after INVLPG, always?",
-      .flag(staleRing0.isRightAfterwards && staleRing3.isRightAfterwards))
+      .flag(staleRing0.isRightAfterwards && staleRing3.isRightAfterwards),
+      at: "What the second read gave")
   }
 
-  private var picture: Picture {
+  private func picture(_ times: HostTimes) -> Picture {
     var picture = Picture(
-      "Cycles for one access with all four combinations of page sizes.", width: 760,
+      "Cycles for one access with all four combinations of page sizes." + times.mark, width: 760,
       height: 60 + 44 * Double(rows.count))
     picture.label(12, 22, "What translation costs", size: 15)
     let most = rows.map(\.cycles).max() ?? 1
@@ -344,7 +398,7 @@ private struct TLB {
       let kind = isNested == false ? "shadow" : "nested"
       picture.label(12, y + 29, "\(references) references, \(kind)", size: 11, fill: "#666")
       let width = max(2, row.cycles / most * 440)
-      picture.rectangle(220, y, width, 30, fill: Picture.colours[index])
+      picture.rectangle(220, y, width, 30, fill: Picture.colours[0])
       picture.label(228 + width, y + 20, decimal(row.cycles, 1))
     }
     return picture

@@ -18,7 +18,7 @@ package enum TextReport {
     }
     if !report.questions.isEmpty {
       lines += ["", bold("Questions"), ""]
-      for question in report.questions {
+      for question in report.allQuestions {
         let points = question.points == 1 ? "1 point" : "\(question.points) points"
         lines += wrapped(
           "\(question.id) (\(points)): \(question.text) (\(question.form))", hanging: 2)

@@ -11,9 +11,19 @@ extension Experiment {
     "Memory virtualization",
     exercise: Exercise(
       text: "A guest that maps 0x123456789000 to its physical page 0x300000, and halts.",
-      check: checkMappingGuest)
+      check: checkMappingGuest),
+    variables: [
+      Variable(
+        "slot", "the PML4 entry of the page of 4 KiB", 254, 3...255, seeded: Array(5...250))
+    ],
+    transfer: Transfer(
+      id: "entry-address", variable: "slot", values: [33, 77, 99, 131, 187, 201, 222],
+      fact: "entry_at/PML4"
+    ) {
+      "The guest's CR3 is 0x100000. At which guest-physical address is entry \($0) of its PML4 read?"
+    }
   ) { report throws(LabError) in
-    try TwoStage().tell(&report)
+    try TwoStage(report.variation["slot"]).tell(&report)
   }
 }
 
@@ -22,12 +32,21 @@ private struct TwoStage {
   private var rows: [Row] = []
   /// Whether this KVM gives its guests pages of 1 GiB (CPUID 0x80000001, EDX bit 26).
   private let hasGigabytePages: Bool
+  private let machines: TwoMachines
 
   /// What the guest wrote, and where (guest-asm/lab/two-stage.S).
-  private static let targets: [(name: String, address: UInt64, value: UInt64)] = [
-    ("4 KiB", 0x7F00_1234_5678, 0x111), ("2 MiB", 0x80_0021_2345, 0x222),
-    ("1 GiB", 0x100_8055_5000, 0x333), ("nothing", 0x7F00_1234_6000, 0),
-  ]
+  private static func targets(
+    _ slot: Int
+  ) -> [(name: String, address: UInt64, value: UInt64)] {
+    let region = UInt64(slot) << 39
+    return [
+      ("4 KiB", region + 0x1234_5678, 0x111), ("2 MiB", 0x80_0021_2345, 0x222),
+      ("1 GiB", 0x100_8055_5000, 0x333), ("nothing", region + 0x1234_6000, 0),
+    ]
+  }
+
+  /// Where the word of the first target is in the guest's memory, by the guest's source.
+  private static let word: UInt64 = 0x34_5678
 
   private struct Row {
     let name: String
@@ -46,13 +65,17 @@ private struct TwoStage {
     }
   }
 
-  init() throws(LabError) {
-    let bench = try Bench(try labGuest("two-stage").image, ramSize: 16 << 20)
+  init(_ slot: Int) throws(LabError) {
+    var image = try labGuest("two-stage").image
+    // Where guest-asm/lab/two-stage.S has it.
+    image[8] = UInt8(slot)
+    let bench = try Bench(image, ramSize: 16 << 20)
     try bench.runToHalt()
+    machines = try TwoMachines(bench, image, at: Self.word)
     let special = try kvm { () throws(KVMError) in try bench.vcpu.specialRegisters() }
     let leaf = try kvm { () throws(KVMError) in try System().supportedCPUID().entry(0x8000_0001) }
     hasGigabytePages = (leaf?.edx ?? 0) & 1 << 26 != 0
-    for target in Self.targets where target.name != "1 GiB" || hasGigabytePages {
+    for target in Self.targets(slot) where target.name != "1 GiB" || hasGigabytePages {
       let walk = PageWalk(target.address, special, bench.memory)
       let translation = try kvm { () throws(KVMError) in
         try bench.vcpu.translate(target.address)
@@ -96,6 +119,7 @@ private struct TwoStage {
         + "processor with nested paging translates each of them once more, the addresses of the tables "
         + "themselves too. Try it on a guest of your own: kvmlite run --walk ADDRESS IMAGE.")
     report.picture(picture(rows[0]))
+    tellNestedWalk(&report)
     for row in rows {
       report.note("steps/" + row.name, row.walk.steps.count)
       report.note("physical/" + row.name, row.physical.map { hex($0) } ?? "none")
@@ -103,9 +127,35 @@ private struct TwoStage {
       report.note("proven/" + row.name, row.isProven)
       report.note("slot/" + row.name, row.location.map { "\($0.region)" } ?? "none")
     }
+    if let first = rows[0].walk.steps.first {
+      report.note("entry_at/PML4", Int(clamping: first.address.value))
+    }
     report.note("agree", agree)
     report.note("addresses", rows.count)
     ask(&report)
+    machines.tell(&report, Self.word)
+  }
+
+  private func tellNestedWalk(_ report: inout Report) {
+    guard let physical = rows[0].physical else { return }
+    let nested = NestedWalk(rows[0].walk, physical: physical)
+    report.heading("With nested paging")
+    report.text(
+      "Each of the guest's entries is at a guest-physical address, and so is the page: \(nested.rows.count) "
+        + "addresses, each to be found through the host's \(NestedWalk.hostLevels.count) tables before "
+        + "it can be read.")
+    report.table(nested.table)
+    report.picture(nested.picture)
+    report.note("nested_references", nested.count)
+    guard let directory = nested.rows.first(where: { $0.name == "PD entry" }) else { return }
+    report.note("nested_read/PD entry", directory.read ?? 0)
+    report.ask(
+      "nested-references",
+      "How many references has the nested walk of \(hex(rows[0].walk.linear))?",
+      .number(nested.count), at: "The nested walk")
+    report.ask(
+      "nested-directory", "As which of them is the guest's PD entry read, counted from 1?",
+      .number(directory.read ?? 0), points: 2, at: "The nested walk")
   }
 
   private var summary: Table {
@@ -176,23 +226,35 @@ private struct TwoStage {
       report.ask(
         "entries-" + row.name.replacing(" ", with: ""),
         "How many table entries does the walk of an address in a page of \(row.name) read?",
-        .number(row.walk.steps.count))
+        .number(row.walk.steps.count),
+        at: "Four addresses, from the guest's program to the host's memory")
     }
     if let physical = rows[0].physical {
       report.ask(
         "physical", "Which guest-physical address is behind \(hex(rows[0].walk.linear))?",
-        .number(Int(physical)))
+        .number(Int(physical)), at: "Four addresses, from the guest's program to the host's memory")
       report.ask(
         "index", "Which entry of the PML4 does \(hex(rows[0].walk.linear)) use?",
-        .number(rows[0].walk.steps[0].index))
+        .number(rows[0].walk.steps[0].index), at: "4 KiB")
     }
     if let row = rows.first(where: { !$0.isMapped }) {
       report.ask(
         "fault-level", "In which table does the walk of \(hex(row.walk.linear)) end?",
-        .word(row.walk.steps.last?.table ?? "none"))
+        .words(Self.names(ofTable: row.walk.steps.last?.table)), at: "nothing")
     }
     report.ask(
-      "user-page", "May ring 3 use the page of 4 KiB?", .flag(rows[0].walk.isForUser))
+      "user-page", "May ring 3 use the page of 4 KiB?", .flag(rows[0].walk.isForUser), at: "4 KiB")
+  }
+
+  /// What the manual and people call a table.
+  private static func names(ofTable table: String?) -> [String] {
+    switch table {
+    case "PT"?: ["PT", "page table"]
+    case "PD"?: ["PD", "page directory"]
+    case "PDPT"?: ["PDPT", "page directory pointer table", "page-directory-pointer table"]
+    case let table?: [table]
+    case nil: ["none"]
+    }
   }
 
   // MARK: The picture
@@ -236,9 +298,12 @@ private struct TwoStage {
       picture.label(x + 10, 260, box.value, isFixed: true)
       if index > 0 { picture.arrow(x - 20, 247, x, 247) }
     }
-    picture.label(20, 300, "first stage: the guest's tables", size: 12, fill: "#38761d")
-    picture.label(
-      250, 300, "second stage: KVM's slots, the host's tables", size: 12, fill: "#7f6000")
+    picture.legend(
+      20, 302,
+      [
+        ("#d9ead3", "first stage: the guest's tables lead here"),
+        ("#fff2cc", "second stage: KVM's slots and the host's tables"),
+      ])
     return picture
   }
 }
@@ -255,7 +320,7 @@ private struct TwoStage {
   return [
     Grade.Item(
       id: "end", text: "how it ends", expected: "KVM_EXIT_HLT", seen: end,
-      isRight: end == "KVM_EXIT_HLT", points: 1),
+      isRight: end == "KVM_EXIT_HLT", points: 1, isWork: false),
     Grade.Item(
       id: "mapping", text: "where 0x123456789000 leads", expected: expected, seen: seen,
       isRight: seen == expected, points: 2),

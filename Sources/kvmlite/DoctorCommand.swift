@@ -64,7 +64,7 @@ private struct DoctorText {
     lines.append("  " + column("back end", 22) + "\(backEnd.name): \(backEnd.summary)")
     for note in backEnd.notes { lines.append("  " + column("", 22) + note) }
     for item in backEnd.switches {
-      add(item.isOn.map { $0 ? "on" : "off" } ?? "?", item.isOn == true, item.title, item.use)
+      add(item.isOn.map { $0 ? "on" : "off" } ?? "?", item.isOn == true, item.title, item.meaning)
     }
   }
 

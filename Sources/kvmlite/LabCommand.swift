@@ -23,11 +23,36 @@ struct LabCommand: ParsableCommand {
   @Option(help: ArgumentHelp("Write the report as a page with pictures.", valueName: "file"))
   var html: String?
 
+  @Flag(help: "Show times where the processor is made of software, too, marked as such.")
+  var times = false
+
   @Flag(help: "Print an empty sheet of answers to fill in.")
   var sheet = false
 
-  @Option(help: ArgumentHelp("Grade the answers in this file.", valueName: "answers"))
-  var check: String?
+  @Option(
+    parsing: .upToNextOption,
+    help: ArgumentHelp(
+      "Grade the answers in these files, all against one run.", valueName: "answers"))
+  var check: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Set the predictions in this file, a sheet made before the run, beside what comes.",
+      valueName: "answers"))
+  var predict: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Run it with this student's own numbers; sheets say whose they are about.",
+      valueName: "student"))
+  var seed: String?
+
+  @Option(
+    help: ArgumentHelp("Run a variant, such as pages=128; repeatable.", valueName: "name=value"))
+  var vary: [String] = []
+
+  @Flag(help: "Say in a grade what would have been right.")
+  var showAnswers = false
 
   @Option(
     help: ArgumentHelp("Grade a guest that was written for the exercise.", valueName: "image"))
@@ -35,26 +60,41 @@ struct LabCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp("How to print a grade: text, tap or junit. (default: text)"))
-  var format: Grade.Format?
+  var format: GradeReport.Format?
 
   func validate() throws {
     guard name == nil else { return try requireOneOutput() }
-    if json || sheet || html != nil || check != nil || guest != nil {
+    if json || sheet || html != nil || !check.isEmpty || guest != nil || predict != nil
+      || seed != nil || !vary.isEmpty
+    {
       throw ValidationError("which experiment? See: kvmlite lab")
     }
   }
 
   /// Refuses options of which all but one would be passed over.
   private func requireOneOutput() throws {
-    let asked = [json, sheet, check != nil, guest != nil].count { $0 }
+    let asked = [json, sheet, !check.isEmpty, guest != nil].count { $0 }
     guard asked <= 1 else {
       throw ValidationError("--json, --sheet, --check and --guest: give only one of them")
+    }
+    if guest != nil && (seed != nil || !vary.isEmpty) {
+      throw ValidationError("--seed and --vary are for a run, and --guest has none")
+    }
+    if !check.isEmpty && !vary.isEmpty {
+      throw ValidationError("--check grades a run that isn't varied: leave out --vary")
+    }
+    if predict != nil && (sheet || guest != nil) {
+      throw ValidationError("--predict is for a run: --sheet and --guest show none")
+    }
+    if predict != nil && check.count > 1 {
+      throw ValidationError("--predict is one student's: give one sheet to --check with it")
     }
     if guest != nil && html != nil {
       throw ValidationError("--html is for an experiment's report, and --guest runs none")
     }
-    if format != nil && check == nil && guest == nil {
-      throw ValidationError("--format is for a grade: give --check or --guest with it")
+    if (format != nil || showAnswers) && check.isEmpty && guest == nil {
+      throw ValidationError(
+        "--format and --show-answers are for a grade: give --check or --guest with them")
     }
   }
 
@@ -70,19 +110,63 @@ struct LabCommand: ParsableCommand {
       TemporaryDirectory.removeAll()
     }
     if let guest { return try grade(guest, experiment) }
-    let answers = try check.map(readSheet)
-    let report: Report
-    do { report = try experiment.run() } catch { throw failure(error) }
+    let sheets = try check.map(readSheet)
+    let prediction = try predict.map(readSheet)
+    guard sheets.isEmpty else { return try grade(sheets, experiment, prediction) }
+    var report = try run(experiment, seed: seed ?? prediction?.seed)
+    if let prediction { report.compare(with: prediction) }
     if let html { try writePage(HTMLReport.text(report), to: html) }
-    if let answers {
-      let grade = Grade(answers, report)
-      try Message.output(grade.text(format ?? .text))
-      throw ExitCode(grade.isPerfect ? 0 : 1)
-    }
     if json { return try Message.output(JSONReport.text(report)) }
     if sheet { return try Message.output(AnswerSheet.blank(for: report)) }
     let isColoured = FileDescriptor(borrowing: 1).isTerminal
     try Message.output(TextReport.text(report, isColoured: isColoured))
+  }
+
+  private func run(_ experiment: Experiment, seed: String?) throws -> Report {
+    let changes = try vary.map(change)
+    let variation: Variation
+    do {
+      variation = try Variation(
+        of: experiment, student: seed.map { Markup.printable($0) }, changes: changes)
+    } catch {
+      let hint = error.name.map { Spelling.hint($0, among: experiment.variables.map(\.name)) }
+      Message.error("\(error)\(hint ?? "")")
+      throw ExitCode(64)
+    }
+    do {
+      return try experiment.run(times: .read(wasAsked: times), variation: variation)
+    } catch { throw failure(error) }
+  }
+
+  private func change(_ text: String) throws -> (name: String, value: Int) {
+    let parts = text.split(separator: "=", omittingEmptySubsequences: false)
+    guard parts.count == 2, let value = Int(parts[1]) else {
+      Message.error("--vary '\(text)': wanted a name and a number, such as pages=128")
+      throw ExitCode(64)
+    }
+    return (String(parts[0]), value)
+  }
+
+  /// Grades sheets, each against the run of its seed; there is one run for each.
+  private func grade(
+    _ sheets: [AnswerSheet], _ experiment: Experiment, _ prediction: AnswerSheet?
+  ) throws {
+    var reports: [String?: Report] = [:]
+    var grades: [Grade] = []
+    for sheet in sheets {
+      let seed = sheet.seed ?? seed
+      var report: Report
+      if let known = reports[seed] {
+        report = known
+      } else {
+        report = try run(experiment, seed: seed)
+        do { try experiment.answerTransfer(of: &report) } catch { throw failure(error) }
+        reports[seed] = report
+        if let html { try writePage(HTMLReport.text(report), to: html) }
+      }
+      grades.append(Grade(sheet, report, prediction: prediction))
+    }
+    try output(grades)
   }
 
   private var list: String {
@@ -107,8 +191,12 @@ struct LabCommand: ParsableCommand {
       Message.error("'\(experiment.name)' has no exercise with a guest")
       throw ExitCode(64)
     }
-    try Message.output(grade.text(format ?? .text))
-    throw ExitCode(grade.isPerfect ? 0 : 1)
+    try output([grade])
+  }
+
+  private func output(_ grades: [Grade]) throws {
+    try Message.output(GradeReport.text(grades, format ?? .text, showsAnswers: showAnswers))
+    throw ExitCode(grades.allSatisfy(\.isPerfect) ? 0 : 1)
   }
 
   private func read(_ path: String, _ what: String) throws -> [UInt8] {
@@ -122,7 +210,12 @@ struct LabCommand: ParsableCommand {
 
   private func readSheet(_ path: String) throws -> AnswerSheet {
     let bytes = try read(path, "a sheet of answers")
-    do { return try AnswerSheet(String(decoding: bytes, as: UTF8.self)) } catch {
+    // Of several each has a name.
+    let name = path.split(separator: "/").last.map { Markup.printable($0) }
+    do {
+      return try AnswerSheet(
+        String(decoding: bytes, as: UTF8.self), owner: check.count > 1 ? name : nil)
+    } catch {
       Message.error("\(path): \(error)")
       throw ExitCode(65)
     }
@@ -152,4 +245,4 @@ struct LabCommand: ParsableCommand {
   }
 }
 
-extension Grade.Format: ExpressibleByArgument {}
+extension GradeReport.Format: ExpressibleByArgument {}

@@ -31,7 +31,8 @@ struct LabTests {
   func check() throws {
     let blank = try Kvmlite.run("lab", "modes", "--sheet").output
     let empty = try scratch.file("empty", Array(blank.utf8))
-    let wrong = try Kvmlite.run("lab", "modes", "--check", empty, "--format", "tap")
+    let wrong = try Kvmlite.run(
+      "lab", "modes", "--check", empty, "--format", "tap", "--show-answers")
     #expect(wrong.end == .exited(1))
     #expect(wrong.output.contains("not ok 1"))
     let answers = wrong.output.split(separator: "\n")
@@ -44,6 +45,64 @@ struct LabTests {
     let right = try scratch.file("right", Array(sheet.utf8))
     let result = try Kvmlite.run("lab", "modes", "--check", right)
     #expect(result.end == .exited(0), "\(result.output)")
+    // Several against one run, each by its name; what would be right is not told.
+    let both = try Kvmlite.run("lab", "modes", "--check", right, empty)
+    #expect(both.end == .exited(1))
+    #expect(both.output.contains("right: modes: ") && both.output.contains("empty: modes: 0 of"))
+    #expect(!both.output.contains("expected"))
+  }
+
+  @Test("gives each student own numbers, and grades many sheets, each by its own run")
+  func seeds() throws {
+    var sheets: [String] = []
+    for name in ["ada", "bob"] {
+      let blank = try Kvmlite.run("lab", "cow", "--seed", name, "--sheet").output
+      #expect(blank.contains("\nstudent: \(name)\n") && blank.contains("\nseed: \(name)\n"))
+      let empty = try scratch.file(name + "-empty", Array(blank.utf8))
+      let tap = try Kvmlite.run(
+        "lab", "cow", "--check", empty, "--format", "tap", "--show-answers"
+      ).output.split(separator: "\n")
+      let ids = tap.filter { $0.hasPrefix("not ok") }.map { $0.split(separator: " ").last ?? "" }
+      let right = tap.filter { $0.hasPrefix("  expected: ") }.map { $0.dropFirst(13).dropLast() }
+      sheets.append(
+        "student: \(name)\nseed: \(name)\n" + zip(ids, right).map { "\($0): \($1)\n" }.joined())
+    }
+    let answers = try sheets.map { sheet in
+      try scratch.file("s\(sheet.count)\(sheet.hashValue)", Array(sheet.utf8))
+    }
+    let both = try Kvmlite.run("lab", "cow", "--check", answers[0], answers[1])
+    #expect(both.end == .exited(0), "\(both.output)")
+    // One student's answers are of no use to another.
+    let copied = sheets[0].replacing("seed: ada", with: "seed: bob")
+    let cheat = try Kvmlite.run(
+      "lab", "cow", "--check", scratch.file("cheat", Array(copied.utf8)))
+    #expect(cheat.end == .exited(1))
+  }
+
+  @Test("runs variants, and says what there is to vary")
+  func variants() throws {
+    let result = try Kvmlite.run("lab", "shadow", "--vary", "pages=128", "--vary", "steps=200")
+    #expect(result.end == .exited(0))
+    #expect(result.output.contains("protects 128 pages"))
+    for (value, words) in [
+      ("page=1", "did you mean 'pages'?"), ("pages=9999", "from 8 to 256"), ("pages", "wanted"),
+    ] {
+      let wrong = try Kvmlite.run("lab", "shadow", "--vary", value)
+      #expect(wrong.end == .exited(64) && wrong.errors.contains(words), "\(wrong.errors)")
+    }
+  }
+
+  @Test("takes a prediction before the run and shows it beside what came")
+  func predict() throws {
+    let guess = try scratch.file("guess", Array("ring3-faults: 3\nhlt-host: #GP(0)\n".utf8))
+    let result = try Kvmlite.run("lab", "modes", "--predict", guess)
+    #expect(result.end == .exited(0))
+    #expect(result.output.contains("Predicted, and what came"))
+    #expect(result.output.contains("why-ring3-faults: ..."))
+    let json = try Kvmlite.run("lab", "modes", "--predict", guess, "--json")
+    #expect(json.output.contains("Predicted, and what came"))
+    let none = try Kvmlite.run("lab", "modes", "--predict", "/nowhere")
+    #expect(none.end == .exited(66))
   }
 
   @Test("refuses what it doesn't know, and sheets that are none")

@@ -12,6 +12,10 @@ func run(_ name: String) throws -> Report {
   #expect(Set(report.facts.map(\.key)).count == report.facts.count)
   #expect(Set(report.questions.map(\.id)).count == report.questions.count)
   #expect(!report.questions.isEmpty)
+  // Who is wrong is told where to look, and it's there.
+  for question in report.questions {
+    #expect(report.titles.contains { $0.hasPrefix(question.place) }, "\(question.id)")
+  }
   // Its own answers, written down, are worth all points.
   let sheet = report.questions.map { "\($0.id): \($0.expected)" }.joined(separator: "\n")
   #expect(Grade(try AnswerSheet(sheet), report).isPerfect)
@@ -19,6 +23,17 @@ func run(_ name: String) throws -> Report {
 }
 
 extension Report {
+  /// Its headings and the captions of its tables.
+  fileprivate var titles: [String] {
+    blocks.compactMap { block in
+      switch block {
+      case .heading(let text): text
+      case .table(let table): table.caption
+      default: nil
+      }
+    }
+  }
+
   /// The fact `key` as text.
   func string(_ key: String) throws -> String {
     guard case .text(let text)? = fact(key) else { throw MissingFact(key: key) }

@@ -23,6 +23,13 @@ struct HostReportTests {
     #expect(isOn("unrestricted_guest") == false)
     #expect(isOn("nested") == true)
     #expect(isOn("vpid") == .some(nil))
+    let meaning = { name in backEnd.switches.first { $0.name == name }?.meaning }
+    #expect(meaning("ept") == "the guest's page tables cost no exits")
+    #expect(meaning("unrestricted_guest") == "KVM emulates real mode")
+    #expect(backEnd.hasNestedPaging == true)
+    let shadowing = BackEnd(name: "kvm_amd", parameters: ["npt": "N"])
+    #expect(shadowing.hasNestedPaging == false)
+    #expect(shadowing.switches[0].meaning.contains("shadows"))
   }
 
   @Test("kvm_pvm's users are told that ring 0 is emulated and Linux doesn't boot; others aren't")

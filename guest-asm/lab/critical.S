@@ -41,6 +41,8 @@
         probe   "POPF"                  // turns the interrupt flag over, and looks what it is now
         pushfq
         xor     dword ptr [rsp], 0x200
+        mov     rax, [rsp]
+        mov     [rdi + 8], rax          // what it asks for
         popfq
         pushfq
         pop     qword ptr [rdi]
@@ -119,4 +121,10 @@
         push    rax
         iretq
 1:      ret
+        probe   "load"                  // named by the lecture: what it gives is the map's doing
+        mov     rax, [rdi + 8]
+        ret
+        probe   "store"
+        mov     [rdi + 8], rax
+        ret
         probes_end

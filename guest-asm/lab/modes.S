@@ -1,4 +1,4 @@
-// Privileged instructions, one at a time, for the experiment `modes`.
+// Privileged instructions and a few that aren't, one at a time, for the experiment `modes`.
 //
 // Each probe is a routine. The lab calls it in the guest's ring 0 and ring 3, and in a process of
 // the host's: the same bytes in three worlds. A probe gets the address of its scratch memory in RDI
@@ -93,5 +93,23 @@
         ret
         probe   "WBINVD"
         wbinvd
+        ret
+
+        // Controls: what a kernel runs, too, and what isn't privileged, or only by CR4.TSD.
+        probe   "ADD"
+        add     eax, 1
+        ret
+        probe   "CPUID"
+        push    rbx
+        xor     eax, eax
+        xor     ecx, ecx
+        cpuid
+        pop     rbx
+        ret
+        probe   "RDTSC"
+        rdtsc
+        ret
+        probe   "SMSW"
+        smsw    eax
         ret
         probes_end

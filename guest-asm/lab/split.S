@@ -19,7 +19,7 @@
 #define USED 0x302000
 #define HEADER 0x303000                 // type, 0, sector
 #define STATUS 0x303010
-#define DATA 0x304000                   // a sector
+#define DATA 0x304000                   // up to eight sectors
 #define DOORBELL 0x30000000
 
 #define NEXT 1
@@ -43,7 +43,8 @@
         mov     qword ptr [rdi + 8], \sector
         mov     byte ptr [rdi + 16], 0xFF
         descriptor 0, HEADER, 16, NEXT, 1
-        descriptor 1, DATA, 512, \data_flags, 2
+        descriptor 1, DATA, 0, \data_flags, 2
+        mov     [rdi + 8], r12d
         descriptor 2, STATUS, 1, WRITE, 0
         .endm
 
@@ -69,6 +70,7 @@
         .code64
         probes_start
 
+        // R12 = the bytes of a request's data.
         probe   "split"
         describe READ_SECTOR, 0, NEXT | WRITE   // both sides are there when this is answered
         offer

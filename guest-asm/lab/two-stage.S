@@ -16,7 +16,7 @@
 #define SELF_PDPT 0x107000              // this code's own: the first GiB onto itself
 #define SELF_PD 0x108000
 
-#define SMALL 0x00007F0012345000        // PML4 entry 254, PDPT 0, PD 145, PT 325
+#define SMALL_IN_REGION 0x12345000      // PDPT entry 0, PD 145, PT 325
 #define LARGE 0x0000008000200000        // PML4 entry 1, PDPT 0, PD 1
 #define HUGE 0x0000010080000000         // PML4 entry 2, PDPT 2
 
@@ -31,7 +31,10 @@
         .intel_syntax noprefix
         .code64
         .globl  _start
-_start:
+_start: jmp     1f
+        .balign 8
+slot:   .quad   254                     // offset 8: the PML4 entry of SMALL; the lab may change it
+1:
         mov     qword ptr [PML4], SELF_PDPT + PRESENT_WRITE
         mov     qword ptr [SELF_PDPT], SELF_PD + PRESENT_WRITE
         mov     edi, SELF_PD
@@ -43,7 +46,8 @@ _start:
         dec     ecx
         jnz     1b
 
-        mov     qword ptr [PML4 + 254 * 8], SMALL_PDPT + PRESENT_WRITE + USER
+        mov     rsi, [rip + slot]
+        mov     qword ptr [PML4 + rsi * 8], SMALL_PDPT + PRESENT_WRITE + USER
         mov     qword ptr [SMALL_PDPT], SMALL_PD + PRESENT_WRITE + USER
         mov     qword ptr [SMALL_PD + 145 * 8], SMALL_PT + PRESENT_WRITE + USER
         mov     qword ptr [SMALL_PT + 325 * 8], SMALL_FRAME + PRESENT_WRITE + USER
@@ -58,7 +62,10 @@ _start:
         mov     eax, PML4
         mov     cr3, rax
 
-        movabs  rbx, SMALL
+        mov     rbx, rsi                // SMALL lies in the region of that entry
+        shl     rbx, 39
+        mov     rax, SMALL_IN_REGION
+        add     rbx, rax
         mov     rax, 0x111
         mov     [rbx + 0x678], rax
         movabs  rbx, LARGE

@@ -90,7 +90,8 @@ def qemu(root, options, image, archive, channels, disk):
     share = "security_model=none,multidevs=remap"
     arguments = [
         "qemu-system-x86_64", "-M", "q35,kernel-irqchip=off" if has_iommu else "q35",
-        "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt",
+        "-accel", "tcg,thread=multi",
+        "-cpu", "EPYC,+svm," + ("-npt" if options.npt == "off" else "+npt"),
         "-smp", str(options.cpus or 1),
         "-m", str(options.memory or 3072),
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",

@@ -1,0 +1,60 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Lab
+
+@Suite("The commands of docs/labs", .needsKVM)
+struct SheetCommandTests {
+  // This file is Tests/LabTests/SheetCommandTests.swift.
+  private static let root = URL(filePath: #filePath)
+    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+  /// What isn't run here: it builds, fetches, waits for a person, or needs another host.
+  private static let others = [
+    "swift build", "scripts/build-release", "scripts/linux-guest", "/tmp/d.socket", "guest:echo",
+    "--on vt-x", "--initrd", "nokaslr",
+  ]
+
+  /// The lines of code of a sheet, without comments.
+  private static func commands(_ name: String) throws -> [String] {
+    let text = try String(contentsOf: root.appending(path: "docs/labs/\(name).md"), encoding: .utf8)
+    return text.split(separator: "\n").filter { $0.hasPrefix("    ") }.map { line in
+      let words = line.trimmingCharacters(in: .whitespaces)
+      return words.ranges(of: "  #").first.map { String(words[..<$0.lowerBound]) } ?? words
+    }
+  }
+
+  @Test(
+    "run, in the order of the sheet, as it says",
+    arguments: ["README"] + Experiment.all.map(\.name))
+  func run(name: String) throws {
+    let scratch = FileManager.default.temporaryDirectory.appending(path: "kvmlite-sheet-\(UUID())")
+    try FileManager.default.createDirectory(at: scratch, withIntermediateDirectories: false)
+    defer { try? FileManager.default.removeItem(at: scratch) }
+    for folder in ["docs", "scripts", "guest-asm"] {
+      try FileManager.default.createSymbolicLink(
+        at: scratch.appending(path: folder), withDestinationURL: Self.root.appending(path: folder))
+    }
+    let place = URL(filePath: Kvmlite.path).deletingLastPathComponent().path
+    var count = 0
+    for command in try Self.commands(name)
+    where !Self.others.contains(where: { command.contains($0) }) {
+      if command.hasPrefix("scripts/host ") {
+        // The same here, which it says to run there.
+        let inner = try #require(command.ranges(of: " -- .build/debug/").first, "\(command)")
+        let here = String(command[inner.upperBound...])
+        #expect(try Self.commands(name).contains { $0.hasPrefix(here) }, "\(command)")
+        continue
+      }
+      count += 1
+      let shell = try ChildProcess(
+        "/bin/sh", ["-c", "cd '\(scratch.path)' && PATH='\(place)':\"$PATH\" && \(command)"])
+      let end = try shell.waitForEnd()
+      // A grade of an empty sheet, or of a skeleton, is no failure of the command's.
+      let isGrade = command.contains("--check") || command.contains("--guest")
+      #expect(end == .exited(isGrade ? 1 : 0), "\(command): \(shell.errorText)")
+    }
+    #expect(count > 0)
+  }
+}
