@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("docs/statistics.md agrees with what kvmlite writes", .needsKVM)
+@Suite("docs/statistics.md agrees with what kvmlite writes", .needsKVM, .limited)
 struct ReportDocumentTests {
   private let scratch: Scratch
   private let lines: [String]

@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite knows its arguments")
+@Suite("kvmlite knows its arguments", .limited)
 struct StartTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

@@ -1,8 +1,9 @@
 import Glibc
 import Host
+import TestSupport
 import Testing
 
-@Suite("Another program, run for what it prints")
+@Suite("Another program, run for what it prints", .limited)
 struct SubprocessTests {
   private func output(
     _ script: String, limit: Int = 1 << 16, within milliseconds: UInt64 = 60_000

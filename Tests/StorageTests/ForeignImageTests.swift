@@ -2,7 +2,7 @@ import Storage
 import TestSupport
 import Testing
 
-@Suite("Disk images of other formats")
+@Suite("Disk images of other formats", .limited)
 struct ForeignImageTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }
