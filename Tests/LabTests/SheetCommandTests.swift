@@ -4,7 +4,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("The commands of docs/labs", .needsKVM)
+@Suite("The commands of docs/labs", .needsKVM, .limited)
 struct SheetCommandTests {
   // This file is Tests/LabTests/SheetCommandTests.swift.
   private static let root = URL(filePath: #filePath)

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("The translator")
+@Suite("The translator", .limited)
 struct TranslatorTests {
   private func instruction(_ code: [UInt8]) throws -> GuestInstruction {
     try GuestInstruction(code + [UInt8](repeating: 0x90, count: 15), at: 0x1_0000)
@@ -89,7 +89,7 @@ struct TranslatorTests {
   }
 }
 
-@Suite("The experiment translation", .needsKVM)
+@Suite("The experiment translation", .needsKVM, .limited)
 struct TranslationTests {
   @Test("is right translated and para-virtual, and wrong by trap and emulate, in so many exits")
   func translation() throws {

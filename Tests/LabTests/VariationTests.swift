@@ -3,7 +3,7 @@ import Testing
 
 @testable import Lab
 
-@Suite("A variation of an experiment")
+@Suite("A variation of an experiment", .limited)
 struct VariationTests {
   private let shadow: Experiment
 
