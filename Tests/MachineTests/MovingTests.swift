@@ -124,6 +124,29 @@ struct MovingTests {
     #expect(outcome.exitStatus == Int32(guest.expectedStatus))
   }
 
+  @Test("sleeps on, and is woken by its clock")
+  func suspended() throws {
+    let guest = try #require(Guest.named("suspend"))
+    let console = ConsoleBuffer()
+    let setup = Setup(guest.image, mode: guest.mode, console: console)
+    let first = try setup.makeMachine()
+    let commands = first.commands
+    let mover = try Mover(commands, after: 0) {
+      while commands.state != .suspended && commands.state != .ended { HostThread.yield() }
+    }
+    _ = first.run()
+    let saved = try #require(try mover.result())
+    #expect(console.text == "Going to sleep.\n")
+
+    let outcome = try Machine(
+      restoring: saved, .moved(first.memory), setup.resources, setup.options
+    )
+    .run()
+
+    #expect(outcome.kind == "poweredOff")
+    #expect(guest.expectedOutput.matches(console.bytes), "\(console.text)")
+  }
+
   // MARK: Once restored
 
   @Test("can be reset, and starts as it did")

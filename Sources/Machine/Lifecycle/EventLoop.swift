@@ -65,8 +65,8 @@ final class EventLoop {
     _ = try poller.add(machine.inventory.reports.event.descriptor, tag: Tag.reports)
     // A machine that is to be paused from the start runs no instruction.
     for request in machine.commands.take() { begin(request) }
-    if isPauseWanted { standstill.begin(threads) }
-    startThreads()
+    if isPauseWanted || isSuspended { standstill.begin(threads) }
+    if !isSuspended { startThreads() }
     machine.input.feed()
     while !control.isEnding {
       advance()

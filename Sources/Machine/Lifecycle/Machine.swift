@@ -98,6 +98,7 @@ package final class Machine {
       throw error
     }
     isHeld = restoration != nil
+    isSuspended = restoration?.saved.isSuspended ?? false
     if let trace {
       recorders = engine.runners.map { _ in Recorder(trace) }
     } else {

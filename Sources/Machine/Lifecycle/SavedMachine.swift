@@ -6,7 +6,7 @@ import Memory
 package struct SavedMachine: Sendable, Equatable {
   /// A part's state.
   package struct Section: Sendable, Equatable {
-    /// Which part's: `spec`, `engine`, `input`, or `device/` and the name that the inventory has for it.
+    /// Which part's: `spec`, `engine`, `input`, `suspended`, or `device/` and the name that the inventory has for it.
     package let name: String
     /// Which form the bytes have.
     package let version: UInt32
@@ -27,6 +27,8 @@ package struct SavedMachine: Sendable, Equatable {
     static let spec = "spec"
     static let engine = "engine"
     static let input = "input"
+    /// Without bytes: it is there, or not.
+    static let suspended = "suspended"
     static func device(_ name: String) -> String { "device/" + name }
     static let version: UInt32 = 1
   }
@@ -45,6 +47,9 @@ package struct SavedMachine: Sendable, Equatable {
     return section.bytes
   }
 
+  /// Whether the guest had suspended it to RAM.
+  var isSuspended: Bool { sections.contains { $0.name == Name.suspended } }
+
   /// The fields of the section `name`.
   func fields(_ name: String) throws(RestoreError) -> StateReader {
     let bytes = try bytes(name)
@@ -62,8 +67,6 @@ package struct SavedMachine: Sendable, Equatable {
 package enum SaveError: Error, Equatable, Sendable {
   /// KVM didn't give a state.
   case kvm(KVMTrouble)
-  /// The guest has suspended it to RAM: there is no engine to save.
-  case isSuspended
   /// The run is over.
   case hasEnded
 
@@ -76,7 +79,6 @@ extension SaveError: CustomStringConvertible {
   package var description: String {
     switch self {
     case .kvm(let trouble): "KVM doesn't give the machine's state: \(trouble)"
-    case .isSuspended: "a machine that is suspended to RAM can't be saved: wake it first"
     case .hasEnded: "the machine has ended"
     }
   }

@@ -7,7 +7,6 @@ extension Machine {
   /// The state of all but memory. The machine must stand still: called by `Command.inspect`.
   package func save() throws(SaveError) -> SavedMachine {
     guard !control.isEnding else { throw .hasEnded }
-    guard !isSuspended else { throw .isSuspended }
     typealias Name = SavedMachine.Name
     var sections: [SavedMachine.Section] = []
     func add(_ name: String, _ bytes: [UInt8]) {
@@ -26,6 +25,7 @@ extension Machine {
     add(Name.engine, state.bytes)
     // What was typed and the guest's device has not taken yet.
     add(Name.input, input.waiting)
+    if isSuspended { add(Name.suspended, []) }
     return SavedMachine(sections: sections)
   }
 
@@ -72,7 +72,7 @@ extension Inventory {
   /// Puts the state that `saved` has into each device. They hold still.
   func restore(from saved: SavedMachine) throws(RestoreError) {
     typealias Name = SavedMachine.Name
-    var known: Set<String> = [Name.spec, Name.engine, Name.input]
+    var known: Set<String> = [Name.spec, Name.engine, Name.input, Name.suspended]
     for node in nodes {
       for part in node.stateful {
         let name = Name.device(part.name)
