@@ -4,7 +4,9 @@ import Testing
 
 @testable import Lab
 
-@Suite("The commands of docs/labs", .needsKVM, .limited)
+@Suite(
+  "The commands of docs/labs", .needsKVM, .limited,
+  .disabled(if: Trials.areFew, "a slow host runs each experiment once, by its own test"))
 struct SheetCommandTests {
   // This file is Tests/LabTests/SheetCommandTests.swift.
   private static let root = URL(filePath: #filePath)

@@ -112,7 +112,8 @@ struct TranslationTests {
     #expect(try report.number("drops/loop/translation") == 0)
   }
 
-  @Test("random programs do translated what they do in ring 0", arguments: 0..<4)
+  @Test(
+    "random programs do translated what they do in ring 0", arguments: Trials.cases(Array(0..<4)))
   func random(part: Int) throws {
     for seed in 0..<15 {
       let program = RandomProgram(seed: UInt64(part * 15 + seed)).bytes

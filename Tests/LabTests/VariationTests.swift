@@ -54,7 +54,7 @@ struct VariationTests {
 
   @Test(
     "answers the transfer question, which is worth a third", .needsKVM,
-    .serialized, arguments: Experiment.all.map(\.name))
+    .serialized, arguments: Trials.cases(Experiment.all.map(\.name)))
   func transfer(name: String) throws {
     let experiment = try #require(Experiment.named(name))
     let variation = try Variation(of: experiment, student: "ada")

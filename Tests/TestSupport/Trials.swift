@@ -1,7 +1,8 @@
 /// How much is tried of what a test tries many times: all of it on a real machine, and on a host made of
 /// software, which is slow and judges KVM, enough to see that it works there.
 package enum Trials {
-  private static let areFew = Deadline.patience > 1
+  /// Whether this is such a host.
+  package static let areFew = Deadline.patience > 1
 
   /// `usual` rounds, or a twentieth of them.
   package static func rounds(_ usual: Int) -> Int { areFew ? max(1, usual / 20) : usual }
