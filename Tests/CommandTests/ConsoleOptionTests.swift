@@ -31,7 +31,10 @@ struct ConsoleOptionTests {
     try process.waitForErrors("waited for\n")
     let words = process.errorText.split { " ,\n".contains($0) }
     let path = String(try #require(words.first { $0.hasPrefix("/dev/") }))
-    let terminal = try #require(FileHandle(forUpdatingAtPath: path))
+    // Not as this process's own, whose end would end it where it has none yet.
+    let number = unsafe open(path, O_RDWR | O_NOCTTY)
+    try #require(number >= 0)
+    let terminal = FileHandle(fileDescriptor: number, closeOnDealloc: true)
     var text = ""
     while !text.contains("\n") {
       text += String(decoding: terminal.availableData, as: UTF8.self)
