@@ -97,6 +97,8 @@ final class MMIODriver {
   /// Agrees on all that is offered but `without`, and puts queue n at n + 1 times 64 KiB.
   func start(size: UInt16 = 16, without: VirtioFeatures = []) {
     self[0x70] = 0
+    // A reset is over when the status says so (virtio 1.2, 2.4.2 and 4.2.2.2).
+    #expect(waitUntil { self[0x70] == 0 })
     self[0x70] = 1
     self[0x70] = 3
     for select in UInt32(0)..<2 {
