@@ -125,14 +125,14 @@ final class TraceSinks: Sendable {
   private let pending = RankedMutex<[TraceEvent]>(.last, [])
   /// Held by who hands events to the sinks, one after the other.
   private let turn = Mutex(())
-  /// Hands over what no VCPU does soon.
-  private let worker: Worker
+  /// Hands over what no VCPU does soon; nil where nobody gets it.
+  private let worker: Worker?
 
   init(_ observation: Observation) throws(Errno) {
     start = observation.start
     kinds = observation.kinds
     sinks = observation.sinks
-    worker = try Worker(name: "trace")
+    worker = sinks.isEmpty ? nil : try Worker(name: "trace")
   }
 
   var now: UInt64 { Clock.monotonicNanoseconds &- start }
@@ -145,8 +145,9 @@ final class TraceSinks: Sendable {
         defer { events.removeAll() }
         return events
       }
-      for event in events + (event.map { [$0] } ?? []) {
-        for sink in sinks { sink.record(event) }
+      for sink in sinks {
+        for event in events { sink.record(event) }
+        if let event { sink.record(event) }
       }
     }
   }
@@ -157,7 +158,7 @@ final class TraceSinks: Sendable {
 
   /// Ends the trace.
   func finish() {
-    worker.stop()
+    worker?.stop()
     record()
     for sink in sinks { sink.finish() }
   }
@@ -180,7 +181,7 @@ final class TraceSinks: Sendable {
       return events.count == 1
     }
     // Without a thread the next exit brings it.
-    if isFirst { try? worker.post { [self] in record() } }
+    if isFirst { try? worker?.post { [self] in record() } }
   }
 
   /// What devices are told to show.
