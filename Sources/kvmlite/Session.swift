@@ -121,7 +121,7 @@ struct Session {
   ) throws(Failure) -> Int32 {
     var resources = opened
     guard let console = spec.consoles.first else { return try runToEnd(resources, run) }
-    let ends = resources.consoles[console.id]
+    let ends = resources.console
     if let terminal = ends?.terminal {
       Message.note("the console is at \(terminal)" + (console.waits ? ", and waited for" : ""))
     }
@@ -132,7 +132,7 @@ struct Session {
     }
     guard console.isStandard else { return try runToEnd(resources, run) }
     let terminal = InteractiveConsole()
-    resources.consoles[console.id] = .init(output: .descriptor(1), input: terminal.input)
+    resources.console = .init(output: .descriptor(1), input: terminal.input)
     var run = run
     run.didContinue = terminal.takeOver
     return try runToEnd(resources, run)
