@@ -44,9 +44,9 @@ final class HaltWatch {
     counters = vcpus.map(Counters.init)
   }
 
-  /// Nanoseconds until the next look.
+  /// Nanoseconds until the next look: so much that an end is seen after an eighth of the time.
   func nextDelay() -> UInt64 {
-    defer { delay = min(delay + delay / 4, Self.longestDelay) }
+    defer { delay = min(delay + delay / 8, Self.longestDelay) }
     return delay
   }
 
