@@ -37,6 +37,7 @@ struct Session {
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
+    if spec.vcpuCount == 1 && spec.devices.isEmpty { HostMemory.useOneArena() }
     do throws(Failure) {
       if let limit = options.timeLimit, !(limit > 0 && limit <= 1e9) {
         throw Failure(
@@ -52,7 +53,14 @@ struct Session {
       let resources = try open(signals)
       defer { resources.close() }
       let run = try makeRunOptions(resources, signals)
-      return try withConsole(resources, run, signals)
+      let (status, machine) = try withConsole(resources, run, signals)
+      // A thread that waits for the host for ever would keep the process. And without devices there is
+      // nothing left but what the kernel frees by itself, and faster.
+      if machine.leavesThreads || spec.devices.isEmpty {
+        resources.close()
+        _exit(status)
+      }
+      return status
     } catch {
       Message.error(error.message)
       return error.status
@@ -118,7 +126,7 @@ struct Session {
   /// Sets up the console, runs, and puts the terminal back.
   private func withConsole(
     _ opened: Resources, _ run: RunOptions, _ signals: SignalSource
-  ) throws(Failure) -> Int32 {
+  ) throws(Failure) -> (Int32, Machine) {
     var resources = opened
     guard let console = spec.consoles.first else { return try runToEnd(resources, run) }
     let ends = resources.console
@@ -140,7 +148,9 @@ struct Session {
 
   // MARK: Running
 
-  private func runToEnd(_ resources: Resources, _ run: RunOptions) throws(Failure) -> Int32 {
+  private func runToEnd(
+    _ resources: Resources, _ run: RunOptions
+  ) throws(Failure) -> (Int32, Machine) {
     let machine: Machine
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     if options.isVerbose { MachineSummary(machine).tell() }
@@ -151,12 +161,7 @@ struct Session {
     var status = Account(machine, outcome).tell(statistics: options.statistics)
     status = writeFiles(machine, outcome, status)
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
-    // A thread that waits for the host for ever would keep the process.
-    if machine.leavesThreads {
-      resources.close()
-      _exit(status)
-    }
-    return status
+    return (status, machine)
   }
 
   /// Writes what is asked for as files; returns `status`, or 71 if that can't be.
