@@ -31,14 +31,15 @@ extension Builder {
     _ id: String, _ kind: StaticString, _ parts: [DeviceNode.Part], interrupts: [UInt32] = [],
     table: DeviceNode.TableEntry? = nil, stateful: [(name: String, device: any Stateful)] = [],
     pausable: [any Pausable] = [],
-    statistics: @escaping @Sendable () -> [DeviceStatistics] = { [] }
+    statistics: @escaping @Sendable () -> [DeviceStatistics] = { [] },
+    traffic: @escaping @Sendable () -> DeviceTraffic = { DeviceTraffic() }
   ) {
     precondition(!nodes.contains { $0.id == id }, "two devices called \(id)")
     for part in parts { put(part) }
     nodes.append(
       DeviceNode(
         id: id, kind: kind, parts: parts, interrupts: interrupts, table: table,
-        statistics: statistics,
+        statistics: statistics, traffic: traffic,
         stateful: stateful.map { ($0.name.isEmpty ? id : "\(id).\($0.name)", $0.device) },
         pausable: pausable))
   }
@@ -144,7 +145,8 @@ extension Builder {
   ) {
     add(
       id, core.device.name, [part], interrupts: interrupts, table: table,
-      stateful: transport, pausable: [core], statistics: { [core.statistics] })
+      stateful: transport, pausable: [core], statistics: { [core.statistics] },
+      traffic: { core.traffic })
     stops.append { core.stop() }
   }
 
