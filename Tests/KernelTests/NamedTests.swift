@@ -14,9 +14,14 @@ struct NamedTests {
     + "head -c 24 /dev/input/event0 >/tmp/event; echo BUTTON"
 
   private func tmux(_ machines: NamedMachines, _ arguments: String...) throws -> String {
+    // Its server stays, and must not hold what the test waits for the end of.
     let process = try ChildProcess(
-      tmuxPath, ["-S", machines.path + "/tmux", "-f", "/dev/null"] + arguments,
-      environment: machines.environment, deadline: Deadline(seconds: 100))
+      "/bin/bash",
+      [
+        "-c", "exec \"$0\" \"$@\" 199>&-", tmuxPath, "-S", machines.path + "/tmux", "-f",
+        "/dev/null",
+      ]
+        + arguments, environment: machines.environment, deadline: Deadline(seconds: 100))
     #expect(try process.waitForEnd() == .exited(0), "\(process.errorText)")
     return process.outputText
   }
@@ -38,7 +43,7 @@ struct NamedTests {
     #expect(try machines.run("wait", "box", "--for", "text=hello world").end == .exited(0))
     #expect(try tmux(machines, "capture-pane", "-p").contains("READY"))
     _ = try tmux(machines, "send-keys", "C-a", "q")
-
+    _ = try tmux(machines, "kill-server")
     let stop = try machines.run("stop", "box", "--grace", "600")
     #expect(stop.end == .exited(0) && stop.errors.isEmpty, "\(stop.errors)")
     let log = try machines.run("logs", "box").output
