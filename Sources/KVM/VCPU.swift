@@ -165,6 +165,12 @@ package final class VCPU: @unchecked Sendable {
     unsafe shared.pointee.msr.error = 1
   }
 
+  /// Whether the next run is to return `.interruptWindow` as soon as the guest can take an interrupt.
+  /// Corresponds to `request_interrupt_window`.
+  package func awaitInterruptWindow(_ isWanted: Bool) {
+    unsafe shared.pointee.request_interrupt_window = isWanted ? 1 : 0
+  }
+
   /// Whether RFLAGS.IF was set at the last exit. Corresponds to `if_flag` of `struct kvm_run`.
   package var interruptsAreOn: Bool { unsafe shared.pointee.if_flag != 0 }
 
