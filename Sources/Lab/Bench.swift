@@ -13,7 +13,7 @@ final class Bench {
   private let what: String
 
   /// Which ring code starts in.
-  enum Ring: Int, Sendable { case kernel = 0, user = 3 }
+  enum Ring: Int, Sendable, CaseIterable { case kernel = 0, one, two, user }
 
   /// Bits of control registers that experiments ask for (Intel SDM vol 3, "Control Registers").
   enum Control {

@@ -91,6 +91,7 @@ package struct Experiment: Sendable {
 
   /// All experiments, in the order of the course.
   package static let all: [Experiment] = [
-    modes, critical, exits, build, translation, twoStage, shadow, tlb, slots, ioModels, split, cow,
+    modes, critical, risc, exits, build, translation, twoStage, shadow, tlb, slots, ioModels, split,
+    cow,
   ]
 }

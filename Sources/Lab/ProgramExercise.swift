@@ -102,8 +102,7 @@ struct HypervisorCheck {
   }
 
   /// The end of a wrong run, in words.
-  private static func told(_ end: StudentProgram.End, _ output: [UInt8], _ words: String) -> String
-  {
+  private static func told(_ end: Workshop.End, _ output: [UInt8], _ words: String) -> String {
     let said = words.isEmpty ? "" : " (it says: \(words))"
     switch end {
     case .overdue: return "did not end in \(seconds) seconds"

@@ -76,6 +76,7 @@ struct VariationTests {
   private func expected(_ name: String, _ value: Int, _ variation: Variation) -> Int {
     switch name {
     case "build": value + 1
+    case "risc": value * 3
     case "translation": value + 2
     case "critical": emulatesRing0 ? 0 : 1
     case "two-stage": 0x10_0000 + 8 * value
