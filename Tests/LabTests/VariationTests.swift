@@ -77,6 +77,7 @@ struct VariationTests {
     switch name {
     case "build": value + 1
     case "risc": value * 3
+    case "multiplex": 3 * value + 2
     case "translation": value + 2
     case "critical": emulatesRing0 ? 0 : 1
     case "two-stage": 0x10_0000 + 8 * value
