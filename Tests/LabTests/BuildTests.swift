@@ -65,7 +65,7 @@ struct BuildTests {
 
   @Test(
     "gives what is no hypervisor nothing, and says why",
-    arguments: [
+    arguments: Trials.cases([
       (#"int main(void) { puts("halt: ax=1234"); }"#, "printed 'halt: ax=1234\\n'"),
       ("int main(void) { for (;;) pause(); }", "did not end in 5 seconds"),
       ("int main(void) { fork(); for (;;); }", "did not end in 5 seconds"),
@@ -77,7 +77,8 @@ struct BuildTests {
         #"int main(void) { system("rm -f * 2>/dev/null"); puts("\033[2J\xff"); }"#,
         "printed nothing"
       ),
-    ])
+      (#"int main(void) { puts("\033[2J"); }"#, "printed '?[2J\\n'"),
+    ]))
   func none(body: String, words: String) throws {
     let source = "#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n" + body
     let grade = try grade(source)
@@ -123,7 +124,7 @@ struct BuildTests {
 
   @Test(
     "finds which step is wrong, and leaves the others their points",
-    arguments: [
+    arguments: Trials.cases([
       ("i < run->io.count", "i < 1", ["2-string"]),
       ("sum += value;", "sum = value;", ["3-mmio"]),
       ("run->mmio.len < 4 ? run->mmio.len : 4);\n    sum", "4);\n    sum", ["3-mmio"]),
@@ -132,7 +133,7 @@ struct BuildTests {
       ("run->request_interrupt_window = first != last;", "", ["4-window"]),
       ("first != last && run->ready_for_interrupt_injection", "0", ["4-interrupt", "4-window"]),
       ("ax=%04x", "ax=%x!", ["all"]),
-    ])
+    ]))
   func partly(right: String, wrong: String, ids: [String]) throws {
     let source = model.replacing(right, with: wrong)
     #expect(source != model)

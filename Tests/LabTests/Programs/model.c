@@ -81,7 +81,6 @@ int main(int count, char **words) {
     if (first != last && run->ready_for_interrupt_injection) {
       struct kvm_interrupt interrupt = {.irq = waiting[first++ % QUEUE]};
       request(vcpu, KVM_INTERRUPT, &interrupt, "KVM_INTERRUPT");
-      run->ready_for_interrupt_injection = 0;
     }
     run->request_interrupt_window = first != last;
     request(vcpu, KVM_RUN, 0, "KVM_RUN");
