@@ -1,7 +1,8 @@
 import Host
+import Synchronization
 
 /// A directory that goes with this object, in which programs are run for what they write there.
-final class Workshop {
+package final class Workshop {
   /// How a run ended.
   enum End: Equatable {
     /// With this status.
@@ -13,6 +14,13 @@ final class Workshop {
   }
 
   private let directory: TemporaryDirectory
+  /// What runs now, by its process's number.
+  private static let running = Mutex<[Int32: ChildProgram]>([:])
+
+  /// Ends all that runs: for a program that is about to end in the middle of things.
+  package static func endAll() {
+    running.withLock { for child in $0.values { child.stopGroup() } }
+  }
 
   init() throws(LabError) { directory = try makeDirectory() }
 
@@ -28,6 +36,8 @@ final class Workshop {
         "/bin/sh", ["-c", "cd \"$0\" && { \(limits)\(script); }", directory.path],
         standardError: nothing)
     }
+    Self.running.withLock { $0[child.identifier] = child }
+    defer { Self.running.withLock { _ = $0.removeValue(forKey: child.identifier) } }
     guard let status = Self.wait(for: child, seconds) else { return .overdue }
     return status > 128 && status <= 128 + 64 ? .killed(Signal(status - 128)) : .exited(Int(status))
   }

@@ -117,6 +117,7 @@ struct LabCommand: ParsableCommand {
     }
     // Whoever ends an experiment wants nothing of it to stay.
     try? Signal.beforeEnding(by: [.interrupt, .quit, .terminate, .hangUp]) {
+      Workshop.endAll()
       TemporaryDirectory.removeAll()
     }
     if let guest {
