@@ -81,20 +81,22 @@ private struct Multiplex {
     report.table(fates)
     report.heading("What it shows")
     report.text(
-      "Who offers more is not served sooner: the last of machine 2's requests was number "
-        + "\(rows[1].last) of \(run.order.count); had machine 1 been served to its end first, it would have "
-        + "been number \(rows[1].lastInLine). While all had requests waiting, each got \(rows[1].early) turns. "
-        + "When only machine 1 was left, it had all of them: nothing is kept free for who has nothing to do."
+      "While all had requests waiting, each got \(rows[1].early) turns, whoever offered more. The last of "
+        + "machine 2's requests was number \(rows[1].last) of \(run.order.count); had machine 1 been served "
+        + "to its end first, it would have been number \(rows[1].lastInLine)"
+        + (rows[1].last > rows[1].lastInLine
+          ? ": among so many, a turn each takes longer than one that is greedy. " : ". ")
+        + "When only machine 1 was left, it had all turns: nothing is kept free for who has nothing to do."
     )
     report.text(
       "All wrote to the same sectors, and each reads what it wrote itself: an overlay is one machine's. The "
         + "image below is \(run.isBaseSame ? "byte for byte what it was" : "not what it was").")
     report.text(
       "The liar's first request was answered and no other; the back end said: `\(run.wordsOfLie)`. It "
-        + "looks at nothing that a machine says without checking it, and stops that machine's ring, not "
+        + "believes nothing that a machine says without a check, and stops that machine's ring, not "
         + "itself. "
         + (run.dying == nil
-          ? "With three machines or more one dies, too."
+          ? "With three machines or more one dies, too. "
           : "The death is the end of a connection: what was in the ring may have been done or not, as "
             + "with a machine whose power is cut. ")
         + "The others had \(wrong == 0 ? "all their data right" : "\(wrong) sectors wrong").")
@@ -132,7 +134,8 @@ private struct Multiplex {
     for start in stride(from: 0, to: run.order.count, by: 20) {
       let part = run.order[start..<min(start + 20, run.order.count)]
       table.add([
-        "\(start + 1) to \(start + part.count)", part.map { "\($0)" }.joined(separator: " "),
+        part.count == 1 ? "\(start + 1)" : "\(start + 1) to \(start + part.count)",
+        part.map { "\($0)" }.joined(separator: " "),
       ])
     }
     return table
