@@ -4,19 +4,32 @@ import Memory
 import Storage
 import Synchronization
 
-/// Who of several machines is served next: one thread goes round, and each ring has one request in its
-/// turn, however many it has waiting.
+/// Who of several machines is served next: one thread goes round, and each machine has one request in its
+/// turn, however many it has waiting, and in however many rings.
 package final class BackEndTurns: Sendable {
   /// A ring of a machine's that takes part.
-  private struct Place {
+  private struct Ring {
     let id: Int
-    let machine: Int
     /// Serves one request, and says whether there was one.
     let serve: @Sendable () -> Bool
   }
 
+  private struct Machine {
+    let number: Int
+    /// Whose turn it is comes first.
+    var rings: [Ring]
+
+    mutating func serveOne() -> Bool {
+      for index in rings.indices where rings[index].serve() {
+        rings.append(rings.remove(at: index))
+        return true
+      }
+      return false
+    }
+  }
+
   private struct State {
-    var places: [Place] = []
+    var machines: [Machine] = []
     /// Whose turn it is, as an index.
     var next = 0
     var nextID = 0
@@ -28,7 +41,7 @@ package final class BackEndTurns: Sendable {
   /// Of so many requests the order is kept.
   private static let mostKept = 512
 
-  // It is held while a request is served: who takes a place away knows that nothing of it goes on.
+  // It is held while a request is served: who takes a ring away knows that nothing of it goes on.
   private let state = Mutex(State())
   private let leaving = Atomic<Int>(0)
   private let worker: Worker
@@ -42,8 +55,13 @@ package final class BackEndTurns: Sendable {
   func enter(_ machine: Int, _ serve: @escaping @Sendable () -> Bool) -> Int {
     state.withLock { state in
       state.nextID += 1
-      state.places.append(Place(id: state.nextID, machine: machine, serve: serve))
-      return state.nextID
+      let ring = Ring(id: state.nextID, serve: serve)
+      if let index = state.machines.firstIndex(where: { $0.number == machine }) {
+        state.machines[index].rings.append(ring)
+      } else {
+        state.machines.append(Machine(number: machine, rings: [ring]))
+      }
+      return ring.id
     }
   }
 
@@ -51,8 +69,9 @@ package final class BackEndTurns: Sendable {
   func leave(_ id: Int) {
     leaving.add(1, ordering: .acquiringAndReleasing)
     state.withLock { state in
-      guard let index = state.places.firstIndex(where: { $0.id == id }) else { return }
-      state.places.remove(at: index)
+      for index in state.machines.indices { state.machines[index].rings.removeAll { $0.id == id } }
+      guard let index = state.machines.firstIndex(where: { $0.rings.isEmpty }) else { return }
+      state.machines.remove(at: index)
       if state.next > index { state.next -= 1 }
     }
     leaving.subtract(1, ordering: .acquiringAndReleasing)
@@ -69,12 +88,13 @@ package final class BackEndTurns: Sendable {
     // Who leaves must not wait for the end of what has none.
     while leaving.load(ordering: .acquiring) > 0 { HostThread.yield() }
     return state.withLock { state in
-      for _ in state.places.indices {
-        let place = state.places[state.next % state.places.count]
-        state.next = (state.next + 1) % state.places.count
-        guard place.serve() else { continue }
-        state.counts[place.machine, default: 0] += 1
-        if state.order.count < Self.mostKept { state.order.append(place.machine) }
+      for _ in state.machines.indices {
+        let index = state.next % state.machines.count
+        state.next = (index + 1) % state.machines.count
+        guard state.machines[index].serveOne() else { continue }
+        let number = state.machines[index].number
+        state.counts[number, default: 0] += 1
+        if state.order.count < Self.mostKept { state.order.append(number) }
         return true
       }
       return false

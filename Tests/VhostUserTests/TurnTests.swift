@@ -35,6 +35,24 @@ struct TurnTests {
       ])
   }
 
+  @Test("are a machine's, however many rings it has, of which each has its turn")
+  func rings() throws {
+    let turns = try BackEndTurns()
+    let served = Mutex<[String]>([])
+    for (machine, name) in [(1, "a"), (2, "c"), (1, "b")] {
+      let waiting = Waiting(2)
+      _ = turns.enter(machine) {
+        guard waiting.serve() else { return false }
+        served.withLock { $0.append(name) }
+        return true
+      }
+    }
+    turns.wake()
+    turns.end()
+    #expect(served.withLock { $0 } == ["a", "c", "b", "c", "a", "b"])
+    #expect(turns.account.last == "order: 1 2 1 2 1 1")
+  }
+
   @Test("end for who leaves, even while somebody always has requests")
   func leaving() throws {
     let turns = try BackEndTurns()
