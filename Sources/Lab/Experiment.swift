@@ -88,6 +88,6 @@ package struct Experiment: Sendable {
 
   /// All experiments, in the order of the course.
   package static let all: [Experiment] = [
-    modes, critical, exits, translation, twoStage, shadow, tlb, slots, ioModels, split, cow,
+    modes, critical, exits, translation, twoStage, shadow, tlb, slots, ioModels, split, stack, cow,
   ]
 }
