@@ -11,9 +11,14 @@ struct RandomProgram {
   /// A number below that of its argument.
   private let choose: (Int) -> Int
 
-  /// A program of `steps` steps.
-  init(steps: Int, _ choose: @escaping (Int) -> Int) {
+  /// Whether an interrupt may be pending at an STI.
+  private let letsInBySTI: Bool
+
+  /// A program of `steps` steps. Without `letsInBySTI` interrupts come by OUT and POPF alone: QEMU's TCG isn't
+  /// exact about when STI lets one in.
+  init(steps: Int, letsInBySTI: Bool = true, _ choose: @escaping (Int) -> Int) {
     self.choose = choose
+    self.letsInBySTI = letsInBySTI
     bytes = Self.handler
     entry = UInt64(bytes.count)
     for register: UInt8 in [0, 1, 2, 3, 6] { bytes += [0xB8 | register] + word() }
@@ -44,6 +49,8 @@ struct RandomProgram {
   private func arithmetic() -> [UInt8] {
     [0x48, UInt8(choose(8)) << 3 | 1, 0xC0 | register() << 3 | register()]
   }
+  /// sti; nop, where nothing may be pending later on
+  private var ready: [UInt8] { letsInBySTI ? [] : [0xFB, 0x90] }
   /// cli or sti
   private func interruptFlag() -> UInt8 { choose(2) == 0 ? 0xFA : 0xFB }
 
@@ -60,11 +67,12 @@ struct RandomProgram {
     case 7: bytes += [0x9C, interruptFlag()] + arithmetic() + [0x9D]  // popfq
     case 8: bytes += [0x8C, 0xCA, 0x49, 0x01, 0xD0]  // mov edx,cs; add r8,rdx
     case 9: bytes += [0x70 | UInt8(choose(16)), 3] + arithmetic()  // jcc over it
-    case 10: bytes += [0xE6, 0x97]  // out timer,al
+    case 10: bytes += ready + [0xE6, 0x97]  // out timer,al
     case 11:
       // the same in a critical section
-      bytes += [0x9C, 0xFA, 0xE6, 0x97] + arithmetic() + [0x9D]
-    case 12: bytes += [0xFA, 0xE6, 0x97, 0xFB, 0xF4]  // cli; out timer,al; sti; hlt
+      bytes += ready + [0x9C, 0xFA, 0xE6, 0x97] + arithmetic() + [0x9D]
+    case 12 where letsInBySTI:
+      bytes += [0xFA, 0xE6, 0x97, 0xFB, 0xF4]  // cli; out timer,al; sti; hlt
     case 13:
       // in al,queue or status; add r8,rax
       bytes += [0xE4, 0x95 + UInt8(choose(2)), 0x49, 0x01, 0xC0]
