@@ -160,9 +160,9 @@ package final class VCPU: @unchecked Sendable {
     }
   }
 
-  /// Answers the last `.msrAccess` exit with a general protection fault.
-  package func refuseMSRAccess() {
-    unsafe shared.pointee.msr.error = 1
+  /// Makes runs return `.interruptWindow` as soon as the guest can take an interrupt (or no longer).
+  package func setWantsInterruptWindow(_ isOn: Bool) {
+    unsafe shared.pointee.request_interrupt_window = isOn ? 1 : 0
   }
 
   /// Whether the next run is to return `.interruptWindow` as soon as the guest can take an interrupt.

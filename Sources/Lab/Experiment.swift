@@ -92,6 +92,6 @@ package struct Experiment: Sendable {
   /// All experiments, in the order of the course.
   package static let all: [Experiment] = [
     modes, critical, risc, exits, build, translation, twoStage, shadow, tlb, slots, ioModels, split,
-    multiplex, cow,
+    multiplex, stack, cow,
   ]
 }

@@ -66,4 +66,20 @@ struct SheetCommandTests {
     }
     #expect(count > 0)
   }
+
+  @Test("the table of a lecture's statements names experiments that there are, and each of them")
+  func statements() throws {
+    let text = try String(
+      contentsOf: Self.root.appending(path: "docs/labs/README.md"), encoding: .utf8)
+    let start = try #require(text.range(of: "## What a lecture says"))
+    let end = try #require(text.range(of: "Some sheets have an exercise"))
+    let named = text[start.upperBound..<end.lowerBound].matches(of: /`kvmlite lab ([a-z-]+)`/)
+      .map { String($0.output.1) }
+    #expect(named.count > 20)
+    for name in named { #expect(Experiment.named(name) != nil, "\(name)") }
+    for experiment in Experiment.all {
+      #expect(named.contains(experiment.name), "\(experiment.name)")
+      #expect(text.contains("](\(experiment.name).md) |"), "\(experiment.name)")
+    }
+  }
 }

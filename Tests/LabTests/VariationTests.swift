@@ -86,6 +86,7 @@ struct VariationTests {
     case "slots": variation["width"] + (value - 1) * (variation["width"] + 1)
     case "io-models": 6 + 3 * value
     case "split": value * 512 + 1
+    case "stack": variation["sector"] * 512 / (value << 10)
     case "cow": value << 10
     default: value
     }
