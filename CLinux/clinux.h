@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/memfd.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
 #include <string.h>
@@ -73,6 +74,10 @@ static inline int clinux_watch_opening(const char *path) {
 
 // Close-on-exec, as all of them are.
 static inline int clinux_pidfd_open(int process) { return (int)syscall(SYS_pidfd_open, process, 0); }
+
+static inline void clinux_pidfd_kill(int pidfd) {
+  syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
 
 static inline int clinux_set_thread_name(const char *name) {
   return prctl(PR_SET_NAME, name, 0, 0, 0);
@@ -171,12 +176,32 @@ static inline int clinux_unix_name(int fd, const char *path, int binds) {
                : connect(fd, (struct sockaddr *)&name, sizeof name);
 }
 
-// struct ucred is _GNU_SOURCE's: the user on the other side of a connection, or -1.
-static inline int64_t clinux_peer_user(int fd) {
-  struct { int32_t pid; uint32_t user, group; } peer;
-  socklen_t size = sizeof peer;
-  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.user : -1;
+// struct ucred is _GNU_SOURCE's: the user and the process on the other side of a connection, or -1.
+struct clinux_credentials {
+  int32_t process;
+  uint32_t user, group;
+};
+static inline int clinux_peer(int fd, struct clinux_credentials *peer) {
+  socklen_t size = sizeof *peer;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &size);
 }
+static inline int64_t clinux_peer_user(int fd) {
+  struct clinux_credentials peer;
+  return clinux_peer(fd, &peer) == 0 ? peer.user : -1;
+}
+static inline int32_t clinux_peer_process(int fd) {
+  struct clinux_credentials peer;
+  return clinux_peer(fd, &peer) == 0 ? peer.process : -1;
+}
+
+// close_range(2) is there from Linux 5.9 on; before that, the numbers that a program usually has.
+static inline void clinux_close_from(int first) {
+  if (syscall(SYS_close_range, first, ~0u, 0) == 0) return;
+  for (int fd = first; fd < 1024; fd++) close(fd);
+}
+
+// Swift's importer refuses fork(2): a copy of a process with threads has only the one that called.
+static inline int clinux_fork(void) { return fork(); }
 
 union clinux_control {
   struct cmsghdr header;

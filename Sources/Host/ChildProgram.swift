@@ -89,9 +89,17 @@ package final class ChildProgram: Sendable {
 
   /// A file that becomes readable when it has ended; nil on a Linux before 5.3. Corresponds to
   /// `pidfd_open(2)`.
-  package func makeEndDescriptor() -> SharedDescriptor? {
-    let number = clinux_pidfd_open(identifier)
+  package func makeEndDescriptor() -> SharedDescriptor? { Self.makeEndDescriptor(of: identifier) }
+
+  /// The same of any process.
+  package static func makeEndDescriptor(of process: Int32) -> SharedDescriptor? {
+    let number = clinux_pidfd_open(process)
     return number < 0 ? nil : SharedDescriptor(FileDescriptor(owning: number))
+  }
+
+  /// Kills the process that `makeEndDescriptor(of:)` gave this for.
+  package static func killProcess(_ process: SharedDescriptor) {
+    clinux_pidfd_kill(process.file.number)
   }
 
   /// How it ended: its exit status, or 128 and the signal; nil while it runs.

@@ -29,6 +29,15 @@ package enum Clock {
     return Int64(time.tv_sec) &* 1_000_000_000 &+ Int64(time.tv_nsec)
   }
 
+  /// Waits until `monotonicNanoseconds` comes to `time`, or a signal comes. Corresponds to
+  /// `clock_nanosleep(2)`.
+  package static func wait(until time: UInt64) {
+    var end = timespec(
+      tv_sec: Int(clamping: time / 1_000_000_000), tv_nsec: Int(time % 1_000_000_000))
+    // The C library reads one timespec.
+    _ = unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nil)
+  }
+
   /// The processor's time-stamp counter, in cycles of its base clock. Corresponds to `RDTSC`.
   @inline(__always)
   package static var cycles: UInt64 { clinux_cycles() }

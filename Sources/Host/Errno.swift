@@ -59,6 +59,8 @@ extension Errno {
   public static let isDirectory = Errno(EISDIR)
   /// The file system can only be read.
   public static let readOnlyFileSystem = Errno(EROFS)
+  /// Nobody listens there.
+  public static let connectionRefused = Errno(ECONNREFUSED)
   /// The other side of a connection is gone.
   public static let connectionReset = Errno(ECONNRESET)
   /// The reading end of the pipe is closed.

@@ -216,6 +216,16 @@ extension FileDescriptor {
     return unsafe poll(&request, 1, milliseconds) == 1
   }
 
+  /// The same until `Clock.monotonicNanoseconds` comes to `deadline`.
+  package func isReadable(until deadline: UInt64) -> Bool {
+    while true {
+      let now = Clock.monotonicNanoseconds
+      let left = deadline > now ? deadline - now : 0
+      if isReadable(within: Int32(clamping: left / 1_000_000 + (left == 0 ? 0 : 1))) { return true }
+      if left == 0 { return false }
+    }
+  }
+
   /// Whether reading would not block, waiting up to `milliseconds` for that. Corresponds to `poll(2)`.
   package func isReadable(within milliseconds: Int32) -> Bool {
     var request = pollfd(fd: number, events: Int16(POLLIN), revents: 0)

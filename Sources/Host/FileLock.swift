@@ -10,6 +10,15 @@ extension FileDescriptor {
     guard clinux_lock(number, Int32(F_RDLCK), offset, 1) == 0 else { throw Errno.current }
   }
 
+  /// Locks the byte at `offset` for itself alone. Throws `EAGAIN` where another has it. Corresponds to
+  /// `F_OFD_SETLK` of `fcntl(2)`.
+  package func lockAlone(_ offset: Int64) throws(Errno) {
+    guard clinux_lock(number, Int32(F_WRLCK), offset, 1) == 0 else {
+      // POSIX leaves open which of the two it is.
+      throw Errno.current == .accessDenied ? .tryAgain : .current
+    }
+  }
+
   /// Lets all locks go, which closing does too; but not while a process that was just forked has the
   /// open file as well, up to its `execve(2)`.
   package func unlockAll() { _ = clinux_lock(number, Int32(F_UNLCK), 0, 0) }

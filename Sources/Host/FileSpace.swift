@@ -198,9 +198,12 @@ package enum HostEnvironment {
     }
   }
 
-  /// Where files go that may become large and are nobody's later: TMPDIR, or /var/tmp.
-  package static var temporaryDirectory: String {
-    guard let value = unsafe getenv("TMPDIR"), unsafe value.pointee != 0 else { return "/var/tmp" }
+  /// The environment variable `name`; nil where it is unset or empty. Corresponds to `getenv(3)`.
+  package static func variable(_ name: String) -> String? {
+    guard let value = unsafe getenv(name), unsafe value.pointee != 0 else { return nil }
     return unsafe String(cString: value)
   }
+
+  /// Where files go that may become large and are nobody's later: TMPDIR, or /var/tmp.
+  package static var temporaryDirectory: String { variable("TMPDIR") ?? "/var/tmp" }
 }

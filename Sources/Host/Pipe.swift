@@ -20,6 +20,11 @@ package struct Pipe: ~Copyable {
     writing = FileDescriptor(owning: ends.1)
   }
 
+  /// Both ends, each for several parties.
+  package consuming func shared() -> (reading: SharedDescriptor, writing: SharedDescriptor) {
+    (SharedDescriptor(reading), SharedDescriptor(writing))
+  }
+
   /// Keeps the end to read from and closes the other, which another program has by now.
   package consuming func closeWriting() -> FileDescriptor { reading }
 }

@@ -109,6 +109,30 @@ package struct UnixSocket: ~Copyable, Sendable {
   /// `SO_PEERCRED`.
   package var peerUser: UInt32? { UInt32(exactly: clinux_peer_user(descriptor.number)) }
 
+  /// The process that is on the other side, or was when it connected or listened; nil if the kernel
+  /// doesn't say.
+  package var peerProcess: Int32? {
+    let process = clinux_peer_process(descriptor.number)
+    return process > 0 ? process : nil
+  }
+
+  /// Sends as much of `bytes` as there is room for, without waiting, and returns how much that was;
+  /// throws `EAGAIN` where there is none.
+  package borrowing func sendPart(_ bytes: Span<UInt8>) throws(Errno) -> Int {
+    while true {
+      // The kernel only reads, and within the length.
+      let count = unsafe bytes.withUnsafeBufferPointer { part in
+        unsafe clinux_send(descriptor.number, part.baseAddress, part.count, nil, 0)
+      }
+      if count >= 0 { return count }
+      if errno != EINTR { throw Errno.current }
+    }
+  }
+
+  /// Ends the connection both ways, for all who have it: nothing more is sent, and who waits for the
+  /// other side is told of its end. Corresponds to `shutdown(2)`.
+  package borrowing func end() { shutdown(descriptor.number, Int32(SHUT_RDWR)) }
+
   /// Says that nothing more will be sent. Corresponds to `shutdown(2)`.
   package borrowing func endSending() { shutdown(descriptor.number, Int32(SHUT_WR)) }
 }

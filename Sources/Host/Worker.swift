@@ -14,6 +14,8 @@ package final class Worker: Sendable {
     case edge
     /// For as long as something is there.
     case level
+    /// Each time that something comes, there is room to write, or the other side goes.
+    case socketEdge
   }
 
   private struct State {
@@ -121,11 +123,13 @@ package final class Worker: Sendable {
     try shared.locked { (state) throws(Errno) in
       guard !state.isEnding else { return place ?? 0 }
       try startThread(&state)
-      let index = place ?? state.handlers.count
+      let index =
+        place ?? state.handlers.firstIndex { $0 == nil } ?? state.handlers.count
       if index == state.handlers.count { state.handlers.append(nil) }
       state.handlers[index] = handler
       switch trigger {
       case .edge: try poller.addEdges(file, tag: UInt64(index))
+      case .socketEdge: try poller.addSocketEdges(file, tag: UInt64(index))
       case .level:
         guard try poller.add(file, tag: UInt64(index)) else { throw Errno.notPermitted }
       }

@@ -53,6 +53,11 @@ enum Completion {
     case nil, "run", "config": guests(prefix: "guest:") + [files]
     case "guests": guests(prefix: "")
     case "lab": Experiment.all.map { ($0.name, $0.title) }
+    case "up": machines() + guests(prefix: "guest:") + [files]
+    case "inspect", "attach", "logs", "stop", "kill", "rm", "pause", "resume", "reset", "stats",
+      "wait":
+      machines()
+    case "ls": []
     default: [files]
     }
   }
@@ -61,12 +66,18 @@ enum Completion {
     Guest.all.map { (prefix + $0.name, $0.summary) }
   }
 
+  private static func machines() -> [Candidate] {
+    MachineStore().names().map { ($0.description, "a machine") }
+  }
+
   /// What an option takes, as far as that is a name.
   private static func values(of option: CommandTree.Option) -> [Candidate] {
     let words: [String] =
       switch option.names.first {
       case "--device": VMConfiguration.Device.types.filter { !DeviceOptions.own.contains($0) }
       case "--net": ["none", "user", "tap="]
+      case "--name": MachineStore().names().map(\.description)
+      case "--for": ["running", "text=", "exit"]
       case "--console": ["stdio", "pty", "none", "file="]
       case "--trace": ["io", "mmio", "irq", "requests", "all"]
       default: option.values

@@ -53,13 +53,17 @@ struct EscapeKey {
 
   private static let controlA: UInt8 = 1
 
-  /// What the guest shall get of `bytes`.
-  mutating func filter(_ bytes: [UInt8], _ control: RunControl) -> [UInt8] {
+  /// What the guest shall get of `bytes`; `command` gets, in lower case, each key that isn't for it.
+  mutating func filter(_ bytes: [UInt8], _ command: (UInt8) -> Void) -> [UInt8] {
     var passed: [UInt8] = []
     for byte in bytes {
       if isPending {
         isPending = false
-        command(byte, control, &passed)
+        if byte == Self.controlA || byte | 0x20 == UInt8(ascii: "a") {
+          passed.append(Self.controlA)
+        } else {
+          command(byte | 0x20)
+        }
       } else if byte == Self.controlA {
         isPending = true
       } else {
@@ -69,21 +73,27 @@ struct EscapeKey {
     return passed
   }
 
-  private func command(_ byte: UInt8, _ control: RunControl, _ passed: inout [UInt8]) {
-    switch byte {
-    case UInt8(ascii: "x"), UInt8(ascii: "X"): control.stop(.user)
-    case UInt8(ascii: "w"), UInt8(ascii: "W"): control.requestLook()
-    case UInt8(ascii: "h"), UInt8(ascii: "H"), UInt8(ascii: "?"):
-      Message.line(
-        """
-
-        Ctrl-A X       leave kvmlite
-        Ctrl-A W       follow the addresses of --walk now
-        Ctrl-A H       this help
-        Ctrl-A Ctrl-A  send Ctrl-A to the guest
-        """)
-    case Self.controlA, UInt8(ascii: "a"): passed.append(Self.controlA)
-    default: Message.line("\nCtrl-A H helps")
+  /// What the keys do while a machine runs here.
+  mutating func filter(_ bytes: [UInt8], _ control: RunControl) -> [UInt8] {
+    filter(bytes) { key in
+      switch key {
+      case UInt8(ascii: "x"): control.stop(.user)
+      case UInt8(ascii: "w"): control.requestLook()
+      default:
+        Self.help(
+          key,
+          """
+          Ctrl-A X       leave kvmlite
+          Ctrl-A W       follow the addresses of --walk now
+          """)
+      }
     }
+  }
+
+  /// Tells of the keys, if `key` asks for that, or else how to ask.
+  static func help(_ key: UInt8, _ keys: String) {
+    let asks = key == UInt8(ascii: "h") || key == UInt8(ascii: "?")
+    let rest = "Ctrl-A H       this help\nCtrl-A Ctrl-A  send Ctrl-A to the guest"
+    Message.line(asks ? "\n" + keys + "\n" + rest : "\nCtrl-A H helps")
   }
 }

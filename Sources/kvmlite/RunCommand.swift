@@ -14,8 +14,14 @@ struct RunCommand: ParsableCommand {
 
   @OptionGroup var machine: MachineOptions
   @OptionGroup var process: ProcessOptions
+  @OptionGroup var named: NameOptions
 
   func run() throws {
+    if named.name != nil { try NamedStart(machine, process, named).run(inBackground: false) }
+    guard !named.paused else {
+      Message.error("--paused is for a machine that others can resume: give it a name by --name")
+      throw ExitCode(64)
+    }
     let spec = try machine.read()
     var settings = process.settings
     settings.isFromFile = machine.config != nil
@@ -26,7 +32,9 @@ struct RunCommand: ParsableCommand {
 /// The words that are commands, and so no images.
 enum CommandWords {
   static let all = [
-    "run", "config", "doctor", "guests", "lab", "disk", "backend", "timeline", "help",
+    "run", "config", "up", "ls", "inspect", "attach", "logs", "stop", "kill", "rm", "pause",
+    "resume", "reset", "stats", "wait", "doctor", "guests", "lab", "disk", "backend", "timeline",
+    "help",
   ]
 }
 

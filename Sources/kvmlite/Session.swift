@@ -21,6 +21,10 @@ struct Session {
     var isVerbose = false
     /// Whether the machine is that of a file, not one of options alone.
     var isFromFile = false
+    /// Whether it stands still at first.
+    var isPaused = false
+    /// What there is of it for others, if it has a name.
+    var named: NamedRun?
   }
 
   private let spec: VMConfiguration
@@ -55,6 +59,7 @@ struct Session {
       return try withConsole(resources, run, signals)
     } catch {
       Message.error(error.message)
+      options.named?.end(didNotStart: error)
       return error.status
     }
   }
@@ -78,6 +83,7 @@ struct Session {
     run.report = { Message.note($0) }
     run.observation = try makeObservation(resources)
     run.signals = signals
+    options.named?.prepare(&run)
     let walks = options.walks
     run.look = { machine in
       Message.note(
@@ -131,8 +137,17 @@ struct Session {
       guardian?.end()
     }
     guard console.isStandard else { return try runToEnd(resources, run) }
+    if let named = options.named, named.isInBackground {
+      resources.consoles[console.id] = named.console
+      return try runToEnd(resources, run)
+    }
     let terminal = InteractiveConsole()
-    resources.consoles[console.id] = .init(output: .descriptor(1), input: terminal.input)
+    var here = Resources.Console(output: .descriptor(1), input: terminal.input)
+    if let others = options.named?.console {
+      here.output = .both(others.output, here.output)
+      here.input = .both(here.input, others.input)
+    }
+    resources.consoles[console.id] = here
     var run = run
     run.didContinue = terminal.takeOver
     return try runToEnd(resources, run)
@@ -147,9 +162,11 @@ struct Session {
     if machine.format.isLinux, let warning = BackEnd.read(.read())?.warningForLinux {
       Message.note(warning)
     }
+    if options.isPaused { machine.commands.send(.pause) }
     let outcome = machine.run()
     var status = Account(machine, outcome).tell(statistics: options.statistics)
     status = writeFiles(machine, outcome, status)
+    options.named?.end(OutcomeReport(outcome, status: status).json())
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
     // A thread that waits for the host for ever would keep the process.
     if machine.leavesThreads {

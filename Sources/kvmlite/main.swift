@@ -14,7 +14,10 @@ struct KVMLite: ParsableCommand {
       """,
     version: "kvmlite 0.1, before its first release",
     subcommands: [
-      RunCommand.self, ConfigCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
+      RunCommand.self, ConfigCommand.self, UpCommand.self, ListCommand.self, InspectCommand.self,
+      AttachCommand.self, LogsCommand.self, StopCommand.self, KillCommand.self,
+      RemoveCommand.self, PauseCommand.self, ResumeCommand.self, ResetCommand.self,
+      StatsCommand.self, WaitCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
       DiskCommand.self,
       BackendCommand.self, TimelineCommand.self,
     ],

@@ -1,4 +1,5 @@
 import Devices
+import Foundation
 import Host
 import Memory
 import TestSupport
@@ -14,6 +15,7 @@ struct ControlTests {
     let directory: TemporaryDirectory
     let path: String
     let machine: Machine
+    let hub: ConsoleHub
     private let console = WaitingSink()
     private var thread: HostThread?
     private(set) var outcome: Outcome?
@@ -21,9 +23,11 @@ struct ControlTests {
     init() throws {
       directory = try TemporaryDirectory()
       path = directory.path + "/control.sock"
+      hub = try ConsoleHub(try ConsoleRecord(at: directory.path + "/console.log")) { _ in }
       var setup = Setup(
         TestGuest.ticker(divisor: 1193, count: .max), mode: .real, console: console)
       setup.controlPath = path
+      setup.hub = hub
       setup.restartsAtReset = true
       machine = try setup.makeMachine()
       thread = try HostThread(name: "machine") { self.outcome = self.machine.run() }
@@ -92,6 +96,55 @@ struct ControlTests {
     #expect(answer.contains("false") && answer.contains("error"), "\(answer)")
     if message.contains("paus\"") { #expect(answer.contains("pause")) }
     #expect(served.machine.commands.state == .running)
+  }
+
+  @Test("tells what the machine is, while it runs, and docs/control.md says what that means")
+  func status() throws {
+    let served = try Served()
+    defer { served.end() }
+    let answer = try JSON(parsing: Array(ask(served.connect(), #"{"command": "status"}"#).utf8))
+    #expect(answer["state"] == JSON(.string("running")))
+    #expect(answer["pid"] == JSON(.unsigned(UInt64(LockHolder.currentProcess))))
+    let page = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent().appending(path: "docs/control.md")
+    let text = try String(contentsOf: page, encoding: .utf8)
+    for member in answer.members ?? [] { #expect(text.contains("`\(member.name)`")) }
+  }
+
+  @Test("shows the console at a stream, and nowhere else")
+  func attach() throws {
+    let served = try Served()
+    defer { served.end() }
+    let socket = try served.connect()
+    let file = try FileDescriptor(opening: served.directory.path + "/file", [.readWrite, .create])
+    let attach = Array(#"{"command": "attach", "from": "now"}"#.utf8)
+    func ask(_ files: [Int32]) throws -> String {
+      try socket.send(attach.span, descriptors: files)
+      return try answer(socket)
+    }
+    #expect(try ask([]).contains("takes one file"))
+    #expect(try ask([file.number, file.number]).contains("takes one file"))
+    // What can't be a viewer goes, and takes nobody's place.
+    for _ in 0..<300 { _ = try ask([file.number]) }
+    var other: UnixSocket?
+    let mine = try UnixSocket(pairedWith: &other)
+    let deadline = Deadline()
+    var isShown = false
+    while !isShown, !deadline.isOver {
+      isShown = try ask([other?.descriptor.number ?? -1]).contains("true")
+    }
+    #expect(isShown)
+    let bytes: [UInt8] = Array("hello".utf8)
+    served.hub.write(bytes.span)
+    let isReadable = mine.descriptor.isReadable(within: 10_000)
+    let shown = isReadable ? try mine.descriptor.read(atMost: 10) : []
+    #expect(shown == bytes)
+    for bad in [#""from": "here""#, #""input": 1"#, #""x": 1"#] {
+      try socket.send(
+        Array(("{\"command\": \"attach\", " + bad + "}").utf8).span,
+        descriptors: [file.number])
+      #expect(try answer(socket).contains("false"))
+    }
   }
 
   @Test("bears clients that vanish, that don't read, and many at once")

@@ -60,6 +60,14 @@ package final class IDEController: Sendable {
 
   /// What each disk has done, in the order they were given.
   package var statistics: [DeviceStatistics] { channels.flatMap(\.statistics) }
+
+  /// The bytes that all of them carried so far; from any thread.
+  package var traffic: DeviceTraffic {
+    statistics.flatMap(\.rings).reduce(DeviceTraffic()) {
+      let ring = $1.statistics
+      return $0 + DeviceTraffic(read: ring.bytesRead ?? 0, written: ring.bytesWritten ?? 0)
+    }
+  }
 }
 
 // MARK: - State

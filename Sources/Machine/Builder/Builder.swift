@@ -77,7 +77,7 @@ struct Builder {
 
   /// Makes all that others don't depend on.
   private mutating func addDevices() throws {
-    let console = makeConsole()
+    let console = makeConsole(configuration.consoleOutput)
     addSerialPort(console)
     addKeyboard()
     add("exit", ExitPort(machine: control), at: Layout.exit)
@@ -109,13 +109,14 @@ struct Builder {
 
   // MARK: Devices of more than a line
 
-  private func makeConsole() -> any ByteSink {
-    switch configuration.consoleOutput {
+  private func makeConsole(_ output: ConsoleOutput) -> any ByteSink {
+    switch output {
     case .none: NullSink()
     case .descriptor(let number):
       DescriptorSink(number, control, terminalLine: configuration.observation?.terminalLine)
     case .terminal(let number): DescriptorSink(number, control, dropsWhatNobodyReads: true)
     case .sink(let sink): sink
+    case .both(let one, let other): TwoSinks(makeConsole(one), makeConsole(other))
     }
   }
 

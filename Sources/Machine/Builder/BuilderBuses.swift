@@ -26,7 +26,8 @@ extension Builder {
   mutating func add(
     _ id: String, _ kind: StaticString, _ parts: [DeviceNode.Part], interrupts: [UInt32] = [],
     table: DeviceNode.TableEntry? = nil, objects: [(name: String, object: AnyObject)],
-    statistics: @escaping @Sendable () -> [DeviceStatistics] = { [] }
+    statistics: @escaping @Sendable () -> [DeviceStatistics] = { [] },
+    traffic: @escaping @Sendable () -> DeviceTraffic = { DeviceTraffic() }
   ) {
     precondition(!nodes.contains { $0.id == id }, "two devices called \(id)")
     for part in parts { put(part) }
@@ -36,7 +37,7 @@ extension Builder {
     nodes.append(
       DeviceNode(
         id: id, kind: kind, parts: parts, interrupts: interrupts, table: table,
-        statistics: statistics, stateful: stateful,
+        statistics: statistics, traffic: traffic, stateful: stateful,
         pausable: objects.compactMap { $0.object as? any Pausable }))
   }
 
@@ -141,7 +142,8 @@ extension Builder {
   ) {
     add(
       id, core.device.name, [part], interrupts: interrupts, table: table,
-      objects: [("", core)] + transport, statistics: { [core.statistics] })
+      objects: [("", core)] + transport, statistics: { [core.statistics] },
+      traffic: { core.traffic })
     stops.append { core.stop() }
   }
 

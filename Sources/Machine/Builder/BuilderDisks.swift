@@ -55,7 +55,7 @@ extension Builder {
         + zip(Layout.ideControl, controller.controlBlocks).map { .ports($0.range, $1) },
       interrupts: [interrupts.primary, interrupts.secondary],
       objects: [("", controller), ("function", function)],
-      statistics: { controller.statistics })
+      statistics: { controller.statistics }, traffic: { controller.traffic })
     stops.append { controller.stop() }
   }
 }

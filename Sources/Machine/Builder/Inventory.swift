@@ -34,6 +34,8 @@ package struct DeviceNode: Sendable {
   package let table: TableEntry?
   /// What it did so far.
   package let statistics: @Sendable () -> [DeviceStatistics]
+  /// How many bytes went by it so far; may be asked at any time, from any thread.
+  package let traffic: @Sendable () -> DeviceTraffic
   /// What of it has registers, by the name of its section in a save.
   package let stateful: [(name: String, device: any Stateful)]
   /// What of it works on threads of its own.

@@ -14,6 +14,8 @@ package enum Command: Sendable {
   case stop(Outcome.StopReason)
   /// Stand still for a moment in which this is called, on the event loop's thread; it must not wait.
   case inspect(@Sendable (Machine) -> Void)
+  /// This is called at once, on the event loop's thread, while the machine runs; it must not wait.
+  case look(@Sendable (Machine) -> Void)
 }
 
 /// Why a command was refused.

@@ -63,6 +63,46 @@ enum ControlAnswer {
   }
 }
 
+extension ControlAnswer {
+  /// What this process is and takes: its number, its share of the host's memory, and processor time.
+  static func process() -> [JSON.Member] {
+    var members = [
+      JSON.Member("pid", JSON(.unsigned(UInt64(LockHolder.currentProcess)))),
+      JSON.Member("cpu_ns", JSON(.unsigned(Clock.processorNanoseconds))),
+    ]
+    if let share = ProcessMemory.proportionalShare {
+      members.append(JSON.Member("pss_bytes", JSON(.unsigned(share))))
+    }
+    return members
+  }
+
+  /// What `machine`, which may run, is and has done.
+  static func status(of machine: Machine) -> [JSON.Member] {
+    let (disks, networks) = machine.inventory.traffic
+    let numbers: [(String, UInt64)] = [
+      ("uptime_ns", machine.elapsed), ("vcpus", UInt64(machine.vcpuCount)),
+      ("memory_bytes", machine.memory.ramSize),
+      ("disk_read_bytes", disks.read), ("disk_written_bytes", disks.written),
+      ("net_received_bytes", networks.read), ("net_sent_bytes", networks.written),
+    ]
+    return numbers.map { JSON.Member($0, JSON(.unsigned($1))) }
+  }
+}
+
+extension Inventory {
+  /// What all disks and all network cards carried so far; of those that another process serves nobody
+  /// here knows.
+  fileprivate var traffic: (disks: DeviceTraffic, networks: DeviceTraffic) {
+    var (disks, networks) = (DeviceTraffic(), DeviceTraffic())
+    for node in nodes {
+      let kind = spec.devices.first { $0.id == node.id }?.kind.name
+      if kind == "net" { networks = networks + node.traffic() }
+      if kind == "disk" || node.id == "ide" { disks = disks + node.traffic() }
+    }
+    return (disks, networks)
+  }
+}
+
 extension DeviceNode.Part {
   /// Where it is, in words.
   fileprivate var place: String {

@@ -7,8 +7,8 @@ import Synchronization
 ///
 /// A message is a JSON object, `{"command": "pause"}`; so is the answer, which has `ok` and, if that is
 /// false, `error` (docs/control.md). A message that is too long, malformed, of an unknown kind or with
-/// files is answered with an error, and nothing else happens; who isn't this process's user, or root,
-/// is sent away. It has a thread of its own, and waits for nobody: a client that doesn't read its
+/// files that it can't have is answered with an error, and nothing else happens; who isn't this
+/// process's user, or root, is sent away. It has a thread of its own, and waits for nobody: a client that doesn't read its
 /// answers is let go.
 package final class ControlServer: Sendable {
   /// Bytes of a message.
@@ -25,12 +25,16 @@ package final class ControlServer: Sendable {
   private let listener: UnixListener
   private let worker: Worker
   private let machine: CommandQueue
+  private let hub: ConsoleHub?
   private let clients = RankedMutex<[Client]>(.last, [])
 
-  /// Listens at `path`, which goes when this does, for commands to `machine`.
-  package init(at path: String, for machine: CommandQueue) throws(Errno) {
+  /// Listens at `path`, which goes when this does, for commands to `machine`, whose console is at `hub`.
+  package init(
+    at path: String, for machine: CommandQueue, _ hub: ConsoleHub? = nil
+  ) throws(Errno) {
     listener = try UnixListener(at: path, .messages, waits: false)
     self.machine = machine
+    self.hub = hub
     worker = try Worker(name: "control")
     try worker.watch(listener.descriptor) { [weak self] in self?.accept() }
     accept()
@@ -88,11 +92,7 @@ package final class ControlServer: Sendable {
         answer(client, .failure("a message has at most \(Self.longestMessage) bytes"))
         continue
       }
-      guard files.isEmpty else {
-        answer(client, .failure("no command takes files"))
-        continue
-      }
-      obey(Array(buffer[..<count]), client)
+      obey(Array(buffer[..<count]), files, client)
     }
   }
 
@@ -104,66 +104,65 @@ package final class ControlServer: Sendable {
 
   // MARK: Commands
 
-  private func obey(_ message: [UInt8], _ client: Client) {
-    let command: Command
+  private func obey(_ bytes: [UInt8], _ files: [SharedDescriptor], _ client: Client) {
     let details = Details()
     do throws(ControlProblem) {
-      command = try Self.command(message, details)
-    } catch { return answer(client, .failure(error.message)) }
-    machine.send(command) { [weak self, weak client, machine] result in
-      guard let self, let client else { return }
-      switch result {
-      case .success: answer(client, .success(state: machine.state, details.members))
-      case .failure(let error): answer(client, .failure(error.description))
+      let message = try ControlMessage(bytes, fileCount: files.count)
+      guard let command = try command(message, files, details) else {
+        return answer(client, .success(state: machine.state, []))
       }
-    }
+      machine.send(command) { [weak self, weak client, machine] result in
+        guard let self, let client else { return }
+        switch result {
+        case .success: answer(client, .success(state: machine.state, details.members))
+        case .failure(let error): answer(client, .failure(error.description))
+        }
+      }
+    } catch { answer(client, .failure(error.message)) }
   }
 
-  /// What an inspection found.
-  fileprivate final class Details: Sendable {
+  /// What a look at the machine found.
+  private final class Details: Sendable {
     private let found = RankedMutex<[JSON.Member]>(.last, [])
     var members: [JSON.Member] { found.withLock { $0 } }
     func set(_ members: [JSON.Member]) { found.withLock { $0 = members } }
   }
 
-  /// The commands by name. docs/control.md lists them, and a test holds the page against this.
-  package static let commands = [
-    "pause", "resume", "reset", "stop", "power-button", "inspect", "stats",
-  ]
-
-  private static func command(
-    _ message: [UInt8], _ details: Details
-  ) throws(ControlProblem) -> Command {
-    var limits = JSON.Limits()
-    (limits.depth, limits.values) = (4, 64)
-    let json: JSON
-    do throws(JSON.Malformed) { json = try JSON(parsing: message, limits) } catch {
-      throw ControlProblem(message: "no JSON at \(error.position): \(error.message)")
-    }
-    guard case .object(let members) = json.value else {
-      throw ControlProblem(message: "a message is an object, such as {\"command\": \"pause\"}")
-    }
-    if let other = members.first(where: { $0.name != "command" }) {
-      throw ControlProblem(message: "no message has '\(other.name.prefix(64))'")
-    }
-    guard case .string(let name)? = members.first?.value.value else {
-      throw ControlProblem(message: "a message names its command, a string")
-    }
-    switch name {
-    case "pause": return .pause
-    case "resume": return .resume
-    case "reset": return .reset
-    case "stop": return .stop(.user)
-    case "power-button": return .powerButton
-    case "inspect": return .inspect { details.set(ControlAnswer.description(of: $0)) }
-    case "stats": return .inspect { details.set(ControlAnswer.statistics(of: $0)) }
-    default:
-      let hint = Spelling.hint(String(name.prefix(64)), among: commands)
-      throw ControlProblem(message: "there is no command '\(name.prefix(64))'\(hint)")
+  /// What the machine is asked for; nil if the message needed none of it, and is done.
+  private func command(
+    _ message: ControlMessage, _ files: [SharedDescriptor], _ details: Details
+  ) throws(ControlProblem) -> Command? {
+    switch message.kind {
+    case .pause: return .pause
+    case .resume: return .resume
+    case .reset: return .reset
+    case .stop: return .stop(.user)
+    case .powerButton: return .powerButton
+    case .inspect: return .inspect { details.set(ControlAnswer.description(of: $0)) }
+    case .stats: return .inspect { details.set(ControlAnswer.statistics(of: $0)) }
+    case .status:
+      // Walking the process's memory takes a while: not on the machine's thread.
+      let process = ControlAnswer.process()
+      return .look { details.set(process + ControlAnswer.status(of: $0)) }
+    case .attach:
+      try attach(message, files)
+      return nil
     }
   }
-}
 
-private struct ControlProblem: Error {
-  let message: String
+  private func attach(
+    _ message: ControlMessage, _ files: [SharedDescriptor]
+  ) throws(ControlProblem) {
+    guard let hub else {
+      throw ControlProblem(message: "this machine's console can't be shown here")
+    }
+    do throws(Errno) {
+      guard
+        let socket = try files.first?.file.duplicate(),
+        try hub.show(at: UnixSocket(socket), from: message.start, mayType: message.mayType)
+      else { throw Errno.busy }
+    } catch {
+      throw ControlProblem(message: "the console can't be shown to one more: \(error)")
+    }
+  }
 }

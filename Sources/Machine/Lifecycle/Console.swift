@@ -60,6 +60,18 @@ final class DescriptorSink: ByteSink {
   }
 }
 
+/// Writes a guest's bytes to one place, and then to another.
+final class TwoSinks: ByteSink {
+  private let one: any ByteSink, other: any ByteSink
+
+  init(_ one: any ByteSink, _ other: any ByteSink) { (self.one, self.other) = (one, other) }
+
+  func write(_ bytes: Span<UInt8>) {
+    one.write(bytes)
+    other.write(bytes)
+  }
+}
+
 /// Drops a guest's bytes.
 final class NullSink: ByteSink {
   func write(_ bytes: Span<UInt8>) {}

@@ -27,16 +27,17 @@ final class EventLoop {
   private let poller: Poller
   private let deadline: UInt64?
   private var nextLook = UInt64.max
-  private var isWatchingInput = false
-  private var inputNeedsNoWait = false
+  /// Of each source of input, whether it is watched, and whether it is always ready.
+  private var watched: [(isOn: Bool, isReady: Bool)]
 
   private enum Tag {
     static let control: UInt64 = 0
-    static let input: UInt64 = 1
-    static let demand: UInt64 = 2
-    static let signal: UInt64 = 3
-    static let command: UInt64 = 4
-    static let reports: UInt64 = 5
+    static let demand: UInt64 = 1
+    static let signal: UInt64 = 2
+    static let command: UInt64 = 3
+    static let reports: UInt64 = 4
+    /// The first source's; the others' follow.
+    static let input: UInt64 = 5
   }
 
   /// How often a suspended machine's clock is looked at; its alarm is at a full second.
@@ -50,6 +51,7 @@ final class EventLoop {
     self.deadline = deadline
     control = machine.control
     poller = try Poller()
+    watched = machine.input.sources.map { _ in (false, false) }
     standstill = Standstill(control, workers: machine.inventory.pausable)
     threads = VCPUThreads(machine.engine, machine.recorders, control)
   }
@@ -67,6 +69,7 @@ final class EventLoop {
     for request in machine.commands.take() { begin(request) }
     if isPauseWanted || isSuspended { standstill.begin(threads) }
     if !isSuspended { startThreads() }
+    machine.configuration.run.didStart?()
     machine.input.feed()
     while !control.isEnding {
       advance()
@@ -93,14 +96,12 @@ final class EventLoop {
   private func wait() {
     guard !control.isEnding else { return }
     // What a paused guest is sent waits; the keys that are kvmlite's are still read.
-    if machine.input.wantsMore != isWatchingInput {
-      isWatchingInput.toggle()
-      inputNeedsNoWait = watchInput(isWatchingInput)
+    for index in watched.indices where machine.input.wantsMore(from: index) != watched[index].isOn {
+      watchInput(index)
     }
-    let isReady = isWatchingInput && inputNeedsNoWait
-    switch poller.next(until: isReady ? 0 : nextTime) {
+    let ready = watched.firstIndex { $0.isOn && $0.isReady }
+    switch poller.next(until: ready == nil ? nextTime : 0) {
     case Tag.control: control.event.consume()
-    case Tag.input: machine.input.readMore()
     case Tag.demand:
       machine.input.demand.consume()
       machine.input.feed()
@@ -108,16 +109,20 @@ final class EventLoop {
     case Tag.reports: machine.tellReports()
     case Tag.signal:
       if let signal = machine.configuration.run.signals?.next() { machine.take(signal) }
-    default: if isReady { machine.input.readMore() }
+    case let tag?: machine.input.readMore(from: Int(tag - Tag.input))
+    case nil: if let ready { machine.input.readMore(from: ready) }
     }
   }
 
-  /// Starts or stops watching the input; returns whether it is always ready, as a regular file is.
-  private func watchInput(_ isOn: Bool) -> Bool {
-    guard let source = machine.input.makeSourceDescriptor() else { return false }
-    if isOn { return (try? poller.add(source, tag: Tag.input)) == false }
-    poller.remove(source)
-    return false
+  /// Starts or stops watching a source of input, which is always ready if it is a regular file.
+  private func watchInput(_ index: Int) {
+    let source = FileDescriptor(borrowing: machine.input.sources[index].number)
+    watched[index].isOn.toggle()
+    if watched[index].isOn {
+      watched[index].isReady = (try? poller.add(source, tag: Tag.input + UInt64(index))) == false
+    } else {
+      poller.remove(source)
+    }
   }
 
   // MARK: Time

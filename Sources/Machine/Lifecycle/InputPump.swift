@@ -40,14 +40,22 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   /// What the input goes to; set while the machine is wired. It has this one for its demand.
   weak var receiver: (any ByteReceiver)?
 
-  private let source: Int32?
-  private var gate: InputGate?
-  private let queue: ConsoleInputQueue?
-  private let filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
+  /// Something that input comes from.
+  struct Source {
+    /// The open file's number.
+    let number: Int32
+    fileprivate var queue: ConsoleInputQueue?
+    fileprivate var filter: (@Sendable ([UInt8], RunControl) -> [UInt8])?
+    fileprivate var gate: InputGate?
+    fileprivate var isAtEnd = false
+
+    fileprivate init(_ number: Int32) { self.number = number }
+  }
+
+  private(set) var sources: [Source] = []
   private let control: RunControl
   private(set) var pending: [UInt8] = []
   private var taken = 0
-  private var isAtEnd = false
   /// Whether what comes waits: the machine stands still.
   var isHeld = false
 
@@ -61,18 +69,24 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
     demand = try Event()
     self.control = control
     pending = waiting
+    add(input)
+  }
+
+  private func add(_ input: ConsoleInput) {
     switch input {
-    case .none: (source, filter, queue) = (nil, nil, nil)
-    case .bytes(let bytes):
-      (source, filter, queue) = (nil, nil, nil)
-      pending += bytes
+    case .none: break
+    case .bytes(let bytes): pending += bytes
     case .descriptor(let number, let filter, let gate):
-      self.filter = filter
-      self.gate = gate
-      (source, queue) = (number, nil)
+      var source = Source(number)
+      (source.filter, source.gate) = (filter, gate)
+      sources.append(source)
     case .queue(let queue):
-      self.queue = queue
-      (source, filter) = (queue.event.descriptor.number, nil)
+      var source = Source(queue.event.descriptor.number)
+      source.queue = queue
+      sources.append(source)
+    case .both(let one, let other):
+      add(one)
+      add(other)
     }
   }
 
@@ -92,34 +106,30 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
   }
 
   /// Whether there is a source that may not be read now.
-  var isShut: Bool { gate.map { !$0.isOpen && !isAtEnd } ?? false }
+  var isShut: Bool { sources.contains { $0.gate?.isOpen == false && !$0.isAtEnd } }
 
-  /// Whether there is a source that may still give something, and room for it.
-  var wantsMore: Bool {
-    source != nil && !isAtEnd && gate?.isOpen ?? true && pending.count - taken < Self.limit
+  /// Whether a source may still give something, and there is room for it.
+  func wantsMore(from index: Int) -> Bool {
+    let source = sources[index]
+    return !source.isAtEnd && source.gate?.isOpen ?? true && pending.count - taken < Self.limit
   }
 
-  /// The source's descriptor, if there is one.
-  func makeSourceDescriptor() -> FileDescriptor? {
-    source.map(FileDescriptor.init(borrowing:))
-  }
-
-  /// Reads once from the source, which is ready, and passes on what the guest takes.
-  func readMore() {
-    if let queue {
-      pending += queue.take()
-      return feed()
-    }
-    guard let source else { return }
+  /// Reads once from a source, which is ready, and passes on what the guest takes.
+  func readMore(from index: Int) {
+    let source = sources[index]
     do throws(Errno) {
-      let bytes = try FileDescriptor(borrowing: source).read(atMost: 4096)
-      if bytes.isEmpty { isAtEnd = true }
-      pending += filter?(bytes, control) ?? bytes
+      if let queue = source.queue {
+        pending += queue.take()
+      } else {
+        let bytes = try FileDescriptor(borrowing: source.number).read(atMost: 4096)
+        if bytes.isEmpty { sources[index].isAtEnd = true }
+        pending += source.filter?(bytes, control) ?? bytes
+      }
     } catch .interrupted {
     } catch .tryAgain {
     } catch {
       // A terminal that went away gives EIO: for the guest that is silence.
-      isAtEnd = true
+      sources[index].isAtEnd = true
     }
     feed()
   }

@@ -129,7 +129,7 @@ package final class Machine {
     var server: ControlServer?
     do throws(Errno) {
       server = try configuration.run.controlPath.map { (path) throws(Errno) in
-        try ControlServer(at: path, for: commands)
+        try ControlServer(at: path, for: commands, configuration.run.hub)
       }
       try EventLoop(self, deadline: deadline).run()
     } catch {
@@ -247,12 +247,15 @@ package final class Machine {
 
   // MARK: Counting
 
+  /// For how long it has run, or had when the run was over, in nanoseconds.
+  package var elapsed: UInt64 {
+    startTime == 0 ? 0 : (endTime ?? Clock.monotonicNanoseconds) &- startTime
+  }
+
   /// What was counted so far; the machine doesn't run. Exits are counted for an observation only.
   package func statisticsNow() -> RunStatistics {
     var statistics = RunStatistics()
-    if startTime != 0 {
-      statistics.elapsed = (endTime ?? Clock.monotonicNanoseconds) &- startTime
-    }
+    statistics.elapsed = elapsed
     statistics.vcpuCount = configuration.vcpuCount
     statistics.memorySize = memory.ramSize
     statistics.touchedMemory = memory.touchedBytes()

@@ -27,6 +27,9 @@ extension EventLoop {
       control.stop(reason)
       request.reply(.success(()))
     case .inspect(let look): inspections.append((look, request.reply))
+    case .look(let look):
+      look(machine)
+      request.reply(.success(()))
     }
   }
 

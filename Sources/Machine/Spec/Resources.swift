@@ -117,6 +117,8 @@ package enum ConsoleOutput: Sendable {
   case terminal(Int32)
   /// To whatever takes bytes, such as a `ConsoleBuffer`.
   case sink(any ByteSink)
+  /// To one, and then to the other.
+  indirect case both(ConsoleOutput, ConsoleOutput)
 }
 
 /// Where the bytes come from that the guest reads from its console.
@@ -131,6 +133,8 @@ package enum ConsoleInput: Sendable {
     Int32, filter: (@Sendable ([UInt8], RunControl) -> [UInt8])? = nil, gate: InputGate? = nil)
   /// From whoever writes to this while the machine runs.
   case queue(ConsoleInputQueue)
+  /// From either, as it comes.
+  indirect case both(ConsoleInput, ConsoleInput)
 }
 
 /// Keeps a console's file open.

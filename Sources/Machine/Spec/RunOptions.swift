@@ -12,6 +12,10 @@ package struct RunOptions: Sendable {
   package var deadline: UInt64?
   /// Where it takes commands while it runs, as a Unix socket (docs/control.md).
   package var controlPath: String?
+  /// What clients there can have shown to them of the console.
+  package var hub: ConsoleHub?
+  /// Called once when commands are taken and the VCPUs run, or stand still as was asked.
+  package var didStart: (@Sendable () -> Void)?
   /// The process's signals, which end the run in order; a library leaves them to its program.
   package var signals: SignalSource?
   /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or SIGUSR1

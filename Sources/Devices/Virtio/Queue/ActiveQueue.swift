@@ -157,7 +157,7 @@ package final class ActiveQueue: @unchecked Sendable {
   /// The same, but the driver sees it with the next `publish()`: requests that belong together.
   package func stage(_ head: UInt16, written: UInt32) {
     ring.stage(head, written: written)
-    counters.recorder.finish(request)
+    counters.finish(request)
     request = nil
   }
 
@@ -186,6 +186,8 @@ final class QueueCounters: @unchecked Sendable {
   var recorder = RequestRecorder()
   /// What the queue is; nil until a driver sets it up.
   private(set) var role: VirtioQueueRole?
+  /// The bytes so far, for who looks while the queue is at work.
+  private let bytesRead = Atomic<UInt64>(0), bytesWritten = Atomic<UInt64>(0)
 
   /// Goes on for a driver to whom the queue is `role`. Nobody has the queue.
   func start(_ role: VirtioQueueRole, _ observation: DeviceObservation?, label: String) {
@@ -194,5 +196,22 @@ final class QueueCounters: @unchecked Sendable {
     guard role.name.description != self.role?.name.description else { return }
     self.role = role
     recorder.observe(observation, label: label + " " + role.name.description)
+  }
+
+  /// A request is done.
+  func finish(_ request: DeviceRequest?) {
+    recorder.finish(request)
+    guard let request else { return }
+    switch request.flow {
+    case .toGuest: bytesRead.add(request.bytes, ordering: .relaxed)
+    case .fromGuest: bytesWritten.add(request.bytes, ordering: .relaxed)
+    case .none: break
+    }
+  }
+
+  /// What was read and written so far; from any thread.
+  var traffic: DeviceTraffic {
+    DeviceTraffic(
+      read: bytesRead.load(ordering: .relaxed), written: bytesWritten.load(ordering: .relaxed))
   }
 }

@@ -174,6 +174,11 @@ package final class VirtioCore: Sendable {
     return DeviceStatistics(label: label, rings: rings, counters: device.counters)
   }
 
+  /// The bytes that its queues carried so far; from any thread.
+  package var traffic: DeviceTraffic {
+    counters.reduce(DeviceTraffic()) { $0 + $1.traffic }
+  }
+
   /// Changes the state, and says afterwards, without the lock, what there is to say.
   func update<Result>(_ body: (inout State) -> Result) -> Result {
     let (result, trouble, still) = state.withLock { state in

@@ -1,0 +1,54 @@
+import CLinux
+import Glibc
+
+/// A process that goes on in the background while the one that it came from waits for its first word.
+///
+/// Corresponds to `fork(2)` and `setsid(2)`.
+package final class Background: Sendable {
+  private let pipe: SharedDescriptor
+
+  /// Splits the process, which has no other threads, in two. The new one returns, with a session of its
+  /// own, neither input nor output, and the standard error that it had. The old one calls `ready` when
+  /// that has said that it is, and ends with 0; or, if it ends instead, with its status.
+  package init(ready: () -> Void) throws(Errno) {
+    let pipe = try Pipe()
+    let child = clinux_fork()
+    guard child >= 0 else { throw Errno.current }
+    if child > 0 {
+      let words = pipe.closeWriting()
+      _exit(Self.wait(for: child, words, ready))
+    }
+    setsid()
+    let nothing = try FileDescriptor(opening: "/dev/null", [.readWrite])
+    dup2(nothing.number, 0)
+    dup2(nothing.number, 1)
+    self.pipe = pipe.shared().writing
+  }
+
+  /// Closes what this process has from whoever started it, but for the standard streams: who waits for
+  /// the end of a pipe would wait for that of the background. To be called before anything is opened.
+  package static func closeInherited() { clinux_close_from(3) }
+
+  private static func wait(
+    for child: Int32, _ words: borrowing FileDescriptor, _ ready: () -> Void
+  ) -> Int32 {
+    while true {
+      do throws(Errno) {
+        guard try words.read(atMost: 1).isEmpty else {
+          ready()
+          return 0
+        }
+      } catch .interrupted { continue } catch {}
+      break
+    }
+    var status: Int32 = 0
+    while unsafe waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + (status & 0x7F)
+  }
+
+  /// Says that it is ready. Its standard error is `words` from now on.
+  package func isReady(words: borrowing FileDescriptor) {
+    dup2(words.number, 2)
+    try? pipe.file.writeAll([1].span)
+  }
+}

@@ -1,0 +1,80 @@
+import Host
+
+/// What a client of a machine's control socket asks for.
+///
+/// docs/control.md lists the kinds with their members, and a test holds the page against this.
+package struct ControlMessage: Sendable {
+  /// The kinds, by the names that they have in messages.
+  package enum Kind: String, CaseIterable, Sendable {
+    case pause, resume, reset, stop
+    case powerButton = "power-button"
+    case inspect, stats, status, attach
+
+    /// The members that a message may have besides its command.
+    package var members: [String] { self == .attach ? ["from", "input"] : [] }
+    /// How many files come with it.
+    package var fileCount: Int { self == .attach ? 1 : 0 }
+  }
+
+  /// What is to be done.
+  package let kind: Kind
+  /// Where the console is shown from (`from`).
+  let start: ConsoleHub.Start
+  /// Whether what comes from there is for the guest (`input`).
+  let mayType: Bool
+
+  /// Reads a message that came with so many files.
+  init(_ bytes: [UInt8], fileCount: Int) throws(ControlProblem) {
+    var limits = JSON.Limits()
+    (limits.depth, limits.values) = (4, 64)
+    let json: JSON
+    do throws(JSON.Malformed) { json = try JSON(parsing: bytes, limits) } catch {
+      throw ControlProblem(message: "no JSON at \(error.position): \(error.message)")
+    }
+    guard let members = json.members else {
+      throw ControlProblem(message: "a message is an object, such as {\"command\": \"pause\"}")
+    }
+    guard case .string(let name)? = json["command"]?.value else {
+      throw ControlProblem(message: "a message names its command, a string")
+    }
+    kind = try Self.kind(name)
+    for member in members where member.name != "command" && !kind.members.contains(member.name) {
+      let hint = Spelling.hint(member.name, among: kind.members)
+      throw ControlProblem(message: "\(kind.rawValue) has no \(JSON.shown(member.name))\(hint)")
+    }
+    guard fileCount == kind.fileCount else {
+      let due = kind.fileCount == 0 ? "no files" : "one file"
+      throw ControlProblem(message: "\(kind.rawValue) takes \(due); \(fileCount) came")
+    }
+    start = try Self.start(json["from"])
+    mayType = try Self.flag(json["input"])
+  }
+
+  private static func kind(_ name: String) throws(ControlProblem) -> Kind {
+    if let kind = Kind(rawValue: name) { return kind }
+    let hint = Spelling.hint(String(name.prefix(64)), among: Kind.allCases.map(\.rawValue))
+    throw ControlProblem(message: "there is no command \(JSON.shown(name))\(hint)")
+  }
+
+  private static func start(_ json: JSON?) throws(ControlProblem) -> ConsoleHub.Start {
+    guard let json else { return .missed }
+    if case .string(let text) = json.value, let start = ConsoleHub.Start(rawValue: text) {
+      return start
+    }
+    let words = ConsoleHub.Start.allCases.map { JSON.quoted($0.rawValue) }
+    throw ControlProblem(message: "from is one of \(words.joined(separator: ", "))")
+  }
+
+  private static func flag(_ json: JSON?) throws(ControlProblem) -> Bool {
+    guard let json else { return true }
+    guard case .bool(let flag) = json.value else {
+      throw ControlProblem(message: "input is true or false")
+    }
+    return flag
+  }
+}
+
+/// Why a message is refused.
+struct ControlProblem: Error {
+  let message: String
+}

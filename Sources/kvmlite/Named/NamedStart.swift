@@ -1,0 +1,167 @@
+import ArgumentParser
+import Host
+import Machine
+
+/// The options of a machine that others can find.
+struct NameOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Give the machine a name, by which others find it: see kvmlite ls.", valueName: "name"),
+    transform: { try NameOptions.read($0) })
+  var name: MachineName?
+
+  @Flag(help: "Let it stand still until it is resumed.")
+  var paused = false
+
+  static func read(_ text: String) throws -> MachineName {
+    guard let name = MachineName(text) else {
+      throw ValidationError(
+        "'\(text)' can't be a machine's name: use up to \(MachineName.longest) letters, digits, "
+          + "dots, dashes and underscores, and begin with a letter or a digit")
+    }
+    return name
+  }
+}
+
+/// Starts a machine that has a name, or is given one.
+struct NamedStart {
+  private var machine: MachineOptions
+  private let process: ProcessOptions
+  private let options: NameOptions
+  private let store = MachineStore()
+  private var name: MachineName?
+
+  /// Whoever names a machine that is known, by --name or in the image's place, means that one.
+  init(_ machine: MachineOptions, _ process: ProcessOptions, _ options: NameOptions) {
+    self.machine = machine
+    self.process = process
+    self.options = options
+    name = options.name
+    guard machine.config == nil, machine.firmware == nil else { return }
+    if name == nil, let word = machine.image.flatMap(MachineName.init), store.knows(word) {
+      name = word
+      self.machine.image = nil
+    }
+    if let name, self.machine.image == nil, store.knows(name) {
+      self.machine.config = store.places(name).spec
+    }
+  }
+
+  /// Runs it to its end. In the background that is another process, and this one ends when it runs.
+  func run(inBackground: Bool) throws -> Never {
+    var spec = try machine.read()
+    spec.changePaths(FileName.absolute)
+    if inBackground { Background.closeInherited() }
+    try ending { () throws(Failure) in
+      guard !inBackground || process.trace == nil else {
+        throw Failure(
+          status: 64, message: "--trace has no terminal in the background: use --trace-file FILE")
+      }
+      let claim = try claim(for: spec)
+      let isNew = try keep(spec, claim)
+      return try run(spec, claim, isNew: isNew, inBackground: inBackground)
+    }
+  }
+
+  /// Takes the machine's name, or one that is free.
+  private func claim(for spec: VMConfiguration) throws(Failure) -> MachineClaim {
+    if let name { return try claim(name) }
+    let stem = MachineName(for: spec.image ?? spec.firmware ?? "")
+    for number in 1...10_000 {
+      guard let name = number == 1 ? stem : stem.numbered(number), !store.knows(name) else {
+        continue
+      }
+      do throws(StoreError) { return try store.claim(name) } catch {
+        guard case .inUse = error.cause else { throw Failure(error, name) }
+      }
+    }
+    throw Failure(status: 75, message: "all names like '\(stem)' are in use: give one by --name")
+  }
+
+  private func claim(_ name: MachineName) throws(Failure) -> MachineClaim {
+    do throws(StoreError) { return try store.claim(name) } catch { throw Failure(error, name) }
+  }
+
+  /// Keeps the description; true if there was none.
+  private func keep(_ spec: VMConfiguration, _ claim: MachineClaim) throws(Failure) -> Bool {
+    let (places, name) = (claim.places, claim.places.name)
+    do throws(StoreError) {
+      guard store.knows(name) else {
+        try claim.write(spec)
+        return true
+      }
+      if try places.readSpec() == spec {
+        FileName.remove(places.outcome)
+        return false
+      }
+    } catch {
+      if !store.knows(name) { try? claim.remove() }
+      throw Failure(error, name)
+    }
+    throw Failure(
+      status: 75,
+      message: "the machine '\(name)' is another one (see: kvmlite inspect \(name)): give this one "
+        + "another name, or remove that by: kvmlite rm \(name)")
+  }
+
+  private func run(
+    _ spec: VMConfiguration, _ claim: MachineClaim, isNew: Bool, inBackground: Bool
+  ) throws(Failure) -> Int32 {
+    var background: Background?
+    if inBackground {
+      do throws(Errno) {
+        background = try Background { try? Message.output("\(claim.places.name)\n") }
+      } catch { throw Failure(status: 71, message: "no process can be started: \(error)") }
+    }
+    var settings = process.settings
+    settings.isFromFile = machine.config != nil
+    settings.isPaused = options.paused
+    settings.named = try NamedRun(claim, spec, isNew: isNew, background)
+    return Session(spec, settings).run()
+  }
+}
+
+/// Does what a command is for, and ends with the status that `body` gives, or with what went wrong.
+func ending(_ body: () throws(Failure) -> Int32) throws -> Never {
+  let status: Int32
+  do throws(Failure) { status = try body() } catch {
+    Message.error(error.message)
+    throw ExitCode(error.status)
+  }
+  throw ExitCode(status)
+}
+
+extension Failure {
+  /// Why the files of the machine `name` can't be used, with what mends it.
+  init(_ error: StoreError, _ name: MachineName) {
+    let path = error.path
+    switch error.cause {
+    case .inUse:
+      self.init(
+        status: 75,
+        message: "the machine '\(name)' runs already (see: kvmlite attach \(name)): give this one "
+          + "another name by --name")
+    case .pathTooLong:
+      self.init(
+        status: 71,
+        message: "\(path): a socket's path can't be that long: set XDG_RUNTIME_DIR to a shorter one"
+      )
+    case .directory(.isOwned(let user)):
+      self.init(
+        status: 77,
+        message: "\(path): belongs to user \(user), not to you: move it out of the way, or set "
+          + "XDG_RUNTIME_DIR or XDG_STATE_HOME to a directory of yours")
+    case .directory(.isOpen):
+      self.init(
+        status: 77, message: "\(path): others have rights to it, which isn't safe: chmod 700 it")
+    case .directory(.isNone):
+      self.init(status: 71, message: "\(path): is no directory: move it out of the way")
+    case .directory(.system(let errno)), .system(let errno):
+      let isRight = [.accessDenied, .notPermitted, .readOnlyFileSystem].contains(errno)
+      self.init(status: isRight ? 77 : 71, message: "\(path): can't be used: \(errno)")
+    case .malformed(let error):
+      let place = error.position.map { "\($0):" } ?? ""
+      self.init(status: 65, message: "\(path):\(place) \(error.message)")
+    }
+  }
+}
