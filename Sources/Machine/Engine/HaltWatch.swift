@@ -5,17 +5,23 @@ import KVM
 ///
 /// With the interrupt controllers in the kernel a halted VCPU stays in `KVM_RUN`, so somebody has to
 /// look. Looking is cheap: KVM's counters say without disturbing a VCPU whether it waits. Only when
-/// all do, and have run since the last look, are they stopped for a moment and their flags read.
+/// all do, and have run since they were last stopped for this, are they stopped for a moment and their
+/// flags read; in a machine that has run for a while only if they have slept from one look to the next,
+/// so that one which ticks is left alone.
 final class HaltWatch {
   private let vcpus: [VCPU]
   private let counters: [Counters?]
   private var lastSeenWaiting: [UInt64]?
+  private var lastSums: [UInt64] = []
+  private var sleepsOn = false
   private var delay = HaltWatch.shortestDelay
 
   /// The first look comes after this many nanoseconds: a small guest is done by then.
   private static let shortestDelay: UInt64 = 100_000
-  /// Looks become rarer up to this many nanoseconds, so that an end is seen within 100 ms.
-  private static let longestDelay: UInt64 = 50_000_000
+  /// Looks become rarer up to this many nanoseconds, so that an end is seen within 100 to 150 ms.
+  private static let longDelay: UInt64 = 50_000_000
+  /// The same while a guest sleeps that has not stirred since it was found to.
+  private static let longestDelay: UInt64 = 1_000_000_000
 
   // Which of KVM's counters tell that a VCPU waits, and that it has run since.
   private struct Counters {
@@ -46,19 +52,22 @@ final class HaltWatch {
 
   /// Nanoseconds until the next look.
   func nextDelay() -> UInt64 {
-    defer { delay = min(delay + delay / 4, Self.longestDelay) }
+    defer { delay = min(delay + delay / 4, sleepsOn ? Self.longestDelay : Self.longDelay) }
     return delay
   }
 
   /// Whether it is worth stopping the VCPUs to look closer.
   func mayHaveHalted() -> Bool {
     var sums: [UInt64] = []
+    sleepsOn = false
     for counters in counters {
       guard let counters else { return true }
       guard counters.isWaiting else { return false }
       sums.append(counters.sum)
     }
-    return sums != lastSeenWaiting
+    defer { lastSums = sums }
+    sleepsOn = sums == lastSeenWaiting
+    return !sleepsOn && (delay < Self.longDelay || sums == lastSums)
   }
 
   /// With all VCPUs stopped: whether nothing can wake any of them.
