@@ -188,7 +188,7 @@ let package = Package(
     .testTarget(
       name: "LabTests",
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],
-      swiftSettings: settings),
+      exclude: ["Programs"], swiftSettings: settings),
     .testTarget(
       name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"], swiftSettings: settings
     ),

@@ -74,7 +74,12 @@ public struct Guest: Sendable, CustomStringConvertible {
   public var input: [UInt8] { Array(inputText.utf8) }
 
   /// The image, as it would be in a file.
-  public var image: [UInt8] {
+  public var image: [UInt8] { Self.bytes(hex) }
+
+  /// The lab's image for another processor than x86 of that name.
+  package static func foreignImage(_ name: String) -> [UInt8]? { foreign[name].map(bytes) }
+
+  private static func bytes(_ hex: String) -> [UInt8] {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(hex.utf8.count / 2)
     var high: UInt8?

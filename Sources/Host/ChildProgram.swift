@@ -151,6 +151,13 @@ package final class ChildProgram: Sendable {
     while unsafe waitpid(identifier, &status, 0) < 0 && errno == EINTR {}
   }
 
+  /// Ends it with all that it has started and that is still in its process group. To be called before
+  /// `endStatus()` has told its end, for then another may have its number.
+  package func stopGroup() {
+    guard !hasEnded.load(ordering: .acquiring) else { return }
+    kill(-identifier, SIGKILL)
+  }
+
   private static func withStrings<Result>(
     _ strings: [String], _ body: ([UnsafeMutablePointer<CChar>?]) -> Result
   ) -> Result {

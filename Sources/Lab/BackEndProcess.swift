@@ -1,6 +1,7 @@
 import Host
 
-/// `kvmlite backend block` as a process of its own, which serves one virtual machine and ends.
+/// `kvmlite backend block` as a process of its own, which serves one virtual machine, or some at
+/// once, and ends.
 final class BackEndProcess {
   /// Where it listens.
   let socket: String
@@ -10,16 +11,17 @@ final class BackEndProcess {
   private var text = ""
 
   /// Starts `program` with the disk image `image` and `options`, as `kvmlite backend block` takes them;
-  /// the socket is in `directory`. It listens when this returns.
+  /// the socket is in `directory`; it has `more` arguments. It listens when this returns.
   init(
-    _ program: String, image: String, _ options: String, in directory: String
+    _ program: String, image: String, _ options: String, in directory: String,
+    more: [String] = []
   ) throws(LabError) {
     let image = image.replacing(",", with: ",,") + options
     let socket = directory + "/socket"
     let pipe = try host { () throws(Errno) in try Pipe() }
     do throws(Errno) {
       child = try ChildProgram(
-        program, ["backend", "block", socket, image, "--queues", "1", "--once"],
+        program, ["backend", "block", socket, image, "--queues", "1", "--once"] + more,
         standardError: pipe.writing)
     } catch { throw .unexpected("\(program) can't be started for the back end: \(error)") }
     self.socket = socket

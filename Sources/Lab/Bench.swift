@@ -1,4 +1,3 @@
-import Guests
 import Host
 import KVM
 import Memory
@@ -13,7 +12,7 @@ final class Bench {
   private let what: String
 
   /// Which ring code starts in.
-  enum Ring: Int, Sendable { case kernel = 0, user = 3 }
+  enum Ring: Int, Sendable, CaseIterable { case kernel = 0, one, two, user }
 
   /// Bits of control registers that experiments ask for (Intel SDM vol 3, "Control Registers").
   enum Control {
@@ -334,12 +333,4 @@ struct ExitCounter {
   func value() throws(LabError) -> Int {
     Int(truncatingIfNeeded: try kvm { () throws(KVMError) in try statistics.value(of: counter) })
   }
-}
-
-/// A guest of the lab by name: they are all embedded, so it's there.
-func labGuest(_ name: String) throws(LabError) -> Guest {
-  guard let guest = Guest.lab.first(where: { $0.name == name }) else {
-    throw .unexpected("kvmlite was built without the lab's guest '\(name)'")
-  }
-  return guest
 }

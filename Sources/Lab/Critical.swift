@@ -32,7 +32,7 @@ private struct Critical {
   private let noUMIP: String?
   private let hostHasUMIP: Bool
 
-  private struct Row {
+  fileprivate struct Row {
     let name: String
     let host: (outcome: ProbeOutcome, scratch: [UInt64])
     let user: ProbeResult
@@ -224,7 +224,7 @@ private struct Critical {
   // MARK: The verdict
 
   /// What ring 3 does with the sensitive instructions, by who notices.
-  private struct Division {
+  fileprivate struct Division {
     /// They ran, and nobody noticed: the critical ones.
     var unnoticed: [String] = []
     /// They ran, because they left for the hypervisor, of which the guest saw nothing.
@@ -232,7 +232,7 @@ private struct Critical {
     /// They raised an exception in the guest.
     var exceptions: [String] = []
 
-    init(_ rows: [Row], _ result: (Row) -> ProbeResult?) {
+    fileprivate init(_ rows: [Row], _ result: (Row) -> ProbeResult?) {
       for row in rows {
         switch result(row)?.outcome {
         case .nothing?, .ran?: unnoticed.append(row.name)
@@ -249,7 +249,7 @@ private struct Critical {
     }
   }
 
-  private var plain: Division { Division(rows, \.user) }
+  fileprivate var plain: Division { Division(rows, \.user) }
   private var guarded: Division { Division(rows, \.userWithUMIP) }
   /// What raises an exception once UMIP is on, and not before.
   private var mended: [String] {
@@ -413,6 +413,27 @@ private struct Critical {
       }
     }
     return picture
+  }
+}
+
+/// What ring 3 of a guest makes of x86's sensitive instructions, by name.
+struct CriticalFates {
+  /// They run, and nobody notices.
+  let unnoticed: [String]
+  /// They leave for the hypervisor.
+  let leaving: [String]
+  /// They raise an exception.
+  let exceptions: [String]
+
+  /// Tries those that the experiment `critical` has for `student`.
+  init(student: String?) throws(LabError) {
+    let variation: Variation
+    do { variation = try Variation(of: .critical, student: student) } catch {
+      throw .unexpected("\(error)")
+    }
+    let division = try Critical(variation).plain
+    (unnoticed, leaving) = (division.unnoticed, division.leaving)
+    exceptions = division.exceptions
   }
 }
 

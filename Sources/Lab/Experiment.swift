@@ -13,6 +13,8 @@ package struct Experiment: Sendable {
   package let lecture: String
   /// A guest for the student to write, if there is one.
   package let exercise: Exercise?
+  /// A program for the student to write, if there is one.
+  package let programExercise: ProgramExercise?
   /// What can be varied about it.
   package let variables: [Variable]
   /// The question whose answer is what a variant finds.
@@ -21,25 +23,26 @@ package struct Experiment: Sendable {
 
   init(
     _ name: String, _ title: String, _ lecture: String, exercise: Exercise? = nil,
-    variables: [Variable] = [], transfer: Transfer? = nil,
+    programExercise: ProgramExercise? = nil, variables: [Variable] = [], transfer: Transfer? = nil,
     _ body: @escaping @Sendable (inout Report) throws(LabError) -> Void
   ) {
     self.init(
-      withProgram: name, title, lecture, exercise: exercise, variables: variables,
-      transfer: transfer
+      withProgram: name, title, lecture, exercise: exercise, programExercise: programExercise,
+      variables: variables, transfer: transfer
     ) { report, _ throws(LabError) in try body(&report) }
   }
 
   /// An experiment whose body gets the path of the program kvmlite.
   init(
     withProgram name: String, _ title: String, _ lecture: String, exercise: Exercise? = nil,
-    variables: [Variable] = [], transfer: Transfer? = nil,
+    programExercise: ProgramExercise? = nil, variables: [Variable] = [], transfer: Transfer? = nil,
     _ body: @escaping @Sendable (inout Report, String) throws(LabError) -> Void
   ) {
     self.name = name
     self.title = title
     self.lecture = lecture
     self.exercise = exercise
+    self.programExercise = programExercise
     self.variables = variables
     self.transfer = transfer
     self.body = body
@@ -88,6 +91,7 @@ package struct Experiment: Sendable {
 
   /// All experiments, in the order of the course.
   package static let all: [Experiment] = [
-    modes, critical, exits, translation, twoStage, shadow, tlb, slots, ioModels, split, cow,
+    modes, critical, risc, exits, build, translation, twoStage, shadow, tlb, slots, ioModels, split,
+    multiplex, stack, cow,
   ]
 }

@@ -84,7 +84,7 @@ package struct Grade: Sendable {
       : items.map { item in
         Item(
           id: item.id, text: item.text, expected: item.expected, seen: item.seen, isRight: false,
-          points: item.points, isWork: item.isWork)
+          points: item.points, place: item.place, isWork: item.isWork)
       }
   }
 
@@ -108,6 +108,8 @@ package enum GradeReport {
     case tap
     /// The XML of JUnit that CI systems read.
     case junit
+    /// An array of objects, for programs of one's own.
+    case json
   }
 
   /// `grades` in `format`; what would have been right is told only if `showsAnswers`.
@@ -119,6 +121,7 @@ package enum GradeReport {
       grades.map { plain($0, showsAnswers) }.joined(separator: "\n") + summary(grades)
     case .tap: tap(grades, showsAnswers)
     case .junit: junit(grades, showsAnswers)
+    case .json: "[" + grades.map { json($0, showsAnswers) }.joined(separator: ",\n ") + "]\n"
     }
   }
 
@@ -137,6 +140,21 @@ package enum GradeReport {
     for id in grade.unknown { lines.append("there is no question '\(id)'") }
     return (lines + ["", "\(grade.title): \(grade.points) of \(grade.possiblePoints) points"])
       .joined(separator: "\n") + "\n"
+  }
+
+  private static func json(_ grade: Grade, _ showsAnswers: Bool) -> String {
+    func text(_ text: String?) -> String { text.map(Markup.json) ?? "null" }
+    let items = grade.items.map { item in
+      "{\"id\":\(text(item.id)),\"is_right\":\(item.isRight),"
+        + "\"points\":\(item.isRight ? item.points : 0),\"possible_points\":\(item.points),"
+        + "\"seen\":\(text(item.seen)),\"look\":\(text(item.place.isEmpty ? item.text : item.place))"
+        + (showsAnswers ? ",\"expected\":\(text(item.expected))}" : "}")
+    }
+    return "{\"lab\":\(text(grade.name)),\"student\":\(text(grade.student)),"
+      + "\"points\":\(grade.points),\"possible_points\":\(grade.possiblePoints),\"items\":[\n  "
+      + items.joined(separator: ",\n  ") + "],\n  \"notes\":["
+      + grade.unknown.map { Markup.json("there is no question '\($0)'") }.joined(separator: ",")
+      + "]}"
   }
 
   private static func summary(_ grades: [Grade]) -> String {

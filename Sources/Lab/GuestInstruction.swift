@@ -9,6 +9,11 @@ struct GuestInstruction: Equatable {
     case moveFromCS(UInt8)
     case moveFromCR3(UInt8)
     case moveToCR3(UInt8)
+    /// SMSW to a general register.
+    case storeMachineStatus(UInt8)
+    /// SIDT to memory; an LEA of where to RAX.
+    case storeIDT(address: [UInt8])
+    case readMSR
     /// Port I/O of a byte with the port in the instruction.
     case out(UInt8)
     case `in`(UInt8)
@@ -18,6 +23,7 @@ struct GuestInstruction: Equatable {
     case branch(UInt8, to: UInt64)
     case call(to: UInt64)
     case ret
+    case interruptReturn
   }
 
   let address: UInt64
@@ -132,6 +138,7 @@ private struct Reader {
     case 0x9D: return .popFlags
     case 0xF4: return .halt
     case 0xC3: return .ret
+    case 0xCF: return wide ? .interruptReturn : nil
     case 0xE6: return .out(byte())
     case 0xE4: return .in(byte())
     case 0x8C:
@@ -152,6 +159,8 @@ private struct Reader {
   private mutating func second(_ address: UInt64) -> GuestInstruction.Kind? {
     let opcode = byte()
     switch opcode {
+    case 0x01: return system()
+    case 0x32: return .readMSR
     case 0x80...0x8F:
       let distance = signed(4)
       return .branch(opcode & 15, to: address &+ UInt64(offset) &+ distance)
@@ -161,6 +170,20 @@ private struct Reader {
       let register = operand & 7 | (rex & 1) << 3
       return opcode == 0x20 ? .moveFromCR3(register) : .moveToCR3(register)
     case 0xAF, 0xB6, 0xB7: return operands()
+    default: return nil
+    }
+  }
+  /// After 0F 01: SIDT and SMSW, of a group that has LGDT, too.
+  private mutating func system() -> GuestInstruction.Kind? {
+    let start = offset
+    guard let operand = modRM(), offset <= code.count else { return nil }
+    switch (operand.register, operand.mode == 3) {
+    case (4, true): return .storeMachineStatus(operand.memory | (rex & 1) << 3)
+    case (1, false):
+      // 48 8d  lea rax,[operand]
+      var address = [0x48 | rex & 3, 0x8D] + code[start..<offset]
+      address[2] &= 0o307
+      return .storeIDT(address: address)
     default: return nil
     }
   }

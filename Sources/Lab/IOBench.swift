@@ -45,12 +45,24 @@ final class IOBench {
   private var ports = Bus()
   private var mmio = Bus()
   private let exits: ExitCounter?
+  private let name: String
+  /// The guest's accesses, if they are written down.
+  var log: [Access]?
 
-  init(_ kit: Probe.Kit, seconds: Int) throws(LabError) {
+  /// One access of the guest's to a device.
+  struct Access {
+    /// A port, or an address in memory.
+    let place: UInt64
+    let isWrite: Bool
+    let value: UInt64
+  }
+
+  init(_ kit: Probe.Kit, seconds: Int, name: String = "io-models") throws(LabError) {
     self.kit = kit
+    self.name = name
     interrupt = try host { () throws(Errno) in try WaitingLine() }
     bench = try Bench(
-      kit.image, seconds: seconds, what: "the guest of io-models", isShareable: true)
+      kit.image, seconds: seconds, what: "the guest of \(name)", isShareable: true)
     try bench.enterUserWithPorts(taskStateAt: Place.taskState)
     exits = bench.exitCounter()
   }
@@ -116,9 +128,9 @@ final class IOBench {
     case .halt:
       let exception = try bench.exception()
       throw .unexpected(
-        "the guest of io-models met a device that didn't do what it should: "
+        "the guest of \(name) met a device that didn't do what it should: "
           + "\(exception?.name ?? "HLT") at \(hex(exception?.instructionPointer ?? 0))")
-    case let other: throw .unexpected("the guest of io-models ended by \(other.reason.name)")
+    case let other: throw .unexpected("the guest of \(name) ended by \(other.reason.name)")
     }
     return false
   }
@@ -130,6 +142,7 @@ final class IOBench {
     } else {
       vcpu.withMutableBytes(of: io) { ports.read(port, width: io.width, into: &$0) }
     }
+    log?.append(Access(place: port, isWrite: io.isWrite, value: vcpu.value(of: io, 0)))
   }
 
   // MARK: Data

@@ -47,6 +47,15 @@ package struct Picture: Sendable {
       tip.map { start + "><title>\(Markup.xml($0))</title></rect>" } ?? start + "/>")
   }
 
+  /// An ellipse about a centre, which what is below shines through.
+  mutating func ellipse(
+    _ x: Double, _ y: Double, _ radiusX: Double, _ radiusY: Double, fill: String, stroke: String
+  ) {
+    elements.append(
+      "<ellipse cx=\"\(number(x))\" cy=\"\(number(y))\" rx=\"\(number(radiusX))\" "
+        + "ry=\"\(number(radiusY))\" fill=\"\(fill)\" fill-opacity=\"0.25\" stroke=\"\(stroke)\"/>")
+  }
+
   mutating func line(
     _ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, stroke: String = "#888",
     width: Double = 1, isDashed: Bool = false

@@ -264,3 +264,11 @@ struct ProbeRunner {
     return (outcome, Array(result.scratch.prefix(8)))
   }
 }
+
+/// A guest of the lab by name: they are all embedded, so it's there.
+func labGuest(_ name: String) throws(LabError) -> Guest {
+  guard let guest = Guest.lab.first(where: { $0.name == name }) else {
+    throw .unexpected("kvmlite was built without the lab's guest '\(name)'")
+  }
+  return guest
+}

@@ -254,7 +254,7 @@ struct SplitRun {
 
   // MARK: What /proc says
 
-  private static func text(_ path: String) -> String? {
+  static func text(_ path: String) -> String? {
     guard let file = try? FileDescriptor(opening: path, [.readOnly]) else { return nil }
     var bytes: [UInt8] = []
     while let more = try? file.read(atMost: 1 << 16), !more.isEmpty { bytes += more }

@@ -22,7 +22,11 @@ struct BackEndRing {
   private struct Work {
     let queue: ActiveQueue
     let worker: Worker
+    /// Its place among the rings of several machines.
+    var place: Int?
   }
+  /// The machine's part in turns; nil where rings are served at once.
+  var seat: BackEndSeat?
 
   var isRunning: Bool { work != nil }
 
@@ -48,10 +52,10 @@ struct BackEndRing {
     do throws(Errno) {
       let worker = try Worker(name: "ring.\(index)")
       work = Work(queue: queue, worker: worker)
-      try worker.watch(kick.event) {
+      let serve: @Sendable (Bool) -> Void = { isRung in
         guard !isBroken.value.load(ordering: .relaxed) else { return }
         _ = queue.takeTurn {
-          queue.countDoorbell()
+          if isRung { queue.countDoorbell() }
           do throws(RingFault) { try device.serve(queue) } catch {
             isBroken.value.store(true, ordering: .relaxed)
             signals.raiseError()
@@ -59,9 +63,30 @@ struct BackEndRing {
           }
         }
       }
+      if let seat {
+        try takeTurns(seat, queue, worker, kick, serve)
+      } else {
+        try worker.watch(kick.event) { serve(true) }
+      }
     } catch { throw .host(error) }
     // There may be requests already.
     kick.event.raise()
+  }
+
+  /// Has the ring served in its machine's turns.
+  private mutating func takeTurns(
+    _ seat: BackEndSeat, _ queue: ActiveQueue, _ worker: Worker, _ kick: SharedEvent,
+    _ serve: @escaping @Sendable (Bool) -> Void
+  ) throws(Errno) {
+    let isRung = SharedFlag()
+    work?.place = seat.turns.enter(seat.machine) {
+      let isRung = isRung.value.exchange(false, ordering: .acquiringAndReleasing)
+      return seat.disk.inTurn(of: queue) { serve(isRung) }
+    }
+    try worker.watch(kick.event) {
+      isRung.value.store(true, ordering: .releasing)
+      seat.turns.wake()
+    }
   }
 
   /// Ends the work after the request that it is at, and notes where the ring goes on.
@@ -69,6 +94,7 @@ struct BackEndRing {
     guard let work else { return }
     work.queue.stop()
     work.worker.stop()
+    if let place = work.place { seat?.turns.leave(place) }
     base = work.queue.position.available
     statistics.add(work.queue.statistics)
     self.work = nil

@@ -2,21 +2,40 @@ import Devices
 import Host
 import Storage
 
-/// Serves a disk to front ends in other processes, one after the other, until a signal comes.
+/// Serves a disk to front ends in other processes, one after the other or some at once, until a signal
+/// comes.
 package struct BackEndServer: ~Copyable {
   private enum Tag {
     static let listener: UInt64 = 0
     static let signal: UInt64 = 1
-    static let frontEnd: UInt64 = 2
-    static let reports: UInt64 = 3
+    static let reports: UInt64 = 2
+    /// And more: a front end each, by its number.
+    static let frontEnds: UInt64 = 3
   }
 
-  private let listener: UnixListener
-  private let store: any BlockStore
-  private let name: String
-  private let device: VirtioBlock
-  private let reports: DeviceReports
-  private let write: @Sendable (String) -> Void
+  /// What several front ends at once are served from.
+  package struct Sharing: Sendable {
+    /// How many there are at most.
+    package let most: Int
+    /// Makes the disk of the next one: it is nobody else's to write to.
+    package let makeDisk: @Sendable () -> (any BlockStore)?
+
+    /// Takes both as they are.
+    package init(most: Int, makeDisk: @escaping @Sendable () -> (any BlockStore)?) {
+      (self.most, self.makeDisk) = (most, makeDisk)
+    }
+  }
+
+  /// A front end that is there.
+  private final class FrontEnd {
+    let number: Int
+    var session: BackEndSession
+
+    init(_ number: Int, _ session: consuming BackEndSession) {
+      self.number = number
+      self.session = session
+    }
+  }
 
   /// What is told of, each once; the others are counted.
   private enum Kind {
@@ -29,74 +48,145 @@ package struct BackEndServer: ~Copyable {
     static let disk = DeviceReports.Kind("disk")
   }
 
-  /// Listens at `path` for who wants `store`, which is called `name`. `report` gets a sentence when all
-  /// is ready, and the first time that a front end comes, that one goes, and that something is wrong; in
-  /// the end, how often else. It is called by the thread that runs the server.
+  private let listener: UnixListener
+  private let store: any BlockStore
+  private let name: String
+  private let serial: String
+  private let queueCount: Int
+  private let sharing: Sharing?
+  private let turns: BackEndTurns
+  private let reports: DeviceReports
+  private let write: @Sendable (String) -> Void
+
+  /// Listens at `path` for who wants `store`, which is called `name`; with `sharing`, for several at once,
+  /// each with a disk of its own. `report` gets a sentence when all is ready, and the first time that a
+  /// front end comes, that one goes, and that something is wrong; in the end, how often else. It is called
+  /// by the thread that runs the server.
   package init(
     _ store: any BlockStore, name: String, serial: String, queueCount: Int, at path: String,
-    report: @escaping @Sendable (String) -> Void
+    sharing: Sharing? = nil, report: @escaping @Sendable (String) -> Void
   ) throws(Errno) {
     let reports = try DeviceReports()
+    let turns = try BackEndTurns()
     listener = try UnixListener(at: path)
+    self.turns = turns
     self.reports = reports
     self.store = store
     self.name = name
+    self.serial = serial
+    self.queueCount = queueCount
+    self.sharing = sharing
     write = report
-    device = VirtioBlock(store, serial: serial, queueCount: queueCount)
   }
 
   /// Serves until one of `signals`, which are blocked in the calling thread, and returns that one; or
-  /// with `once` until the first front end has gone, and returns nil. What was written is on stable
-  /// storage then.
+  /// with `once` until the last front end of the first has gone, and returns nil. What was written is on
+  /// stable storage then.
   package borrowing func run(until signals: [Signal], once: Bool = false) throws(Errno) -> Signal? {
     let signalSource = try Signal.makeDescriptor(for: signals)
     let poller = try Poller()
     _ = try poller.add(reports.event.descriptor, tag: Tag.reports)
+    var present: [UInt64: FrontEnd] = [:]
     var done: [RequestStatistics] = []
+    var number = 0
     defer {
+      for frontEnd in present.values { end(frontEnd, &done) }
+      turns.end()
       tell(done)
-      for text in reports.drain() + reports.summary() { write(text) }
+      for text in reports.drain() + reports.summary() + turns.account { write(text) }
     }
     // A signal finds its way from here on.
     report(Kind.ready, "serves \(name)")
     _ = try poller.add(signalSource, tag: Tag.signal)
     _ = try poller.add(listener.descriptor, tag: Tag.listener)
     while true {
-      switch poller.next(milliseconds: nil) {
+      guard let tag = poller.next(milliseconds: nil) else { continue }
+      switch tag {
       case Tag.reports: for text in reports.drain() { write(text) }
       case Tag.signal: if let signal = Signal.next(from: signalSource) { return signal }
       case Tag.listener:
-        report(Kind.came, "a front end has come")
-        let reports = reports
-        var session = BackEndSession(device, try listener.accept()) {
-          reports.report(Kind.ring, "", $0)
+        // Who has gone makes room.
+        for (tag, frontEnd) in present where hasGone(frontEnd) {
+          end(frontEnd, &done)
+          present[tag] = nil
         }
-        defer { session.end() }
-        let signal = try serve(&session, poller, signalSource)
-        session.end()
-        let rings = session.statistics
-        while done.count < rings.count { done.append(RequestStatistics()) }
-        for index in rings.indices { done[index].add(rings[index]) }
-        do throws(StorageError) { try store.flush() } catch {
-          report(Kind.disk, "the disk: \(error)")
+        if once && present.isEmpty && number > 0 { return nil }
+        let socket = try listener.accept()
+        guard present.count < sharing?.most ?? 1 else {
+          // It must not wait for the end of the present ones without a word.
+          report(
+            Kind.refused,
+            "another front end was sent away: it serves \(sharing.map { "\($0.most)" } ?? "one") at a time"
+          )
+          continue
         }
-        if let signal { return signal }
-        if once { return nil }
-      default: break
+        guard let frontEnd = meet(number + 1, socket) else { continue }
+        number += 1
+        let tag = Tag.frontEnds + UInt64(number)
+        present[tag] = frontEnd
+        try frontEnd.session.withSocket { (socket) throws(Errno) in
+          _ = try poller.add(socket, tag: tag)
+        }
+      default:
+        guard let frontEnd = present[tag], hasGone(frontEnd) else { continue }
+        end(frontEnd, &done)
+        present[tag] = nil
+        if once && present.isEmpty { return nil }
       }
     }
   }
 
-  /// Does what the front end has said; if it is at its end, how that came.
-  private static func end(
-    _ session: inout BackEndSession
-  ) -> (kind: DeviceReports.Kind, text: String)? {
-    do throws(VhostUserError) { try session.serve() } catch {
-      return error == .closed
-        ? (Kind.went, "the front end has gone")
-        : (Kind.sentAway, "the front end was sent away: \(error)")
+  /// Begins to serve a front end, which is the machine of that number; nil if there is no disk for it.
+  private borrowing func meet(_ number: Int, _ socket: consuming UnixSocket) -> FrontEnd? {
+    let reports = reports
+    guard let sharing else {
+      report(Kind.came, "a front end has come")
+      let device = VirtioBlock(store, serial: serial, queueCount: queueCount)
+      return FrontEnd(
+        number,
+        BackEndSession(device, socket) { reports.report(Kind.ring, "", $0) })
     }
-    return nil
+    guard let base = sharing.makeDisk() else {
+      report(Kind.refused, "a front end was sent away: it can't be given a disk of its own")
+      return nil
+    }
+    let machine = "machine \(number)"
+    reports.report(Kind.came, machine, "\(machine) has come")
+    let disk = DiskInTurns(base)
+    let device = VirtioBlock(disk, serial: serial, queueCount: queueCount)
+    let seat = BackEndSeat(turns, machine: number, disk: disk)
+    return FrontEnd(
+      number,
+      BackEndSession(device, socket, seat: seat) { text in
+        reports.report(Kind.ring, machine, "\(machine): \(text)")
+      })
+  }
+
+  /// Does what a front end has said; true if it is at its end, and how that came is told then.
+  private borrowing func hasGone(_ frontEnd: FrontEnd) -> Bool {
+    do throws(VhostUserError) { try frontEnd.session.serve() } catch {
+      let name = sharing == nil ? "" : "machine \(frontEnd.number)"
+      let who = sharing == nil ? "the front end" : name
+      if error == .closed {
+        reports.report(Kind.went, name, "\(who) has gone")
+      } else {
+        reports.report(Kind.sentAway, name, "\(who) was sent away: \(error)")
+      }
+      return true
+    }
+    return false
+  }
+
+  /// Ends the work for a front end, and adds what its rings did.
+  private borrowing func end(_ frontEnd: FrontEnd, _ done: inout [RequestStatistics]) {
+    frontEnd.session.end()
+    let rings = frontEnd.session.statistics
+    while done.count < rings.count { done.append(RequestStatistics()) }
+    for index in rings.indices { done[index].add(rings[index]) }
+    guard sharing == nil else { return }
+    do throws(StorageError) { try store.flush() } catch {
+      report(Kind.disk, "the disk: \(error)")
+    }
   }
 
   private borrowing func report(_ kind: DeviceReports.Kind, _ text: String) {
@@ -111,36 +201,6 @@ package struct BackEndServer: ~Copyable {
       write(
         "ring \(index): \(ring.doorbells ?? 0) kicks, \(requests) requests, \(bytes) bytes, "
           + "\(ring.interrupts ?? 0) calls")
-    }
-  }
-
-  /// Serves one front end to its end, or until a signal.
-  private borrowing func serve(
-    _ session: inout BackEndSession, _ poller: borrowing Poller,
-    _ signalSource: borrowing FileDescriptor
-  ) throws(Errno) -> Signal? {
-    try session.withSocket { (socket) throws(Errno) in
-      _ = try poller.add(socket, tag: Tag.frontEnd)
-    }
-    while true {
-      switch poller.next(milliseconds: nil) {
-      case Tag.reports: for text in reports.drain() { write(text) }
-      case Tag.signal: if let signal = Signal.next(from: signalSource) { return signal }
-      case Tag.listener:
-        if let end = Self.end(&session) {
-          report(end.kind, end.text)
-          return nil
-        }
-        // It must not wait for the end of the present one without a word.
-        _ = try listener.accept()
-        report(Kind.refused, "another front end was sent away: it serves one at a time")
-      case Tag.frontEnd:
-        if let end = Self.end(&session) {
-          report(end.kind, end.text)
-          return nil
-        }
-      default: break
-      }
     }
   }
 }

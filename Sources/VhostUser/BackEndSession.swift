@@ -22,10 +22,10 @@ struct BackEndSession: ~Copyable {
   private var table: MemoryTable?
   private var rings: [BackEndRing]
 
-  /// A session of `device` with the front end at the other side of `socket`. `report` gets sentences
-  /// from any thread.
+  /// A session of `device` with the front end at the other side of `socket`, in turns with others if it
+  /// has a `seat`. `report` gets sentences from any thread.
   init(
-    _ device: any VirtioDevice, _ socket: consuming UnixSocket,
+    _ device: any VirtioDevice, _ socket: consuming UnixSocket, seat: BackEndSeat? = nil,
     report: @escaping @Sendable (String) -> Void
   ) {
     self.device = device
@@ -34,7 +34,11 @@ struct BackEndSession: ~Copyable {
       .indirect, .eventIndex, .version1, Self.protocolFeatures,
     ])
     channel = MessageChannel(socket)
-    rings = device.queueSizes.map { _ in BackEndRing() }
+    rings = device.queueSizes.map { _ in
+      var ring = BackEndRing()
+      ring.seat = seat
+      return ring
+    }
   }
 
   /// Calls `body` with the socket, to wait for it.

@@ -17,7 +17,12 @@ struct Header {
   /// The lab's experiment that it belongs to; such a guest prints nothing and ends as the lab says.
   var experiment: String?
 
-  enum Mode: String, CaseIterable { case real, protected, long }
+  /// The last two are other processors, for guests of the lab that no KVM runs.
+  enum Mode: String, CaseIterable {
+    case real, protected, long, riscv64, armv7
+
+    var isX86: Bool { self != .riscv64 && self != .armv7 }
+  }
 
   enum Format: String, CaseIterable {
     case flat, elf32, elf64
@@ -123,6 +128,10 @@ struct Header {
     }
     experiment = values["lab"]?.text
     let isOfLab = experiment != nil
+    guard isOfLab || mode.isX86 else {
+      throw Malformed(
+        line: try required("mode").line, message: "only guests of the lab are for other processors")
+    }
     expect = isOfLab ? [] : try Self.unquote(try required("expect"))
     status = isOfLab ? 0 : try decimal("status", try required("status"))
     operations = nil

@@ -18,26 +18,42 @@ private struct Assembler {
   func image(of path: String, _ header: Header) throws(Failure) -> [UInt8] {
     let object = "\(work)/\(header.name).o"
     let image = "\(work)/\(header.name).bin"
-    let long = header.mode == .long
+    let (target, emulation) =
+      switch header.mode {
+      case .real, .protected: ("i386-unknown-none-elf", "elf_i386")
+      case .long: ("x86_64-unknown-none-elf", "elf_x86_64")
+      case .riscv64: ("riscv64-unknown-none-elf", "elf64lriscv")
+      case .armv7: ("armv7a-none-eabi", "armelf_linux_eabi")
+      }
     try run(
       clang,
       [
-        "--target=\(long ? "x86_64" : "i386")-unknown-none-elf", "-c", "-I", include,
+        "--target=\(target)", "-c", "-I", include,
         "-DOPERATIONS=\(header.operations ?? 0)", "-o", object, path,
       ])
     let (base, isFlat) =
       switch header.format {
-      case .flat: (header.mode == .real ? "0" : "0x10000", true)
+      case .flat: (Self.flatBase(header.mode), true)
       case .bootSector: ("0x7C00", true)
       case .elf32, .elf64: ("0x100000", false)
       }
     try run(
       linker,
       [
-        "-m", long ? "elf_x86_64" : "elf_i386", "--nmagic", "--strip-all",
+        "-m", emulation, "--nmagic", "--strip-all",
         "-T", "\(include)/guest.ld", "--defsym=BASE=\(base)",
       ] + (isFlat ? ["--oformat=binary"] : []) + ["-o", image, object])
     return try readFile(image)
+  }
+
+  /// Where a flat image is linked; for other processors, in the RAM of QEMU's machines `virt`.
+  private static func flatBase(_ mode: Header.Mode) -> String {
+    switch mode {
+    case .real: "0"
+    case .protected, .long: "0x10000"
+    case .riscv64: "0x80000000"
+    case .armv7: "0x40200000"
+    }
   }
 }
 
@@ -67,9 +83,6 @@ private func expression(_ header: Header, _ image: [UInt8]) -> String {
     case .digits(let count): ".digits(\(count))"
     }
   }
-  let digits = Array("0123456789abcdef".utf8)
-  let hex = String(
-    decoding: image.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
   return """
         Guest(
           name: \(literal(header.name)),
@@ -84,8 +97,14 @@ private func expression(_ header: Header, _ image: [UInt8]) -> String {
           expectedStatus: \(header.status),
           operations: \(header.operations.map(String.init) ?? "nil"),
           experiment: \(header.experiment.map(literal) ?? "nil"),
-          hex: \(literal(hex)))
+          hex: \(literal(hex(image))))
     """
+}
+
+private func hex(_ image: [UInt8]) -> String {
+  let digits = Array("0123456789abcdef".utf8)
+  return String(
+    decoding: image.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
 }
 
 private func main() throws(Failure) {
@@ -105,9 +124,15 @@ private func main() throws(Failure) {
 
   var guests: [String] = []
   var guestsOfLab: [String] = []
+  var foreign: [String] = []
   for path in sources {
     let header = try readHeader(path)
-    let guest = expression(header, try assembler.image(of: path, header))
+    let image = try assembler.image(of: path, header)
+    guard header.mode.isX86 else {
+      foreign.append("    \(literal(header.name)): \(literal(hex(image)))")
+      continue
+    }
+    let guest = expression(header, image)
     if header.experiment == nil { guests.append(guest) } else { guestsOfLab.append(guest) }
   }
   try writeFile(
@@ -126,6 +151,11 @@ private func main() throws(Failure) {
       /// The guests of the lab's experiments, in the order of their names.
       public static let lab: [Guest] = [
     \(guestsOfLab.joined(separator: ",\n"))
+      ]
+
+      /// The lab's images for other processors than x86, in hexadecimal digits, by name.
+      static let foreign: [String: String] = [
+    \(foreign.joined(separator: ",\n"))
       ]
     }
 

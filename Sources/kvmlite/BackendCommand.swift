@@ -1,6 +1,7 @@
 import ArgumentParser
 import Host
 import Machine
+import Storage
 import VhostUser
 
 /// `kvmlite backend`: devices for virtual machines in other processes.
@@ -14,7 +15,8 @@ struct BackendCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Serve a disk image by vhost-user, to kvmlite and QEMU.",
       discussion: """
-        One virtual machine after the other connects to the socket: kvmlite with \
+        One virtual machine after the other connects to the socket, or several at once (--machines): \
+        kvmlite with \
         --disk vhost-user=SOCKET, QEMU with -device vhost-user-blk-pci and memory from \
         memory-backend-memfd,share=on. SIGTERM or Ctrl-C ends it.
         """)
@@ -31,12 +33,26 @@ struct BackendCommand: ParsableCommand {
     @Option(help: "How many queues it has at most, 1 to 64.")
     var queues = 8
 
-    @Flag(help: "End when the first virtual machine has gone.")
+    @Flag(help: "End when the first virtual machine has gone, or the last of several at once.")
     var once = false
+
+    @Option(
+      help: ArgumentHelp(
+        "How many virtual machines it serves at once, 1 to 64: each reads a disk that is readonly, or "
+          + "has an overlay of its own on one that is snapshot. They are served a request each in turn."
+      ))
+    var machines = 1
 
     func validate() throws {
       guard (1...64).contains(queues) else {
         throw ValidationError("--queues takes 1 to 64, not \(queues)")
+      }
+      guard (1...64).contains(machines) else {
+        throw ValidationError("--machines takes 1 to 64, not \(machines)")
+      }
+      guard machines == 1 || image.disk.isReadOnly || image.disk.isSnapshot else {
+        throw ValidationError(
+          "several machines at once can't write to one disk: add ,snapshot or ,readonly to it")
       }
     }
 
@@ -49,6 +65,29 @@ struct BackendCommand: ParsableCommand {
 
     private func serve() throws(Failure) {
       let disk = image.disk
+      guard let path = disk.path else { throw Self.isServed }
+      let store = try open()
+      let sharing =
+        machines == 1
+        ? nil
+        : BackEndServer.Sharing(most: machines) {
+          // What is only read can be everybody's.
+          disk.isSnapshot ? try? open() : store
+        }
+      do throws(Errno) {
+        let server = try BackEndServer(
+          store, name: path, serial: disk.serial, queueCount: queues, at: socket, sharing: sharing
+        ) { Message.note("\(socket): \($0)") }
+        _ = try server.run(until: [.interrupt, .terminate, .hangUp], once: once)
+      } catch { throw Failure(status: 71, message: "\(socket): can't be served: \(error)") }
+    }
+
+    private static var isServed: Failure {
+      Failure(status: 64, message: "a disk that another process serves can't be served on")
+    }
+
+    /// Opens the disk.
+    private func open() throws(Failure) -> any BlockStore {
       var spec = VMConfiguration()
       spec.devices = [image]
       spec = spec.completed()
@@ -58,15 +97,8 @@ struct BackendCommand: ParsableCommand {
           Message.note($0)
         }
       } catch { throw Failure(error, isFromFile: false) }
-      guard let path = disk.path, let store = resources.disks[spec.devices[0].id] else {
-        throw Failure(status: 64, message: "a disk that another process serves can't be served on")
-      }
-      do throws(Errno) {
-        let server = try BackEndServer(
-          store, name: path, serial: disk.serial, queueCount: queues, at: socket
-        ) { Message.note("\(socket): \($0)") }
-        _ = try server.run(until: [.interrupt, .terminate, .hangUp], once: once)
-      } catch { throw Failure(status: 71, message: "\(socket): can't be served: \(error)") }
+      guard let store = resources.disks[spec.devices[0].id] else { throw Self.isServed }
+      return store
     }
   }
 }

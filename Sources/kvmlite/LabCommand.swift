@@ -59,42 +59,52 @@ struct LabCommand: ParsableCommand {
   var guest: String?
 
   @Option(
-    help: ArgumentHelp("How to print a grade: text, tap or junit. (default: text)"))
+    help: ArgumentHelp(
+      "Compile, run and grade a C program that was written for the exercise.", valueName: "file"))
+  var program: String?
+
+  @Option(
+    help: ArgumentHelp("How to print a grade: text, tap, junit or json. (default: text)"))
   var format: GradeReport.Format?
 
   func validate() throws {
     guard name == nil else { return try requireOneOutput() }
-    if json || sheet || html != nil || !check.isEmpty || guest != nil || predict != nil
+    if json || sheet || html != nil || !check.isEmpty || work != nil || predict != nil
       || seed != nil || !vary.isEmpty
     {
       throw ValidationError("which experiment? See: kvmlite lab")
     }
   }
 
+  /// What a student wrote to be run.
+  private var work: String? { guest ?? program }
+
   /// Refuses options of which all but one would be passed over.
   private func requireOneOutput() throws {
-    let asked = [json, sheet, !check.isEmpty, guest != nil].count { $0 }
+    let asked = [json, sheet, !check.isEmpty, guest != nil, program != nil].count { $0 }
     guard asked <= 1 else {
-      throw ValidationError("--json, --sheet, --check and --guest: give only one of them")
+      throw ValidationError(
+        "--json, --sheet, --check, --guest and --program: give only one of them")
     }
-    if guest != nil && (seed != nil || !vary.isEmpty) {
-      throw ValidationError("--seed and --vary are for a run, and --guest has none")
+    if work != nil && (seed != nil || !vary.isEmpty) {
+      throw ValidationError("--seed and --vary are for a run, and --guest and --program have none")
     }
     if !check.isEmpty && !vary.isEmpty {
       throw ValidationError("--check grades a run that isn't varied: leave out --vary")
     }
-    if predict != nil && (sheet || guest != nil) {
-      throw ValidationError("--predict is for a run: --sheet and --guest show none")
+    if predict != nil && (sheet || work != nil) {
+      throw ValidationError("--predict is for a run: --sheet, --guest and --program show none")
     }
     if predict != nil && check.count > 1 {
       throw ValidationError("--predict is one student's: give one sheet to --check with it")
     }
-    if guest != nil && html != nil {
-      throw ValidationError("--html is for an experiment's report, and --guest runs none")
-    }
-    if (format != nil || showAnswers) && check.isEmpty && guest == nil {
+    if work != nil && html != nil {
       throw ValidationError(
-        "--format and --show-answers are for a grade: give --check or --guest with them")
+        "--html is for an experiment's report, and --guest and --program run none")
+    }
+    if (format != nil || showAnswers) && check.isEmpty && work == nil {
+      throw ValidationError(
+        "--format and --show-answers are for a grade: give --check, --guest or --program with them")
     }
   }
 
@@ -107,9 +117,19 @@ struct LabCommand: ParsableCommand {
     }
     // Whoever ends an experiment wants nothing of it to stay.
     try? Signal.beforeEnding(by: [.interrupt, .quit, .terminate, .hangUp]) {
+      Workshop.endAll()
       TemporaryDirectory.removeAll()
     }
-    if let guest { return try grade(guest, experiment) }
+    if let guest {
+      return try grade(guest, "guest", experiment) { bytes throws(LabError) in
+        try experiment.grade(guest: bytes)
+      }
+    }
+    if let program {
+      return try grade(program, "program", experiment) { bytes throws(LabError) in
+        try experiment.grade(program: bytes)
+      }
+    }
     let sheets = try check.map(readSheet)
     let prediction = try predict.map(readSheet)
     guard sheets.isEmpty else { return try grade(sheets, experiment, prediction) }
@@ -183,12 +203,15 @@ struct LabCommand: ParsableCommand {
     return text + "\nRun one: kvmlite lab NAME    Its sheet: docs/labs/NAME.md\n"
   }
 
-  private func grade(_ path: String, _ experiment: Experiment) throws {
-    let image = try read(path, "a guest of the lab")
+  private func grade(
+    _ path: String, _ what: String, _ experiment: Experiment,
+    _ body: ([UInt8]) throws(LabError) -> Grade?
+  ) throws {
+    let bytes = try read(path, "a \(what) of the lab")
     let grade: Grade?
-    do { grade = try experiment.grade(guest: image) } catch { throw failure(error) }
+    do { grade = try body(bytes) } catch { throw failure(error) }
     guard let grade else {
-      Message.error("'\(experiment.name)' has no exercise with a guest")
+      Message.error("'\(experiment.name)' has no exercise with a \(what)")
       throw ExitCode(64)
     }
     try output([grade])

@@ -105,6 +105,62 @@ struct LabTests {
     #expect(none.end == .exited(66))
   }
 
+  @Test("grades a program: status 1 unless all is right, in each format")
+  func program() throws {
+    let program = try scratch.file("mine.c", Array("int main(void) { return 2; }\n".utf8))
+    let text = try Kvmlite.run("lab", "build", "--program", program)
+    #expect(text.end == .exited(1) && text.errors == "")
+    #expect(text.output.contains("no  1-run") && text.output.contains("build: 0 of 11 points"))
+    #expect(text.output.contains("ended with status 2"))
+    let json = try Kvmlite.run("lab", "build", "--program", program, "--format", "json")
+    let grades = try JSONSerialization.jsonObject(with: Data(json.outputBytes)) as? [[String: Any]]
+    #expect(json.end == .exited(1) && grades?.first?["possible_points"] as? Int == 11)
+    for format in ["tap", "junit"] {
+      let other = try Kvmlite.run("lab", "build", "--program", program, "--format", format)
+      #expect(other.end == .exited(1) && other.output.contains("1-run"))
+    }
+    #expect(try Kvmlite.run("lab", "modes", "--program", program).end == .exited(64))
+    #expect(try Kvmlite.run("lab", "build", "--guest", program).end == .exited(64))
+    #expect(try Kvmlite.run("lab", "build", "--program", "/nowhere.c").end == .exited(66))
+    for options in [["--json"], ["--seed", "ada"], ["--html", "x"], ["--guest", program]] {
+      #expect(
+        try Kvmlite.end(of: Kvmlite.start(["lab", "build", "--program", program] + options)).end
+          == .exited(64), "\(options)")
+    }
+    // Without a compiler nothing is graded, and it is said what to install.
+    let none = try Kvmlite.end(
+      of: ChildProcess(
+        Kvmlite.path, ["lab", "build", "--program", program], environment: ["PATH": "/nowhere"]))
+    #expect(none.end == .exited(69) && none.errors.contains("apt-get install gcc"))
+  }
+
+  @Test("ends the program that it grades when a signal ends it")
+  func programAndSignal() throws {
+    let pipe = Pipe()
+    // Who holds the pipe open still runs.
+    let path =
+      "/proc/\(ProcessInfo.processInfo.processIdentifier)/fd/"
+      + "\(pipe.fileHandleForWriting.fileDescriptor)"
+    let source = """
+      #include <fcntl.h>
+      #include <unistd.h>
+      int main(void) {
+        int file = open("\(path)", O_WRONLY);
+        if (write(file, "x", 1) != 1) return 1;
+        for (;;) pause();
+      }
+      """
+    let program = try scratch.file("sleeps.c", Array(source.utf8))
+    let process = try ChildProcess(
+      Kvmlite.path, ["lab", "build", "--program", program], environment: ["TMPDIR": scratch.path])
+    #expect(try pipe.fileHandleForReading.read(upToCount: 1) == Data("x".utf8))
+    process.send(SIGTERM)
+    #expect(try Kvmlite.end(of: process).end == .killed(SIGTERM))
+    try pipe.fileHandleForWriting.close()
+    #expect(try pipe.fileHandleForReading.readToEnd() == nil)
+    #expect(scratch.names == ["sleeps.c"])
+  }
+
   @Test("refuses what it doesn't know, and sheets that are none")
   func refusals() throws {
     #expect(try Kvmlite.run("lab", "nothing").end == .exited(64))

@@ -157,6 +157,55 @@ struct VhostUserTests {
     #expect(guest.errorText.contains("it waits for a reset by the guest's driver"))
   }
 
+  @Test("several machines at once have an overlay each, and the image stays what it is")
+  func overlays() throws {
+    try makeDisk(sectors: 128)
+    let backEnd = try Kvmlite.start(
+      ["backend", "block", socket, image + ",snapshot", "--machines", "2", "--once"])
+    try backEnd.waitForErrors("serves \(image)")
+    let words = ["--disk", "vhost-user=\(socket),bus=mmio"]
+    let first = try Kvmlite.start(words + ["guest:echo"], input: .pipe)
+    try first.waitForOutput("Type")
+    let second = try run()
+    #expect(second.output == "sectors: 128\nwritten\nread back, all right\n")
+    #expect(try Data(contentsOf: URL(filePath: image)) == Data(count: 128 * 512))
+    // As many as there may be: the first is still there.
+    let third = try Kvmlite.start(words + ["guest:echo"], input: .pipe)
+    try third.waitForOutput("Type")
+    let fourth = try run()
+    #expect(fourth.end == .exited(66))
+    try backEnd.waitForErrors("another front end was sent away: it serves 2 at a time")
+    for guest in [first, third] {
+      guest.type("q")
+      #expect(try guest.waitForEnd() == .exited(0))
+    }
+    #expect(try backEnd.waitForEnd() == .exited(0))
+    #expect(backEnd.errorText.contains("machine 2: 257 turns\n"))
+    #expect(backEnd.errorText.contains("machine 2 has gone\n"))
+  }
+
+  @Test("several machines at once may read one disk, and not write to it")
+  func readers() throws {
+    try makeDisk(sectors: 128)
+    let backEnd = try Kvmlite.start(
+      ["backend", "block", socket, image + ",readonly", "--machines", "3"])
+    try backEnd.waitForErrors("serves \(image)")
+    let guests = try (0..<3).map { _ in
+      try Kvmlite.start(["--disk", "vhost-user=\(socket),bus=mmio", "guest:virtio-block"])
+    }
+    for guest in guests {
+      #expect(try Kvmlite.end(of: guest).output == "sectors: 128\nWRONG\n")
+    }
+    backEnd.send(15)
+    #expect(try backEnd.waitForEnd() == .exited(0))
+    let refused = try Kvmlite.run("backend", "block", socket, image, "--machines", "2")
+    #expect(refused.end == .exited(64) && refused.errors.contains("add ,snapshot or ,readonly"))
+    for count in ["0", "65", "x"] {
+      let wrong = try Kvmlite.run("backend", "block", socket, image, "--machines", count)
+      #expect(wrong.end == .exited(64))
+    }
+  }
+
   @Test("a second machine is sent away at once, and the first goes on")
   func secondMachine() throws {
     try makeDisk(sectors: 1 << 20)

@@ -41,6 +41,60 @@ struct IOTests {
     #expect(answers["no-doorbell"] == .set(["ioeventfd", "vhost-user"]))
   }
 
+  @Test("stack: the same bytes and the same identity in each combination, and a request's way down")
+  func stack() throws {
+    let report = try run("stack")
+    #expect(try report.flag("one_checksum"))
+    #expect(try report.flag("one_identity"))
+    // Six registers a command; status, data and sleep a sector. A request sleeps, and takes its interrupt
+    // back.
+    #expect(try report.number("exits/IDE") == 6 + 3 * 256)
+    for device in ["virtio-mmio", "virtio-pci", "vhost-user"] {
+      #expect(try report.number("exits/\(device)") == 2)
+    }
+    let device = try report.string("block device")
+    #expect(device == "a loop device" || device.hasPrefix("n/a: "))
+    let disks = ["raw file", "overlay", "overlay, other cluster", "vhost-user"]
+    for disk in disks + (device.hasPrefix("n/a") ? [] : ["block device"]) {
+      #expect(try report.flag("same_bytes/\(disk)"), "\(disk)")
+      guard !disk.hasPrefix("overlay") else { continue }
+      #expect(try report.number("file_offset/\(disk)") == 75 * 512)
+    }
+    // Sector 75 is in cluster 2 of 16 KiB, and each second one is the overlay's own.
+    #expect(try report.number("cluster") == 2)
+    #expect(try report.string("image/overlay") == "base")
+    #expect(try report.string("image/overlay, other cluster") == "overlay")
+    #expect(try report.number("file_offset/overlay") == 75 * 512)
+    #expect(try report.number("disk_offset/overlay, other cluster") == (75 ^ 32) * 512)
+    #expect(try report.number("pci/absent") == 30)
+    #expect(try report.number("pci/range") == 0x4000)
+  }
+
+  @Test("stack: a driver's search is told as what it was")
+  func search() {
+    func access(_ place: UInt64, _ value: UInt64, isWrite: Bool = false) -> IOBench.Access {
+      .init(place: place, isWrite: isWrite, value: value)
+    }
+    func at(_ register: UInt64, _ value: UInt64, isWrite: Bool = false) -> [IOBench.Access] {
+      [
+        access(0xCF8, 1 << 31 | 2 << 11 | register, isWrite: true),
+        access(0xCFC, value, isWrite: isWrite),
+      ]
+    }
+    let search = PCISearch(
+      at(0, 0x1042_1AF4) + at(0x14, 0xFFFF_FFFF, isWrite: true) + at(0x14, 0xFFFF_F000)
+        + at(0x14, 0x3100_0000, isWrite: true) + at(0x34, 0x40) + at(0x40, 0x0110_0009)
+        + at(0x44, 4) + at(0x48, 0x3000) + at(0, 0xFFFF_FFFF))
+    #expect(search.absent == 1 && search.sizes == [0x14: 4096])
+    #expect(
+      search.steps.map(\.meaning) == [
+        "vendor 0x1af4, device 0x1042", "range 1: how large?", "0x1000 bytes of memory",
+        "range 1 is put at 0x31000000", "the first capability is at 0x40",
+        "virtio's common configuration, the last one", "it's about range 4", "0x3000 in that range",
+      ])
+    #expect(search.steps[0].function == "00:02.0")
+  }
+
   @Test("split: the ring at each step, who has what, and who was woken")
   func split() throws {
     let report = try run("split")

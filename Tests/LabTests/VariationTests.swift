@@ -75,6 +75,9 @@ struct VariationTests {
   /// What somebody who has understood the experiment works out.
   private func expected(_ name: String, _ value: Int, _ variation: Variation) -> Int {
     switch name {
+    case "build": value + 1
+    case "risc": value * 3
+    case "multiplex": 3 * value + 2
     case "translation": value + 2
     case "critical": emulatesRing0 ? 0 : 1
     case "two-stage": 0x10_0000 + 8 * value
@@ -83,6 +86,7 @@ struct VariationTests {
     case "slots": variation["width"] + (value - 1) * (variation["width"] + 1)
     case "io-models": 6 + 3 * value
     case "split": value * 512 + 1
+    case "stack": variation["sector"] * 512 / (value << 10)
     case "cow": value << 10
     default: value
     }

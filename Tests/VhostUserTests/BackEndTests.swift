@@ -120,7 +120,8 @@ struct BackEndTests {
       try $0.send(VhostUserMessage(.setRingSize, .numbers(UInt32(0), UInt32(65536))))
     }
     let pipe = try Pipe()
-    for other in [plain.number, pipe.writing.number, try Poller().descriptor.number] {
+    let poller = try Poller()
+    for other in [plain.number, pipe.writing.number, poller.descriptor.number] {
       try expectRefusal("no event") {
         try $0.send(VhostUserMessage(.setRingKick, .numbers(UInt64(0))), [other])
       }

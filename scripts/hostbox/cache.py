@@ -65,8 +65,8 @@ def install(programs):
         run(command, env=environment)
 
 
-def unpacked(package, into):
-    """Downloads a Debian package and unpacks it into the folder `into`; does not install it."""
+def unpacked(package, into, place=".cache/hosts"):
+    """Downloads a Debian package and unpacks it into the folder `into` of `place`; does not install it."""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(into)) as folder:
         # apt would download as a user of its own, who can't write here.
         command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", package]
@@ -78,7 +78,7 @@ def unpacked(package, into):
             run(["apt-get", "update", "-q"])
             run(command, cwd=folder)
         archive = glob.glob(os.path.join(folder, "*.deb"))[0]
-        say(f"unpacks {os.path.basename(archive)} into .cache/hosts")
+        say(f"unpacks {os.path.basename(archive)} into {place}")
         run(["dpkg-deb", "-x", archive, into])
 
 

@@ -29,7 +29,7 @@ class HostFailure(Exception):
 
 def say(text):
     """Something of our own for the user."""
-    print(f"scripts/host: {text}", file=sys.stderr, flush=True)
+    print(f"scripts/{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
