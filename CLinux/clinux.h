@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/memfd.h>
+#include <malloc.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -49,6 +50,9 @@ static inline int clinux_argument_count(void) {
 static inline const char *clinux_argument(int index) {
   return index < clinux_argument_count() ? clinux_arguments[index] : NULL;
 }
+
+// mallopt(3), which Swift's Glibc module has not.
+static inline void clinux_use_one_arena(void) { mallopt(M_ARENA_MAX, 1); }
 
 // What the CPUID instruction answers for a leaf, by value.
 struct clinux_cpuid {

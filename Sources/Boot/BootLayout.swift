@@ -19,13 +19,13 @@ package struct BootLayout: Sendable {
   /// 2, for Multiboot guests take the first three without asking.
   package var information: Range<GuestAddress>
   /// What kernels shall leave alone above RAM, beside what `MemoryMap` always tells them.
-  package var reserved: [Range<GuestAddress>]
+  package var reserved: [MemoryMap.Entry]
 
   /// A layout of these addresses.
   package init(
     flatImage: GuestAddress, bootSector: GuestAddress, descriptorTable: GuestAddress,
     pageTables: GuestAddress, stackTop: GuestAddress, information: Range<GuestAddress>,
-    reserved: [Range<GuestAddress>]
+    reserved: [MemoryMap.Entry]
   ) {
     self.flatImage = flatImage
     self.bootSector = bootSector

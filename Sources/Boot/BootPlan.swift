@@ -14,6 +14,8 @@ package struct BootPlan: Sendable {
     package let size: UInt64
     /// The bytes, at most `size`.
     package let contents: ArraySlice<UInt8>
+
+    var range: Range<UInt64> { start.value..<start.value + size }
   }
 
   /// What the image was found to be.

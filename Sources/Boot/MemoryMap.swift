@@ -11,6 +11,11 @@ package struct MemoryMap: Equatable, Sendable {
     package let range: Range<UInt64>
     /// What is there.
     package let kind: Kind
+
+    /// Addresses that the kernel is to leave alone.
+    package static func reserved(_ range: Range<UInt64>) -> Entry {
+      Entry(range: range, kind: .reserved)
+    }
   }
 
   /// What is in a stretch of addresses, by its number (ACPI 6.4, table 15.4).
@@ -34,18 +39,14 @@ package struct MemoryMap: Equatable, Sendable {
 
   /// The map of a guest with `ramSize` bytes of RAM, and with `reserved` beside the legacy hole,
   /// which lies above RAM or in its hole below 4 GiB.
-  package init(ramSize: UInt64, reserved: [Range<GuestAddress>] = []) {
-    var entries = [Entry(range: Self.legacyHole, kind: .reserved)]
+  package init(ramSize: UInt64, reserved: [Entry] = []) {
+    var entries = [.reserved(Self.legacyHole)] + reserved
     for ram in RAM(size: ramSize).ranges {
       let parts = [
         ram.clamped(to: 0..<Self.legacyHole.lowerBound),
         ram.clamped(to: Self.legacyHole.upperBound..<UInt64.max),
       ]
       entries += parts.filter { !$0.isEmpty }.map { Entry(range: $0, kind: .ram) }
-    }
-    for range in reserved {
-      let range = range.lowerBound.value..<range.upperBound.value
-      entries.append(Entry(range: range, kind: .reserved))
     }
     self.entries = entries.sorted { $0.range.lowerBound < $1.range.lowerBound }
   }

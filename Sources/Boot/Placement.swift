@@ -8,7 +8,8 @@ struct Placement {
   /// What kind of mistake an overlap is, and what to do about it.
   let overlap: (cause: BootError.Cause, remedy: String)
   private(set) var pieces: [BootPlan.Piece] = []
-  private(set) var taken: [(range: Range<UInt64>, what: String)] = []
+  // Pieces, too: a list of ranges takes a look through all conformances that a program has.
+  private(set) var taken: [BootPlan.Piece] = []
 
   init(_ request: BootRequest, overlap cause: BootError.Cause, remedy: String) {
     image = request.image
@@ -45,7 +46,8 @@ struct Placement {
         about: "\(what) (\(span(range))) overlaps \(other.what) (\(span(other.range))): "
           + overlap.remedy)
     }
-    taken.append((range, what))
+    taken.append(
+      BootPlan.Piece(what: what, start: GuestAddress(start), size: size, contents: []))
   }
 
   private func outside(_ what: String, _ range: Range<UInt64>) -> BootError {

@@ -4,14 +4,16 @@ import Memory
 struct RAM {
   let size: UInt64
 
-  var ranges: [Range<UInt64>] {
-    let low = min(size, GuestMemory.holeStart)
-    guard size > low else { return [0..<low] }
-    return [0..<low, GuestMemory.holeEnd..<GuestMemory.holeEnd + (size - low)]
+  private var low: Range<UInt64> { 0..<min(size, GuestMemory.holeStart) }
+  private var high: Range<UInt64> {
+    GuestMemory.holeEnd..<GuestMemory.holeEnd + (size - low.upperBound)
   }
 
+  var ranges: [Range<UInt64>] { high.isEmpty ? [low] : [low, high] }
+
   func contains(_ range: Range<UInt64>) -> Bool {
-    ranges.contains { range.lowerBound >= $0.lowerBound && range.upperBound <= $0.upperBound }
+    let part = range.lowerBound < GuestMemory.holeEnd ? low : high
+    return range.lowerBound >= part.lowerBound && range.upperBound <= part.upperBound
   }
 
   /// The least `--memory` that holds `range`, in whole MiB (below 1 MiB in pages); nil if none does.

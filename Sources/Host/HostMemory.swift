@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// The host's memory.
@@ -8,4 +9,8 @@ package enum HostMemory {
     let size = sysconf(Int32(_SC_PAGESIZE))
     return pages > 0 && size > 0 ? UInt64(pages) * UInt64(size) : 0
   }
+
+  /// Has all threads of this program allocate from one place: for one whose threads are few. Another
+  /// thread's own takes a while to make. Corresponds to `M_ARENA_MAX` of `mallopt(3)`.
+  package static func useOneArena() { clinux_use_one_arena() }
 }

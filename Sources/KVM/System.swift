@@ -11,7 +11,7 @@ package final class System: Sendable {
   /// Opens `path`, and throws `open` with `ENOENT`, `EACCES` and so on where that fails.
   package init(path: String = "/dev/kvm") throws(KVMError) {
     do {
-      descriptor = try FileDescriptor(opening: path, [.readWrite])
+      descriptor = try FileDescriptor(opening: path, .readWrite)
     } catch {
       throw KVMError("open", error)
     }

@@ -65,7 +65,7 @@ public final class VirtualMachine: @unchecked Sendable {
     }
     var given = Resources(image: image.map { .init($0) })
     if let first = configuration.consoles.first, first.path == nil, !first.isTerminal {
-      given.consoles[first.id] = .init(output: .sink(console.log), input: .queue(console.queue))
+      given.console = .init(output: .sink(console.log), input: .queue(console.queue))
     }
     var options = RunOptions(timeLimit: timeLimit.map { $0 / .seconds(1) })
     options.restartsAtReset = restartsAtReset

@@ -4,7 +4,8 @@ import Machine
 /// `kvmlite [run]`: runs an image.
 struct RunCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "run", abstract: "Run a guest image (this is the default).",
+    commandName: "run", _superCommandName: "kvmlite",
+    abstract: "Run a guest image (this is the default).",
     discussion: """
       Exit status: 0 when the guest ends in order (power-off, reset with --no-reboot, a halt that \
       nothing can end), (V<<1)|1 when it writes V to port 0xF4, 64 wrong options, 65 malformed \

@@ -41,6 +41,7 @@ struct Session {
 
   /// Runs to the end; what goes wrong is said on standard error.
   func run() -> Int32 {
+    if spec.vcpuCount == 1 && spec.devices.isEmpty { HostMemory.useOneArena() }
     do throws(Failure) {
       if let limit = options.timeLimit, !(limit > 0 && limit <= 1e9) {
         throw Failure(
@@ -56,7 +57,14 @@ struct Session {
       let resources = try open(signals)
       defer { resources.close() }
       let run = try makeRunOptions(resources, signals)
-      return try withConsole(resources, run, signals)
+      let (status, machine) = try withConsole(resources, run, signals)
+      // A thread that waits for the host for ever would keep the process. And without devices and a name
+      // there is nothing left but what the kernel frees by itself, and faster.
+      if machine.leavesThreads || spec.devices.isEmpty && options.named == nil {
+        resources.close()
+        _exit(status)
+      }
+      return status
     } catch {
       Message.error(error.message)
       options.named?.end(didNotStart: error)
@@ -124,10 +132,10 @@ struct Session {
   /// Sets up the console, runs, and puts the terminal back.
   private func withConsole(
     _ opened: Resources, _ run: RunOptions, _ signals: SignalSource
-  ) throws(Failure) -> Int32 {
+  ) throws(Failure) -> (Int32, Machine) {
     var resources = opened
     guard let console = spec.consoles.first else { return try runToEnd(resources, run) }
-    let ends = resources.consoles[console.id]
+    let ends = resources.console
     if let terminal = ends?.terminal {
       Message.note("the console is at \(terminal)" + (console.waits ? ", and waited for" : ""))
     }
@@ -138,7 +146,7 @@ struct Session {
     }
     guard console.isStandard else { return try runToEnd(resources, run) }
     if let named = options.named, named.isInBackground {
-      resources.consoles[console.id] = named.console
+      resources.console = named.console
       return try runToEnd(resources, run)
     }
     let terminal = InteractiveConsole()
@@ -147,7 +155,7 @@ struct Session {
       here.output = .both(others.output, here.output)
       here.input = .both(here.input, others.input)
     }
-    resources.consoles[console.id] = here
+    resources.console = here
     var run = run
     run.didContinue = terminal.takeOver
     return try runToEnd(resources, run)
@@ -155,7 +163,9 @@ struct Session {
 
   // MARK: Running
 
-  private func runToEnd(_ resources: Resources, _ run: RunOptions) throws(Failure) -> Int32 {
+  private func runToEnd(
+    _ resources: Resources, _ run: RunOptions
+  ) throws(Failure) -> (Int32, Machine) {
     let machine: Machine
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     if options.isVerbose { MachineSummary(machine).tell() }
@@ -168,12 +178,7 @@ struct Session {
     status = writeFiles(machine, outcome, status)
     options.named?.end(OutcomeReport(outcome, status: status).json())
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
-    // A thread that waits for the host for ever would keep the process.
-    if machine.leavesThreads {
-      resources.close()
-      _exit(status)
-    }
-    return status
+    return (status, machine)
   }
 
   /// Writes what is asked for as files; returns `status`, or 71 if that can't be.

@@ -28,7 +28,7 @@ struct KVMLite: ParsableCommand {
     var command: any ParsableCommand
     do {
       try requireCommands(arguments)
-      command = try parseAsRoot(arguments)
+      command = try parse(arguments)
     } catch {
       // Who asks for help, or the version, gets it.
       guard exitCode(for: error) != .success else { exit(withError: error) }
@@ -40,6 +40,18 @@ struct KVMLite: ParsableCommand {
     }
     do { try command.run() } catch { exit(withError: error) }
     exit()
+  }
+
+  /// Reads `run` alone first, and all commands only where that isn't it: that takes as long as a short run.
+  private static func parse(_ arguments: [String]) throws -> any ParsableCommand {
+    let isNamed = arguments.first == "run"
+    if isNamed || !CommandWords.all.contains(arguments.first ?? ""),
+      let run = try? RunCommand.parseAsRoot(isNamed ? Array(arguments.dropFirst()) : arguments),
+      run is RunCommand
+    {
+      return run
+    }
+    return try parseAsRoot(arguments)
   }
 
   /// Refuses help for a command that there isn't.

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("The memory map that kernels get", .limited)
 struct MemoryMapTests {
-  private func entries(_ ram: UInt64, _ reserved: [Range<GuestAddress>] = []) -> [String] {
+  private func entries(_ ram: UInt64, _ reserved: [MemoryMap.Entry] = []) -> [String] {
     MemoryMap(ramSize: ram, reserved: reserved).entries.map {
       "\(String($0.range.lowerBound, radix: 16))-\(String($0.range.upperBound, radix: 16)) \($0.kind)"
     }
@@ -15,7 +15,7 @@ struct MemoryMapTests {
     #expect(
       entries(128 << 20) == ["0-9fc00 ram", "9fc00-100000 reserved", "100000-8000000 ram"])
     #expect(
-      entries(8 << 30, [0xFEC0_0000..<0x1_0000_0000]) == [
+      entries(8 << 30, [.reserved(0xFEC0_0000..<0x1_0000_0000)]) == [
         "0-9fc00 ram", "9fc00-100000 reserved", "100000-c0000000 ram",
         "fec00000-100000000 reserved", "100000000-240000000 ram",
       ])

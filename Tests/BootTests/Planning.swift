@@ -6,7 +6,8 @@ extension BootLayout {
   /// The addresses of kvmlite's own machine.
   static let pc = BootLayout(
     flatImage: 0x10000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
-    stackTop: 0x10000, information: 0x3000..<0x9F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
+    stackTop: 0x10000, information: 0x3000..<0x9F000,
+    reserved: [.reserved(0xFEC0_0000..<0x1_0000_0000)])
 }
 
 let mebibyte: UInt64 = 1 << 20

@@ -139,8 +139,9 @@ struct ArchitectureTests {
     let expected = real.map { stretch in
       Place(first: stretch.start, last: stretch.count.map { stretch.start + $0 - 1 } ?? .max)
     }
-    let ranges = ([boot.information] + boot.reserved).map {
-      Place(first: $0.lowerBound.value, last: $0.upperBound.value - 1)
+    let information = boot.information.lowerBound.value..<boot.information.upperBound.value
+    let ranges = ([information] + boot.reserved.map(\.range)).map {
+      Place(first: $0.lowerBound, last: $0.upperBound - 1)
     }
     let video = Place(
       first: Layout.videoMemory.lowerBound, last: Layout.videoMemory.upperBound - 1)

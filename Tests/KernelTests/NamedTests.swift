@@ -2,12 +2,12 @@ import Foundation
 import TestSupport
 import Testing
 
+private let tmuxPath = "/usr/bin/tmux"
+
 /// A stock kernel as a machine with a name, whose console is looked at in a terminal's window.
 @Suite(
   "A named machine under a stock Linux kernel", .needsKVM, .needsRingZero, .needsKernels, .limited)
 struct NamedTests {
-  private static let tmux = "/usr/bin/tmux"
-
   /// Says what the disk has, writes to it, and waits for the power button, an input event of 24 bytes.
   private static let work =
     "head -c 5 /dev/vda; echo again >/dev/vda; sync; echo READY; read me; echo hello $me; "
@@ -15,7 +15,7 @@ struct NamedTests {
 
   private func tmux(_ machines: NamedMachines, _ arguments: String...) throws -> String {
     let process = try ChildProcess(
-      Self.tmux, ["-S", machines.path + "/tmux", "-f", "/dev/null"] + arguments,
+      tmuxPath, ["-S", machines.path + "/tmux", "-f", "/dev/null"] + arguments,
       environment: machines.environment, deadline: Deadline(seconds: 100))
     #expect(try process.waitForEnd() == .exited(0), "\(process.errorText)")
     return process.outputText
@@ -23,7 +23,7 @@ struct NamedTests {
 
   @Test(
     "is started, typed to, ended by its power button, and has its disk when it comes again",
-    .enabled(if: FileManager.default.isExecutableFile(atPath: tmux), "needs tmux"))
+    .enabled(if: FileManager.default.isExecutableFile(atPath: tmuxPath), "needs tmux"))
   func powerButton() throws {
     let machines = try NamedMachines()
     let disk = try machines.file("disk.raw", [UInt8](repeating: 0, count: 1 << 20))

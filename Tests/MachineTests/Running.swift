@@ -57,7 +57,7 @@ struct Setup {
     resources.disks[id] = disk
   }
 
-  mutating func type(_ bytes: [UInt8]) { resources.consoles["console0"]?.input = .bytes(bytes) }
+  mutating func type(_ bytes: [UInt8]) { resources.console?.input = .bytes(bytes) }
 
   func makeMachine() throws(MachineError) -> Machine { try Machine(spec, resources, options) }
 }

@@ -71,7 +71,7 @@ struct ResourcesTests {
     own.format = .raw
     var given = Resources(image: .init([0xF4]))
     given.disks["disk0"] = try DiskImage.open(path("b"), own).store
-    given.consoles["console0"] = .init()
+    given.console = .init()
     let resources = try Resources(opening: spec, besides: given)
     #expect(resources.image?.bytes == [0xF4])
     #expect(resources.disks["disk0"] === given.disks["disk0"] && resources.disks["disk1"] != nil)

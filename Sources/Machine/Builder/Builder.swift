@@ -80,11 +80,11 @@ struct Builder {
     let console = makeConsole(configuration.consoleOutput)
     addSerialPort(console)
     addKeyboard()
-    add("exit", ExitPort(machine: control), at: Layout.exit)
+    addStateless("exit", ExitPort(machine: control), at: Layout.exit)
     add("post", PostPort(), at: Layout.post)
     add("port92", SystemControlPortA(machine: control), at: Layout.systemControl)
     if !spec.devices.contains(where: { $0.kind == .testDevice }) {
-      add("debugcon", DebugConsole(sink: console), at: Layout.debugConsole)
+      addStateless("debugcon", DebugConsole(sink: console), at: Layout.debugConsole)
     }
     try addFunction("host-bridge", .hostBridge(platform), at: PCIAddress(device: 0))
     try addIDE()
@@ -135,7 +135,7 @@ struct Builder {
       [
         .ports(Layout.keyboardData.range, keyboard.makeDataPort()),
         .ports(Layout.keyboardCommand.range, keyboard.makeCommandPort()),
-      ], objects: [("", keyboard)])
+      ], stateful: [("", keyboard)])
   }
 
   /// The clock and the thread that waits for its interrupts, which know each other.
@@ -166,7 +166,7 @@ struct Builder {
     add(
       "rtc", clock.name, [.ports(Layout.realTimeClock.range, clock)],
       interrupts: [Layout.realTimeClockInterrupt], table: .realTimeClock,
-      objects: [("", clock), ("timer", worker)])
+      stateful: [("", clock)], pausable: [worker])
     workers.append(worker)
     return clock
   }
@@ -194,7 +194,7 @@ struct Builder {
         .ports(Layout.testDevice.range, latch), .ports(Layout.testInterrupts.range, ports),
         .memory(start...start + (TestMemory.size - 1), scratch),
       ], interrupts: interrupts,
-      objects: [("", latch), ("interrupts", ports), ("memory", scratch)])
+      stateful: [("", latch), ("interrupts", ports), ("memory", scratch)])
     memoryHole = Layout.videoMemory
   }
 

@@ -11,34 +11,37 @@ extension Builder {
     return line
   }
 
+  /// Adds a device that has nothing but ports, and remembers nothing.
+  mutating func addStateless(_ id: String, _ device: any Device, at ports: Layout.Ports) {
+    add(id, device.name, [.ports(ports.range, device)])
+  }
+
   /// Adds a device that has nothing but ports.
   mutating func add(
-    _ id: String, _ device: any Device, at ports: Layout.Ports, interrupt: UInt32? = nil,
-    table: DeviceNode.TableEntry? = nil
+    _ id: String, _ device: any Device & Stateful, at ports: Layout.Ports,
+    interrupt: UInt32? = nil, table: DeviceNode.TableEntry? = nil
   ) {
     add(
       id, device.name, [.ports(ports.range, device)], interrupts: interrupt.map { [$0] } ?? [],
-      table: table, objects: [("", device)])
+      table: table, stateful: [("", device)])
   }
 
-  /// Adds the device `id` with its parts. Those of `objects` that have registers or threads are listed
-  /// by their names behind the device's own.
+  /// Adds the device `id` with its parts. What of it has registers is listed by a name behind its own.
   mutating func add(
     _ id: String, _ kind: StaticString, _ parts: [DeviceNode.Part], interrupts: [UInt32] = [],
-    table: DeviceNode.TableEntry? = nil, objects: [(name: String, object: AnyObject)],
+    table: DeviceNode.TableEntry? = nil, stateful: [(name: String, device: any Stateful)] = [],
+    pausable: [any Pausable] = [],
     statistics: @escaping @Sendable () -> [DeviceStatistics] = { [] },
     traffic: @escaping @Sendable () -> DeviceTraffic = { DeviceTraffic() }
   ) {
     precondition(!nodes.contains { $0.id == id }, "two devices called \(id)")
     for part in parts { put(part) }
-    let stateful = objects.compactMap { name, object in
-      (object as? any Stateful).map { (name: name.isEmpty ? id : "\(id).\(name)", device: $0) }
-    }
     nodes.append(
       DeviceNode(
         id: id, kind: kind, parts: parts, interrupts: interrupts, table: table,
-        statistics: statistics, traffic: traffic, stateful: stateful,
-        pausable: objects.compactMap { $0.object as? any Pausable }))
+        statistics: statistics, traffic: traffic,
+        stateful: stateful.map { ($0.name.isEmpty ? id : "\(id).\($0.name)", $0.device) },
+        pausable: pausable))
   }
 
   private mutating func put(_ part: DeviceNode.Part) {
@@ -64,7 +67,7 @@ extension Builder {
   ) throws(MachineError) {
     let place: PCIAddress
     if let address { place = address } else { place = try freeFunction(for: id) }
-    add(id, function.name, [.function(place, function)], objects: [("", function)])
+    add(id, function.name, [.function(place, function)], stateful: [("", function)])
   }
 
   /// The next device on the PCI bus that is free, from 2 on; device 1 is for the chip set.
@@ -101,7 +104,7 @@ extension Builder {
     }
     add(
       "pci", "pci", parts, interrupts: Array(Layout.pciInterrupts),
-      objects: [("", configurationPorts)])
+      stateful: [("", configurationPorts)])
     return bus
   }
 
@@ -137,12 +140,12 @@ extension Builder {
 
   private mutating func addVirtio(
     _ id: String, _ core: VirtioCore, _ part: DeviceNode.Part,
-    _ transport: [(name: String, object: AnyObject)], interrupts: [UInt32] = [],
+    _ transport: [(name: String, device: any Stateful)], interrupts: [UInt32] = [],
     table: DeviceNode.TableEntry? = nil
   ) {
     add(
       id, core.device.name, [part], interrupts: interrupts, table: table,
-      objects: [("", core)] + transport, statistics: { [core.statistics] },
+      stateful: transport, pausable: [core], statistics: { [core.statistics] },
       traffic: { core.traffic })
     stops.append { core.stop() }
   }

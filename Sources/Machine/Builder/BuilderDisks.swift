@@ -54,7 +54,7 @@ extension Builder {
         + zip(Layout.ideCommand, controller.commandBlocks).map { .ports($0.range, $1) }
         + zip(Layout.ideControl, controller.controlBlocks).map { .ports($0.range, $1) },
       interrupts: [interrupts.primary, interrupts.secondary],
-      objects: [("", controller), ("function", function)],
+      stateful: [("", controller), ("function", function)], pausable: [controller],
       statistics: { controller.statistics }, traffic: { controller.traffic })
     stops.append { controller.stop() }
   }

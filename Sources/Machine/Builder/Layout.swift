@@ -15,7 +15,7 @@ package enum Layout {
   package static let boot = BootLayout(
     flatImage: 0x1_0000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
     stackTop: 0x1_0000, information: 0x3000..<0x9_F000,
-    reserved: [0xC000_0000..<0xC010_0000, 0xFEC0_0000..<0x1_0000_0000])
+    reserved: [.reserved(0xC000_0000..<0xC010_0000), .reserved(0xFEC0_0000..<0x1_0000_0000)])
   /// Where the ACPI tables start, with the RSDP: in what is ROM on a PC (ACPI 6.5, 5.2.5.1). An image
   /// that is there sends them elsewhere, as it does the MP tables.
   package static let acpiTables: GuestAddress = 0xE_0000

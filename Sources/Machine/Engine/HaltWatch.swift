@@ -50,9 +50,9 @@ final class HaltWatch {
     counters = vcpus.map(Counters.init)
   }
 
-  /// Nanoseconds until the next look.
+  /// Nanoseconds until the next look: so much that an end is seen after an eighth of the time.
   func nextDelay() -> UInt64 {
-    defer { delay = min(delay + delay / 4, sleepsOn ? Self.longestDelay : Self.longDelay) }
+    defer { delay = min(delay + delay / 8, sleepsOn ? Self.longestDelay : Self.longDelay) }
     return delay
   }
 

@@ -31,6 +31,17 @@ package final class MemoryMap: Sendable {
 
     /// KVM goes first: what it refuses nobody needs to hear of.
     var allListeners: [any MemoryListener] { (kvm.map { [$0] } ?? []) + listeners }
+
+    /// Adds what of `region` is at `addresses`.
+    mutating func add(_ region: GuestMemory.Region, in addresses: Range<UInt64>) {
+      let start = region.start.value
+      let part = (start..<start + region.count).clamped(to: addresses)
+      guard !part.isEmpty else { return }
+      slots.append(
+        Slot(
+          number: UInt32(slots.count), region: region,
+          part: part.lowerBound - start..<part.upperBound - start))
+    }
   }
 
   private let state: RankedMutex<State>
@@ -39,21 +50,10 @@ package final class MemoryMap: Sendable {
   init(_ memory: GuestMemory, hole: Range<UInt64>) {
     var state = State()
     for region in memory.regions {
-      for part in Self.parts(of: region, without: hole) {
-        let number = UInt32(state.slots.count)
-        state.slots.append(Slot(number: number, region: region, part: part))
-      }
+      state.add(region, in: 0..<hole.lowerBound)
+      state.add(region, in: hole.upperBound..<UInt64.max)
     }
     self.state = RankedMutex(.memoryMap, state)
-  }
-
-  private static func parts(
-    of region: GuestMemory.Region, without hole: Range<UInt64>
-  ) -> [Range<UInt64>] {
-    let start = region.start.value
-    let all = start..<start + region.count
-    return [all.clamped(to: 0..<hole.lowerBound), all.clamped(to: hole.upperBound..<UInt64.max)]
-      .filter { !$0.isEmpty }.map { $0.lowerBound - start..<$0.upperBound - start }
   }
 
   // MARK: Looking

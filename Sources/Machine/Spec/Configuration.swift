@@ -43,7 +43,7 @@ package struct Configuration: Sendable {
   }
 
   private var console: Resources.Console? {
-    spec.consoles.first.flatMap { resources.consoles[$0.id] }
+    spec.consoles.isEmpty ? nil : resources.console
   }
 
   var consoleOutput: ConsoleOutput { console?.output ?? .none }

@@ -21,8 +21,8 @@ package struct Resources: Sendable {
   package var networks: [String: any NetworkBackEnd] = [:]
   /// The host's sides of vsock devices.
   package var vsocks: [String: any VsockHost] = [:]
-  /// The ends of consoles.
-  package var consoles: [String: Console] = [:]
+  /// The ends of the console, of which there is no more than one.
+  package var console: Console?
   /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
   package var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
   /// Which files are in use, and what for.
@@ -32,7 +32,7 @@ package struct Resources: Sendable {
   /// Nothing, or an image and something that takes what the guest prints.
   package init(image: Image? = nil, console: (any ByteSink)? = nil) {
     self.image = image
-    if let console { consoles["console0"] = Console(output: .sink(console)) }
+    self.console = console.map { Console(output: .sink($0)) }
   }
 
   /// An image's bytes.
@@ -182,9 +182,7 @@ extension Resources {
       }
     }
     // Last, as that empties files.
-    for console in spec.consoles where consoles[console.id] == nil {
-      consoles[console.id] = try open(console)
-    }
+    if console == nil, let first = spec.consoles.first { console = try open(first) }
   }
 
   /// Notes that the file at `path` has a role, which must not be in another one's way.

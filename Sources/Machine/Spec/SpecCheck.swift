@@ -59,6 +59,7 @@ extension VMConfiguration {
   }
 
   private func checkIDs() throws(SpecError) {
+    guard !devices.isEmpty else { return }
     var ids = Dictionary(consoles.map { ($0.id, "the console") }) { first, _ in first }
     var places: [Place: String] = [:]
     var singles: Set<String> = []
