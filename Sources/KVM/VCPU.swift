@@ -94,9 +94,7 @@ package final class VCPU: @unchecked Sendable {
 
   /// Makes the run that is under way, or the next one, return `.interrupted`, if the VCPU's thread is
   /// sent `Signal.kick` too. May be called from any thread. Corresponds to `immediate_exit`.
-  package func requestExit() {
-    unsafe ckvm_set_immediate_exit(shared, 1)
-  }
+  package func requestExit() { unsafe ckvm_set_immediate_exit(shared, 1) }
 
   /// Takes `requestExit()` back, so that the next run goes on.
   package func clearExitRequest() {
