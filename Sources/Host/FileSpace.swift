@@ -116,6 +116,12 @@ package struct FileFacts: Equatable, Sendable {
   package let modified: Int64
   /// The nanoseconds beside them.
   package let modifiedNanoseconds: Int64
+
+  /// Whether nobody has written to it between these two looks.
+  package func hasSameContents(as other: FileFacts) -> Bool {
+    length == other.length && modified == other.modified
+      && modifiedNanoseconds == other.modifiedNanoseconds
+  }
 }
 
 extension FileDescriptor {

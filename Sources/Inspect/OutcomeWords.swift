@@ -17,6 +17,8 @@ extension Outcome: CustomStringConvertible {
         + positions.map { "VCPU \($0.vcpu): \($0.text)" }).joined(separator: "\n  ")
     case .stopped(.user): "the run was stopped from outside"
     case .stopped(.signal(let number)): "the run was ended by \(Signal(number).name)"
+    case .inputChanged(let path):
+      "\(path): was written to since the machine started: it can't be reset with that; start it anew"
     case .hostFailed(let message): message
     }
   }

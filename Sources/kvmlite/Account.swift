@@ -18,7 +18,7 @@ struct Account {
     switch outcome {
     case .poweredOff, .halted, .reset, .exited, .stopped(.user): break
     case .stopped(.signal(let number)): Message.note("ended by \(Signal(number).name)")
-    case .hostFailed(let message): Message.error(message)
+    case .hostFailed, .inputChanged: Message.error(outcome.description)
     case .timedOut(let positions):
       Message.error("the time is up; the guest was still running")
       for position in positions { Message.line("  VCPU \(position.vcpu): \(position.text)") }

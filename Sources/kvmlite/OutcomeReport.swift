@@ -29,6 +29,8 @@ struct OutcomeReport {
       case .stopped(.user): [("end", jsonString("stopped"))]
       case .stopped(.signal(let number)):
         [("end", jsonString("signal")), ("signal", jsonString(Signal(number).name))]
+      case .inputChanged(let path):
+        [("end", jsonString("input-changed")), ("path", jsonString(path))]
       case .hostFailed(let message):
         [("end", jsonString("host-failed")), ("message", jsonString(message))]
       }

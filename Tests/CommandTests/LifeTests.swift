@@ -41,6 +41,36 @@ struct LifeTests {
     #expect(try process.waitForEnd() == .exited(128 + 15))
   }
 
+  /// Writes `!` and resets the machine.
+  private static let resetter: [UInt8] = [
+    0xB0, 0x21, 0xE6, 0xE9,  //              00: mov al,0x21; out 0xe9,al
+    0xBA, 0xF9, 0x0C, 0xB0, 0x06, 0xEE,  //  04: mov dx,0xcf9; mov al,0x6; out dx,al
+    0xFA, 0xF4,  //                          0a: cli; hlt
+  ]
+
+  @Test("a reset finds out that its image was written to, and not that another has its name")
+  func changedImage() throws {
+    let scratch = try Scratch()
+    let image = try scratch.file("resetter.bin", Self.resetter)
+    let outcome = scratch.path + "/outcome.json"
+    let process = try Kvmlite.start([image, "--timeout", "60", "--outcome-file", outcome])
+    try process.waitForOutput("!!")
+    let other = try scratch.file("other.bin", [0xF4])
+    try #require(unsafe rename(other, image) == 0)
+    try process.waitForOutput("!", times: process.outputText.count + 3)
+    process.send(SIGTERM)
+    #expect(try process.waitForEnd() == .exited(128 + 15))
+
+    let second = try scratch.file("second.bin", Self.resetter)
+    let changing = try Kvmlite.start([second, "--timeout", "60", "--outcome-file", outcome])
+    try changing.waitForOutput("!!")
+    let file = try FileHandle(forUpdating: URL(filePath: second))
+    try file.write(contentsOf: Data([0xB0]))
+    let result = try Kvmlite.end(of: changing)
+    #expect(result.end == .exited(66) && result.errors.contains(second))
+    #expect(try String(contentsOfFile: outcome, encoding: .utf8).contains("input-changed"))
+  }
+
   // MARK: Signals
 
   @Test("signals find it between two resets")

@@ -251,6 +251,22 @@ struct NamedPlacesTests {
       }, status: 71, words: "is no directory")
   }
 
+  @Test(
+    "may have been opened to others: a machine obeys none of them",
+    .enabled(if: getuid() == 0, "needs root"))
+  func otherUser() throws {
+    let machines = try NamedMachines()
+    try machines.run("up", "--name", "a", "guest:spin")
+    let opened = try ChildProcess("chmod", ["-R", "a+rwX", machines.path])
+    #expect(try opened.waitForEnd() == .exited(0))
+    let other = try Kvmlite.end(
+      of: ChildProcess(
+        "setpriv", ["--reuid", "65534", "--clear-groups", Kvmlite.path, "pause", "a"],
+        environment: machines.environment))
+    #expect(other.end == .exited(75) && other.errors.contains("another user"), "\(other.errors)")
+    #expect(try machines.state("a") == "running")
+  }
+
   @Test("have a name that a socket can have")
   func long() throws {
     let machines = try NamedMachines()

@@ -85,6 +85,7 @@ extension Outcome {
     case .crashed: "crashed"
     case .timedOut: "timedOut"
     case .stopped: "stopped"
+    case .inputChanged: "inputChanged"
     case .hostFailed: "hostFailed"
     }
   }

@@ -7,9 +7,9 @@ import Synchronization
 ///
 /// A message is a JSON object, `{"command": "pause"}`; so is the answer, which has `ok` and, if that is
 /// false, `error` (docs/control.md). A message that is too long, malformed, of an unknown kind or with
-/// files that it can't have is answered with an error, and nothing else happens; who isn't this
-/// process's user, or root, is sent away. It has a thread of its own, and waits for nobody: a client that doesn't read its
-/// answers is let go.
+/// files that it can't have is answered with an error, and nothing else happens; whoever isn't this
+/// process's user, or root, is told so and sent away. It has a thread of its own, and waits for nobody:
+/// a client that doesn't read its answers is let go.
 package final class ControlServer: Sendable {
   /// Bytes of a message.
   package static let longestMessage = 64 << 10
@@ -18,8 +18,13 @@ package final class ControlServer: Sendable {
 
   private final class Client: Sendable {
     let socket: UnixSocket
+    let isWelcome: Bool
     let place = Atomic(-1)
-    init(_ socket: consuming UnixSocket) { self.socket = socket }
+    init(_ socket: consuming UnixSocket) {
+      let user = socket.peerUser
+      isWelcome = user == 0 || user == Identity.user
+      self.socket = socket
+    }
   }
 
   private let listener: UnixListener
@@ -51,8 +56,6 @@ package final class ControlServer: Sendable {
 
   private func accept() {
     while let socket = try? listener.accept() {
-      let user = socket.peerUser
-      guard user == 0 || user == Identity.user else { continue }
       let client = Client(socket)
       let isRoom = clients.withLock { clients in
         guard clients.count < Self.mostClients else { return false }
@@ -88,6 +91,10 @@ package final class ControlServer: Sendable {
       }
       guard let count else { return }
       guard count > 0 else { return drop(client) }
+      guard client.isWelcome else {
+        answer(client, .failure("this machine is another user's"))
+        return drop(client)
+      }
       guard count <= Self.longestMessage else {
         answer(client, .failure("a message has at most \(Self.longestMessage) bytes"))
         continue

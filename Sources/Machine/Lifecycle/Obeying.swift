@@ -96,6 +96,9 @@ extension EventLoop {
       return control.finish(.reset)
     }
     dismissThreads()
+    if let path = machine.configuration.resources.changedInput {
+      return control.finish(.inputChanged(path))
+    }
     do {
       try machine.reset()
       try replaceEngine(machine.start)

@@ -14,6 +14,9 @@ public enum Outcome: Sendable {
   case timedOut([VCPUPosition])
   /// Somebody stopped the run: the reason is whatever was given to `RunControl.stop(_:)`.
   case stopped(StopReason)
+  /// The machine was to be reset, and the file of its image, firmware or initial RAM disk, which is
+  /// named, is no longer what it was started with.
+  case inputChanged(String)
   /// The host let the run down: what happened, in words.
   case hostFailed(String)
 
@@ -39,6 +42,7 @@ public enum Outcome: Sendable {
     case .poweredOff, .halted, .reset, .stopped(.user): 0
     case .exited(let value): Int32((value << 1 | 1) & 0xFF)
     case .crashed: 70
+    case .inputChanged: 66
     case .hostFailed: 71
     case .timedOut: 124
     case .stopped(.signal(let number)): 128 + number

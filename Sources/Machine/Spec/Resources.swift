@@ -28,6 +28,23 @@ package struct Resources: Sendable {
   /// Which files are in use, and what for.
   package private(set) var roles: [FileIdentity: Role] = [:]
   private var keptOpen: [any Sendable] = []
+  /// What was read once, as it was then.
+  private var inputs: [Input] = []
+
+  private struct Input: Sendable {
+    let path: String
+    let file: SharedDescriptor
+    let facts: FileFacts
+  }
+
+  /// The path of the image, firmware or initial RAM disk whose file was written to since it was read, if
+  /// there is one; a file that has taken its name is another.
+  package var changedInput: String? {
+    inputs.first { input in
+      guard let now = try? input.file.file.facts() else { return true }
+      return !now.hasSameContents(as: input.facts)
+    }?.path
+  }
 
   /// Nothing, or an image and something that takes what the guest prints.
   package init(image: Image? = nil, console: (any ByteSink)? = nil) {
@@ -229,7 +246,11 @@ extension Resources {
     _ path: String, for id: String, limit: UInt64
   ) throws(ResourceError) -> [UInt8] {
     try note(path, Role(id: id, use: .image))
-    do throws(Errno) { return try WholeFile.contents(of: path, limit: limit) } catch {
+    do throws(Errno) {
+      let file = SharedDescriptor(try FileDescriptor(opening: path, [.readOnly]))
+      inputs.append(Input(path: path, file: file, facts: try file.file.facts()))
+      return try WholeFile.contents(of: file.file, limit: limit)
+    } catch {
       throw ResourceError(
         id, error == .fileTooLarge ? .tooLarge(path, limit: limit) : .file(path, error))
     }
