@@ -42,7 +42,7 @@ private let sizes: [UInt64] = [
 
 private let layout = BootLayout(
   flatImage: 0x10000, bootSector: 0x7C00, descriptorTable: 0x500, pageTables: 0x1000,
-  stackTop: 0x10000, information: 0x3000..<0x9F000, reserved: [0xFEC0_0000..<0x1_0000_0000])
+  stackTop: 0x10000, information: 0x3000..<0x9F000, reserved: [.reserved(0xFEC0_0000..<0x1_0000_0000)])
 
 /// Traps unless all pieces are in RAM, none overlap, and the guest starts in one of them or in ROM.
 private func check(_ plan: BootPlan, ram: UInt64) {
