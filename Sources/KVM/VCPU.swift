@@ -159,13 +159,10 @@ package final class VCPU: @unchecked Sendable {
   }
 
   /// Makes runs return `.interruptWindow` as soon as the guest can take an interrupt (or no longer).
+  /// Corresponds to `request_interrupt_window`.
   package func setWantsInterruptWindow(_ isOn: Bool) {
     unsafe shared.pointee.request_interrupt_window = isOn ? 1 : 0
   }
-
-  /// Whether the next run is to return `.interruptWindow` as soon as the guest can take an interrupt: 1
-  /// or 0. Corresponds to `request_interrupt_window`.
-  package func awaitWindow(_ on: UInt8) { unsafe shared.pointee.request_interrupt_window = on }
 
   /// Whether RFLAGS.IF was set at the last exit. Corresponds to `if_flag` of `struct kvm_run`.
   package var interruptsAreOn: Bool { unsafe shared.pointee.if_flag != 0 }

@@ -102,7 +102,7 @@ struct SmallMachine {
       let vcpu = vcpu
       try kvm { () throws(KVMError) in try vcpu.interrupt(vector: UInt32(vector)) }
     }
-    vcpu.awaitWindow(waiting.isEmpty ? 0 : 1)
+    vcpu.setWantsInterruptWindow(!waiting.isEmpty)
     let vcpu = vcpu
     return try kvm { () throws(KVMError) in try vcpu.run() }
   }

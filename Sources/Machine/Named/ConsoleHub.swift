@@ -86,16 +86,15 @@ package final class ConsoleHub: ByteSink, Sendable {
   package func show(
     at socket: consuming UnixSocket, from start: Start, mayType: Bool
   ) throws(Errno) -> Bool {
-    let position = position(of: start)
-    let viewer = Viewer(socket, at: position, mayType: mayType)
-    let count = state.withLock { state in
-      if state.viewers.count < Self.mostViewers { state.viewers.append(viewer) }
-      return state.viewers.count
+    if !hasViewers.exchange(true, ordering: .sequentiallyConsistent) { try begin() }
+    let viewer = Viewer(socket, at: position(of: start), mayType: mayType)
+    let isRoom = state.withLock { state in
+      guard state.viewers.count < Self.mostViewers else { return false }
+      state.viewers.append(viewer)
+      return true
     }
-    guard state.withLock({ $0.viewers.contains { $0 === viewer } }) else { return false }
-    if count == 1, !hasViewers.exchange(true, ordering: .sequentiallyConsistent) { try begin() }
-    try worker.post { [weak self] in self?.serve(viewer) }
-    return true
+    if isRoom { try worker.post { [weak self] in self?.serve(viewer) } }
+    return isRoom
   }
 
   private func position(of start: Start) -> Int {

@@ -19,7 +19,6 @@ package final class ConsoleRecord: Sendable {
     var parts: [Part]
     /// Whether they have names.
     var isKept = true
-    var failure: Errno?
   }
 
   private let path: String
