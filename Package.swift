@@ -52,6 +52,8 @@ let package = Package(
       name: "Host", dependencies: ["CLinux"] + compression, swiftSettings: settings),
     .target(name: "Memory", dependencies: ["Host"], swiftSettings: settings),
     .target(name: "KVM", dependencies: ["CKVM", "Memory", "Host"], swiftSettings: settings),
+    // What a confined process may ask of the kernel
+    .target(name: "Sandbox", dependencies: ["CKVM", "CLinux", "Host"], swiftSettings: settings),
     .target(name: "Storage", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .target(name: "Network", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .target(
@@ -96,7 +98,7 @@ let package = Package(
       name: "kvmlite",
       dependencies: [
         "Lab", "Inspect", "Doctor", "Machine", "VhostUser", "Guests", "Boot", "Devices", "Storage",
-        "Network", "KVM", "Memory", "Host", "CStart",
+        "Network", "Sandbox", "KVM", "Memory", "Host", "CStart",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),

@@ -15,13 +15,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+// Each has its number as ckvm_NAME_request, too.
 #define CKVM_IOCTL(name, request)                                                                  \
+  static const uint32_t ckvm_##name##_request = request;                                           \
   static inline int ckvm_##name(int fd) { return ioctl(fd, request, 0); }
 #define CKVM_IOCTL_VALUE(name, request)                                                            \
+  static const uint32_t ckvm_##name##_request = request;                                           \
   static inline int ckvm_##name(int fd, unsigned long value) { return ioctl(fd, request, value); }
 #define CKVM_IOCTL_POINTER(name, request, type)                                                    \
+  static const uint32_t ckvm_##name##_request = request;                                           \
   static inline int ckvm_##name(int fd, type *argument) { return ioctl(fd, request, argument); }
 #define CKVM_IOCTL_CONST(name, request, type)                                                      \
+  static const uint32_t ckvm_##name##_request = request;                                           \
   static inline int ckvm_##name(int fd, const type *argument) { return ioctl(fd, request, argument); }
 
 // System: the descriptor of /dev/kvm
@@ -117,6 +122,9 @@ CKVM_IOCTL(kvmclock_ctrl, KVM_KVMCLOCK_CTRL)
 #undef CKVM_IOCTL_CONST
 
 // Structures with a pointer inside, which Swift counts as unsafe: one function for each request
+
+static const uint32_t ckvm_get_dirty_log_request = KVM_GET_DIRTY_LOG;
+static const uint32_t ckvm_clear_dirty_log_request = KVM_CLEAR_DIRTY_LOG;
 
 static inline int ckvm_get_dirty_log(int fd, uint32_t slot, uint64_t *bitmap) {
   struct kvm_dirty_log log = {.slot = slot, .dirty_bitmap = bitmap};

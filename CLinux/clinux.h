@@ -268,6 +268,10 @@ static inline int clinux_get_seals(int fd) { return fcntl(fd, 1034); }
 // TUN/TAP: the requests are expressions, and struct ifreq ends in a union: only its name and flags
 // matter here, and the rest of its 40 bytes is zero.
 
+static const uint32_t CLINUX_TUN_SET_QUEUE = TUNSETQUEUE;
+static const uint32_t CLINUX_TUN_SET_OFFLOAD = TUNSETOFFLOAD;
+static const uint32_t CLINUX_TUN_SET_HEADER = TUNSETVNETHDRSZ;
+
 struct clinux_ifreq {
   char name[16];
   short flags;

@@ -22,7 +22,7 @@ package final class Alarm: @unchecked Sendable {
     guard error == 0 else { throw Errno(error) }
     let limit = UInt64(seconds) &* 1_000_000_000
     let (start, used) = (Clock.monotonicNanoseconds, Self.nanoseconds(of: clock))
-    thread = try HostThread(name: "alarm") { [self, clock] in
+    thread = try HostThread.start(name: "alarm") { [self, clock] in
       monitor.locked {
         while !isDone {
           let spent = Self.nanoseconds(of: clock) &- used

@@ -7,6 +7,7 @@ package final class ChildProgram: Sendable {
   /// Its process's number.
   package let identifier: Int32
   private let hasEnded = Atomic<Bool>(false)
+  private let signals: Errand
 
   /// The number by which a program has the file that it inherits.
   package static let inheritedNumber: Int32 = 3
@@ -83,6 +84,7 @@ package final class ChildProgram: Sendable {
     }
     guard failure == 0 else { throw Errno(failure) }
     self.identifier = identifier
+    signals = Errand(.signal(identifier))
   }
 
   deinit { stop() }
@@ -139,17 +141,19 @@ package final class ChildProgram: Sendable {
   package func stop(politely: Bool = true) {
     guard !hasEnded.exchange(true, ordering: .acquiringAndReleasing) else { return }
     if politely {
-      kill(identifier, SIGTERM)
-      kill(identifier, SIGCONT)
+      send(SIGTERM)
+      send(SIGCONT)
     }
     var status: Int32 = 0
     for _ in 0..<(politely ? 100 : 0) {
       if unsafe waitpid(identifier, &status, WNOHANG) != 0 { return }
       usleep(10_000)
     }
-    kill(identifier, SIGKILL)
+    send(SIGKILL)
     while unsafe waitpid(identifier, &status, 0) < 0 && errno == EINTR {}
   }
+
+  private func send(_ signal: Int32) { _ = try? signals.perform(UInt64(signal)) }
 
   /// Ends it with all that it has started and that is still in its process group. To be called before
   /// `endStatus()` has told its end, for then another may have its number.

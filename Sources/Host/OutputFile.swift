@@ -12,7 +12,8 @@ package final class OutputFile: Sendable {
   package let path: String
   /// The same without symbolic links: what they lead to is replaced, and they stay.
   private let place: String
-  private let temporaryPath: String?
+  private let naming: Errand?
+  private let removal: Errand?
   private let file: FileDescriptor
   private let isSettled = Atomic<Bool>(false)
 
@@ -25,14 +26,16 @@ package final class OutputFile: Sendable {
       let kind = try present.status().kind
       guard kind != .directory else { throw Errno.isDirectory }
       if kind == .other {
-        temporaryPath = nil
+        naming = nil
+        removal = nil
         file = try FileDescriptor(opening: path, [.writeOnly])
         return
       }
     }
     var beside = place
     file = try Self.makeBeside(&beside)
-    temporaryPath = beside
+    naming = Errand(.move(beside, to: place))
+    removal = Errand(.remove(beside, nil))
   }
 
   /// A new file beside `place`, which becomes its name: never one that somebody has put there, nor what
@@ -55,14 +58,14 @@ package final class OutputFile: Sendable {
 
   /// Gives the file its name. Corresponds to `rename(2)`.
   package func commit() throws(Errno) {
-    guard let temporaryPath else { return }
-    guard unsafe rename(temporaryPath, place) == 0 else { throw Errno.current }
+    guard let naming else { return }
+    try naming.perform()
     isSettled.store(true, ordering: .relaxed)
   }
 
   /// Removes what was written so far.
   package func abandon() {
-    guard let temporaryPath, !isSettled.exchange(true, ordering: .relaxed) else { return }
-    unsafe unlink(temporaryPath)
+    guard let removal, !isSettled.exchange(true, ordering: .relaxed) else { return }
+    _ = try? removal.perform()
   }
 }

@@ -52,6 +52,9 @@ package struct Ownership: Equatable, Sendable {
 
 /// Who this process runs as.
 package enum Identity {
+  /// The user whose rights it had when it was first asked for: a confined process has given them up.
+  package static let original: UInt32 = geteuid()
+
   /// The user whose rights it has. Corresponds to `geteuid(2)`.
   package static var user: UInt32 { geteuid() }
 

@@ -96,6 +96,13 @@ package struct Signal: Equatable, Sendable {
     return FileDescriptor(owning: number)
   }
 
+  /// Blocks all signals that can be in the calling thread.
+  static func blockAll() {
+    var set = sigset_t()
+    unsafe sigfillset(&set)
+    unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+  }
+
   /// The next signal that `descriptor`, made by `makeDescriptor(for:)`, holds; nil if there is none.
   package static func next(from descriptor: borrowing FileDescriptor) -> Signal? {
     var info = signalfd_siginfo()
@@ -127,7 +134,7 @@ package struct Signal: Equatable, Sendable {
     let error = unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
     guard error == 0 else { throw Errno(error) }
     let awaited = set
-    _ = try HostThread(name: "signals") {
+    _ = try HostThread.start(name: "signals") {
       var (set, number) = (awaited, Int32(0))
       guard unsafe sigwait(&set, &number) == 0 else { return }
       body()

@@ -50,4 +50,15 @@ package enum Subprocess {
     try file.writeAll(bytes.span)
     return file
   }
+
+  /// All that such a file holds, wherever whoever filled it stands in it; `EFBIG` above 64 MiB.
+  package static func contents(ofTemporaryFile file: SharedDescriptor) throws(Errno) -> [UInt8] {
+    let count = try file.file.status().count
+    guard count <= 64 << 20 else { throw .fileTooLarge }
+    var bytes = [UInt8](repeating: 0, count: count)
+    var span = bytes.mutableSpan
+    let read = try file.file.readAll(into: &span, at: 0)
+    bytes.removeLast(count - read)
+    return bytes
+  }
 }

@@ -49,10 +49,10 @@ package struct UnixSocket: ~Copyable, Sendable {
   }
 
   /// A socket that is connected to the one that it puts into `other`. Corresponds to `socketpair(2)`.
-  package init(pairedWith other: inout UnixSocket?) throws(Errno) {
+  package init(pairedWith other: inout UnixSocket?, _ kind: Kind = .stream) throws(Errno) {
     var ends: [Int32] = [-1, -1]
     // The kernel writes two numbers.
-    guard unsafe socketpair(AF_UNIX, Kind.stream.number, 0, &ends) == 0 else {
+    guard unsafe socketpair(AF_UNIX, kind.number, 0, &ends) == 0 else {
       throw Errno.current
     }
     other = UnixSocket(FileDescriptor(owning: ends[1]))
@@ -143,8 +143,7 @@ package struct UnixListener: ~Copyable, Sendable {
   package let descriptor: FileDescriptor
   /// The name.
   package let path: String
-  /// Which file the name was given to: somebody may have put another one in its place.
-  private let file: FileIdentity?
+  private let removal: Errand?
 
   /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
   /// somebody listens at isn't, nor any other file: `EADDRINUSE`. Unless `waits`, nothing that is done
@@ -166,18 +165,18 @@ package struct UnixListener: ~Copyable, Sendable {
     guard listen(descriptor.number, 64) == 0 else { throw Errno.current }
     self.descriptor = descriptor
     self.path = path
-    file = Self.identity(of: path)
+    // Somebody may put another file in its place.
+    removal = Self.identity(of: path).map { Errand(.remove(path, $0)) }
   }
 
   deinit { removeName() }
 
   /// Lets nobody connect any more by this name; others' sockets stay.
   package borrowing func removeName() {
-    guard let file, Self.identity(of: path) == file else { return }
-    unsafe unlink(path)
+    _ = try? removal?.perform()
   }
 
-  private static func identity(of path: String) -> FileIdentity? {
+  static func identity(of path: String) -> FileIdentity? {
     var status = stat()
     guard unsafe lstat(path, &status) == 0 else { return nil }
     return FileIdentity(device: UInt64(status.st_dev), number: UInt64(status.st_ino))

@@ -81,7 +81,7 @@ package final class Worker: Sendable {
   package init(
     name: String,
     makeThread: @escaping ThreadMaker = { (name, body) throws(Errno) in
-      try HostThread(name: name, body)
+      try HostThread.start(name: name, body)
     }
   ) throws(Errno) {
     self.name = name

@@ -107,3 +107,8 @@ private struct CrashWords {
       ["report it, with the output of kvmlite doctor"])
   }
 }
+
+extension Machine {
+  /// The last exits of each VCPU, as lines; of one that runs, as far as they can be read meanwhile.
+  package var lastExits: [String] { histories.flatMap { ExitLine.lines(of: $0) } }
+}

@@ -106,7 +106,7 @@ public final class VirtualMachine: @unchecked Sendable {
     return await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         do throws(Errno) {
-          try HostThread(name: "machine") { continuation.resume(returning: self.runToEnd()) }
+          try HostThread.start(name: "machine") { continuation.resume(returning: self.runToEnd()) }
             .detach()
         } catch {
           end()

@@ -65,7 +65,8 @@ final class IORig {
       self.process = process
       let device: VhostUserBlock
       do {
-        device = try VhostUserBlock(socket: process.socket, memory: io.bench.memory, mostQueues: 1)
+        device = try VhostUserBlock(
+          VhostUserSocket(path: process.socket), memory: io.bench.memory, mostQueues: 1)
       } catch { throw .unexpected("the back end can't be reached: \(error)") }
       try addVirtio(device, rings: true)
     }

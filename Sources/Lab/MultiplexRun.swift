@@ -184,7 +184,8 @@ struct MultiplexRun {
       try bench.enterUserWithPorts(taskStateAt: Place.taskState)
       start = try kit.address(of: "batch")
       do {
-        device = try VhostUserBlock(socket: socket, memory: bench.memory, mostQueues: 1)
+        device = try VhostUserBlock(
+          VhostUserSocket(path: socket), memory: bench.memory, mostQueues: 1)
       } catch { throw .unexpected("the back end can't be reached: \(error)") }
       let (vm, kick) = (bench.vm, try host { () throws(Errno) in try Doorbell(width: 4, value: 0) })
       self.kick = kick

@@ -127,7 +127,8 @@ struct SplitRun {
       try bench.enterUserWithPorts(taskStateAt: Place.taskState)
       start = try kit.address(of: "split")
       do {
-        device = try VhostUserBlock(socket: process.socket, memory: bench.memory, mostQueues: 1)
+        device = try VhostUserBlock(
+          VhostUserSocket(path: process.socket), memory: bench.memory, mostQueues: 1)
       } catch { throw .unexpected("the back end can't be reached: \(error)") }
       let (vm, kick) = (bench.vm, try host { () throws(Errno) in try Doorbell(width: 4, value: 0) })
       self.kick = kick

@@ -44,7 +44,8 @@ final class StackRig {
     kind = .pci
     io = try IOBench(kit, seconds: 30, name: "stack")
     do {
-      try addVirtio(VhostUserBlock(socket: socket, memory: io.bench.memory, mostQueues: 1))
+      try addVirtio(
+        VhostUserBlock(VhostUserSocket(path: socket), memory: io.bench.memory, mostQueues: 1))
     } catch { throw .unexpected("the back end can't be reached: \(error)") }
   }
 

@@ -21,6 +21,7 @@ package final class VsockSockets: VsockHost {
   /// Where programs connect.
   package let path: String
   private let listener: UnixListener
+  private let connecting: Errand
   private let isOpen = Atomic(true)
 
   /// The number of the listening socket.
@@ -29,6 +30,7 @@ package final class VsockSockets: VsockHost {
   /// Listens at `path`, where nobody may listen yet. The socket of a program that is gone is removed.
   package init(path: String) throws(NetworkError) {
     self.path = path
+    connecting = Errand(.connectNumbered(path))
     do throws(Errno) {
       listener = try UnixListener(at: path, waits: false)
     } catch {
@@ -59,6 +61,7 @@ package final class VsockSockets: VsockHost {
 
   /// Connects to the socket `path`_PORT.
   package func connect(port: UInt32) -> FileDescriptor? {
-    try? StreamSocket.connect(to: "\(path)_\(port)")
+    guard let socket = try? connecting.perform(UInt64(port)) else { return nil }
+    return try? socket.file.duplicate()
   }
 }

@@ -64,7 +64,7 @@ package final class VhostUserBlock: VirtioDevice {
   /// The device itself.
   package var remote: (any VirtioRemote)? { self }
 
-  private let path: String
+  private let socket: VhostUserSocket
   private let memory: GuestMemory
   private let configuration: VirtioConfigurationBytes
   private let capacity: UInt64
@@ -74,17 +74,17 @@ package final class VhostUserBlock: VirtioDevice {
   private let wish: RankedMutex<Wish>
   private let present: RankedMutex<Present>
 
-  /// Connects to the back end that listens at `path`, and waits until it has told what it is. The
-  /// device has at most `mostQueues` queues; `memory` is shareable.
-  package init(socket path: String, memory: GuestMemory, mostQueues: Int)
-    throws(VhostUserError)
-  {
-    self.path = path
+  /// The device that the process at `socket` serves, with at most `mostQueues` queues; `memory` is
+  /// shareable.
+  package init(
+    _ socket: VhostUserSocket, memory: GuestMemory, mostQueues: Int
+  ) throws(VhostUserError) {
+    self.socket = socket
     self.memory = memory
     let worker: Worker
     do throws(Errno) { worker = try Worker(name: "vhost-user") } catch { throw .host(error) }
     self.worker = worker
-    var link = try Self.connect(path) { worker.isStopping }
+    var link = try socket.link { worker.isStopping }
     try link.check()
     var features = link.features.intersection(Self.known)
     let count = features.contains(Self.multiqueue) ? max(1, min(mostQueues, link.queueCount)) : 1
@@ -104,14 +104,6 @@ package final class VhostUserBlock: VirtioDevice {
     } catch { throw .host(error) }
     wish = RankedMutex(.wanted, Wish(queues: (0..<count).map { _ in nil }))
     present = RankedMutex(.served, Present(link: link, queues: (0..<count).map { _ in .init() }))
-  }
-
-  private static func connect(
-    _ path: String, unless shouldStop: @escaping @Sendable () -> Bool
-  ) throws(VhostUserError) -> FrontEndLink {
-    let socket: UnixSocket
-    do throws(Errno) { socket = try UnixSocket(connectingTo: path) } catch { throw .host(error) }
-    return try FrontEndLink(socket, unless: shouldStop)
   }
 
   /// Answers with what the other side told at the start.
@@ -277,7 +269,7 @@ extension VhostUserBlock {
   ) throws(VhostUserError) {
     if present.link == nil {
       let worker = worker
-      let link = try Self.connect(path) { worker.isStopping }
+      let link = try socket.link { worker.isStopping }
       let configuration = link.configuration
       guard self.features.isSubset(of: link.features), link.queueCount >= queueSizes.count,
         configuration.span.number(at: 0) == capacity
@@ -328,6 +320,6 @@ extension VhostUserBlock {
       for index in wish.queues.indices { wish.queues[index]?.hasFailed = true }
     }
     guard error != .ended else { return }
-    owner?.remoteDidFail("the back end at \(path) is lost: \(error)")
+    owner?.remoteDidFail("the back end at \(socket.path) is lost: \(error)")
   }
 }

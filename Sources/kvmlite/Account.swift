@@ -6,10 +6,13 @@ import Machine
 struct Account {
   private let machine: Machine
   private let outcome: Outcome
+  private let backEnd: BackEnd?
 
-  init(_ machine: Machine, _ outcome: Outcome) {
+  /// Of a kernel's run with the host's `backEnd`.
+  init(_ machine: Machine, _ outcome: Outcome, _ backEnd: BackEnd?) {
     self.machine = machine
     self.outcome = outcome
+    self.backEnd = backEnd
   }
 
   /// Says what there is to say and returns the exit status.
@@ -39,7 +42,7 @@ struct Account {
 
   /// Says so where the host's KVM, not the kernel, may be why a stock kernel came to nothing.
   private func explainBackEnd() {
-    guard machine.isKernel, let backEnd = BackEnd.read(.read()) else { return }
+    guard machine.isKernel, let backEnd else { return }
     for line in backEnd.adviceForKernels { Message.line(line) }
   }
 }

@@ -43,25 +43,32 @@ struct CrashAccount {
     }
   }
 
+  /// Asks objdump, for each size of code. Not found by PATH, which is whoever's who started us.
+  private static let listings: [Int: Errand] = {
+    var listings: [Int: Errand] = [:]
+    for (bits, architecture) in [(16, "i8086"), (32, "i386"), (64, "i386:x86-64")] {
+      listings[bits] = Errand(
+        .run(
+          ["/usr/bin/objdump", "/usr/local/bin/objdump", "/bin/objdump"],
+          [
+            "-D", "-b", "binary", "-m", architecture, "-M", "intel", "--adjust-vma", "%x",
+            "/dev/fd/\(ChildProgram.inheritedNumber)",
+          ]))
+    }
+    return listings
+  }()
+
+  /// Has what it needs at hand, for a process that can't look for it later.
+  static func prepare() { _ = listings }
+
   /// What objdump makes of the bytes, if it is installed.
   private func disassembly() -> [Substring]? {
-    guard let file = try? Subprocess.makeTemporaryFile(report.code) else { return nil }
-    let architecture =
-      switch report.codeBits {
-      case 16: "i8086"
-      case 32: "i386"
-      default: "i386:x86-64"
-      }
-    let arguments = [
-      "-D", "-b", "binary", "-m", architecture, "-M", "intel",
-      "--adjust-vma=0x\(digits(report.codeAddress, 1))",
-      "/dev/fd/\(ChildProgram.inheritedNumber)",
-    ]
-    // Not by PATH, which is whoever's who started us.
-    let output = ["/usr/bin/objdump", "/usr/local/bin/objdump", "/bin/objdump"]
-      .first { FileDescriptor.exists($0) }
-      .flatMap { Subprocess.output(of: $0, arguments, inheriting: file) }
-    guard let output else { return nil }
+    guard let file = try? Subprocess.makeTemporaryFile(report.code),
+      let listing = Self.listings[report.codeBits],
+      let printed = try? listing.perform(report.codeAddress, with: SharedDescriptor(file)),
+      let bytes = try? Subprocess.contents(ofTemporaryFile: printed)
+    else { return nil }
+    let output = String(decoding: bytes, as: UTF8.self)
     // The listing follows the last line that ends in ">:"; its first three lines are enough.
     return output.split(separator: "\n").filter { $0.contains(":\t") }.prefix(4).map { $0 }
   }

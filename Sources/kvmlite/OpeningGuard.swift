@@ -24,7 +24,7 @@ final class OpeningGuard {
       (try? poller.add(signals.descriptor, tag: signal)) != nil
     else { return nil }
     let watch = Watch(poller, signals, deadline)
-    guard let thread = try? HostThread(name: "opening", { watch.run() }) else { return nil }
+    guard let thread = try? HostThread.start(name: "opening", { watch.run() }) else { return nil }
     self.thread = thread
     hasOpened = event
   }

@@ -37,4 +37,9 @@ struct OutcomeReport {
     let all = fields + [("status", "\(status)")]
     return "{" + all.map { "\(jsonString($0.0)):\($0.1)" }.joined(separator: ",") + "}"
   }
+
+  /// The same of a run that ended because a thread did what the sandbox forbids.
+  static func ofSandbox(_ message: String) -> String {
+    "{\"end\":\"sandbox\",\"message\":\(jsonString(message)),\"status\":71}"
+  }
 }

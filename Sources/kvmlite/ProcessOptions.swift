@@ -1,4 +1,5 @@
 import ArgumentParser
+import Host
 import Machine
 import Memory
 
@@ -52,11 +53,37 @@ struct ProcessOptions: ParsableArguments {
   @Flag(help: "End when the guest resets the machine, instead of starting it again.")
   var noReboot = false
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      How far kvmlite confines itself before the guest starts: on, log (what isn't allowed is said and \
+      done), or off. (default: on)
+      """, valueName: "mode"))
+  var sandbox: SandboxMode = .on
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Started by root: the user that kvmlite becomes before the guest starts, by number, USER or \
+      USER:GROUP. (default: one of this process's own)
+      """, valueName: "user"),
+    transform: { try ProcessOptions.readUser($0) })
+  var user: Confinement.User?
+
+  private static func readUser(_ text: String) throws -> Confinement.User {
+    let words = text.split(separator: ":", omittingEmptySubsequences: false).map { UInt32($0) }
+    guard let user = words[0], let group = words.last ?? nil, words.count <= 2, user > 0, group > 0
+    else {
+      throw ValidationError("'\(text)' is no user: give numbers above 0, as 1000 or 1000:1000")
+    }
+    return Confinement.User(user: user, group: group)
+  }
+
   /// The same, for a session.
   var settings: Session.Settings {
     Session.Settings(
       trace: trace, traceFile: traceFile, statistics: stats, statisticsFile: statsFile,
       outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot,
-      isVerbose: verbose)
+      isVerbose: verbose, sandbox: sandbox, user: user)
   }
 }

@@ -20,6 +20,7 @@ extension Failure {
     case .noGuest(let name, _): self.init(noGuest: name)
     case .sameFile, .noBackEnd: self.init(status: 64, message: "\(error)")
     case .disk(let disk): self.init(status: disk.exitStatus, message: "\(disk)")
+    case .vhostUser: self.init(status: 66, message: "\(error)")
     case .network(let network):
       let option = error.id.hasPrefix("vsock") ? "--vsock" : "--net"
       self.init(network, by: isFromFile ? error.id : option)

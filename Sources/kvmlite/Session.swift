@@ -3,6 +3,7 @@ import Doctor
 import Glibc
 import Host
 import Inspect
+import KVM
 import Machine
 import Memory
 
@@ -23,8 +24,16 @@ struct Session {
     var isFromFile = false
     /// Whether it stands still at first.
     var isPaused = false
-    /// What there is of it for others, if it has a name.
+    /// Whether it has a name.
+    var isNamed = false
+    /// What there is of it for others, if it has one.
     var named: NamedRun?
+    /// How far it is confined.
+    var sandbox = SandboxMode.on
+    /// Who the confined process becomes, if root has started it.
+    var user: Confinement.User?
+    /// What was made ready of that already.
+    var confinement: RunSandbox?
   }
 
   private let spec: VMConfiguration
@@ -54,10 +63,19 @@ struct Session {
       Message.giveUp = {
         signals.isWaiting || deadline.map { Clock.monotonicNanoseconds >= $0 } ?? false
       }
-      let resources = try open(signals)
+      let sandbox =
+        if let made = options.confinement { made } else { try RunSandbox(options, spec) }
+      let reports = Reports(options)
+      var resources = try open(signals)
       defer { resources.close() }
-      let run = try makeRunOptions(resources, signals)
-      let (status, machine) = try withConsole(resources, run, signals)
+      resources.kvm = Result { () throws(KVMError) in try KVMHost() }
+      var run = try makeRunOptions(resources, signals)
+      let named = options.named
+      sandbox.watch(&run) { what in
+        reports.write(outcome: OutcomeReport.ofSandbox(what))
+        named?.end(OutcomeReport.ofSandbox(what))
+      }
+      let (status, machine) = try withConsole(resources, run, signals, sandbox, reports)
       // A thread that waits for the host for ever would keep the process. And without devices and a name
       // there is nothing left but what the kernel frees by itself, and faster.
       if machine.leavesThreads || spec.devices.isEmpty && options.named == nil {
@@ -131,10 +149,13 @@ struct Session {
 
   /// Sets up the console, runs, and puts the terminal back.
   private func withConsole(
-    _ opened: Resources, _ run: RunOptions, _ signals: SignalSource
+    _ opened: Resources, _ run: RunOptions, _ signals: SignalSource, _ sandbox: RunSandbox,
+    _ reports: Reports
   ) throws(Failure) -> (Int32, Machine) {
     var resources = opened
-    guard let console = spec.consoles.first else { return try runToEnd(resources, run) }
+    guard let console = spec.consoles.first else {
+      return try runToEnd(resources, run, sandbox, reports)
+    }
     let ends = resources.console
     if let terminal = ends?.terminal {
       Message.note("the console is at \(terminal)" + (console.waits ? ", and waited for" : ""))
@@ -144,10 +165,10 @@ struct Session {
       while !opening.file.isReadable(within: -1) {}
       guardian?.end()
     }
-    guard console.isStandard else { return try runToEnd(resources, run) }
+    guard console.isStandard else { return try runToEnd(resources, run, sandbox, reports) }
     if let named = options.named, named.isInBackground {
       resources.console = named.console
-      return try runToEnd(resources, run)
+      return try runToEnd(resources, run, sandbox, reports)
     }
     let terminal = InteractiveConsole()
     var here = Resources.Console(output: .descriptor(1), input: terminal.input)
@@ -158,54 +179,81 @@ struct Session {
     resources.console = here
     var run = run
     run.didContinue = terminal.takeOver
-    return try runToEnd(resources, run)
+    return try runToEnd(resources, run, sandbox, reports)
   }
 
   // MARK: Running
 
   private func runToEnd(
-    _ resources: Resources, _ run: RunOptions
+    _ resources: Resources, _ run: RunOptions, _ sandbox: RunSandbox, _ reports: Reports
   ) throws(Failure) -> (Int32, Machine) {
+    // Who can't have a machine is told why by the host's files; no guest runs then.
+    let backEnd = backEnd(for: resources)
+    if case .success = resources.kvm { try sandbox.enter(isVerbose: options.isVerbose) }
     let machine: Machine
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     if options.isVerbose { MachineSummary(machine).tell() }
-    if machine.format.isLinux, let warning = BackEnd.read(.read())?.warningForLinux {
-      Message.note(warning)
-    }
+    if machine.format.isLinux, let warning = backEnd?.warningForLinux { Message.note(warning) }
     if options.isPaused { machine.commands.send(.pause) }
     let outcome = machine.run()
-    var status = Account(machine, outcome).tell(statistics: options.statistics)
-    status = writeFiles(machine, outcome, status)
+    var status = Account(machine, outcome, backEnd).tell(statistics: options.statistics)
+    status = reports.write(machine, outcome, status)
     options.named?.end(OutcomeReport(outcome, status: status).json())
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }
     return (status, machine)
   }
 
-  /// Writes what is asked for as files; returns `status`, or 71 if that can't be.
-  private func writeFiles(_ machine: Machine, _ outcome: Outcome, _ status: Int32) -> Int32 {
-    var files: [(path: String, text: String)] = []
-    if let path = options.statisticsFile, let statistics = machine.statistics {
-      files.append((path, StatisticsReport(statistics).json()))
-    }
-    if let path = options.outcomeFile {
-      files.append((path, OutcomeReport(outcome, status: status).json()))
-    }
-    for (path, text) in files {
-      do throws(Errno) {
-        let file = try OutputFile(path)
-        try file.write(Array((text + "\n").utf8))
-        try file.commit()
-      } catch {
-        Message.error("\(path): can't be written: \(error)")
-        return 71
-      }
-    }
-    return status
+  /// The host's, of which somebody who starts a kernel should know.
+  private func backEnd(for resources: Resources) -> BackEnd? {
+    guard let image = resources.image, spec.firmware == nil,
+      (try? ImageFormat(of: image.bytes, name: image.name))?.isKernel == true
+    else { return nil }
+    return BackEnd.read(.read())
   }
 
-  private func orFailure<Result>(
-    _ what: String, _ body: () throws(Errno) -> Result
-  ) throws(Failure) -> Result {
+  private func orFailure<Value>(
+    _ what: String, _ body: () throws(Errno) -> Value
+  ) throws(Failure) -> Value {
     do { return try body() } catch { throw Failure(status: 71, message: "\(what): \(error)") }
+  }
+}
+
+/// What a run leaves behind as files, where that is asked for.
+struct Reports: Sendable {
+  private let statistics: (path: String, errand: Errand)?
+  private let outcome: (path: String, errand: Errand)?
+
+  init(_ settings: Session.Settings) {
+    func file(_ path: String?) -> (String, Errand)? { path.map { ($0, Errand(.write($0))) } }
+    statistics = file(settings.statisticsFile)
+    outcome = file(settings.outcomeFile)
+  }
+
+  /// Writes them; returns `status`, or 71 if that can't be.
+  func write(_ machine: Machine, _ end: Outcome, _ status: Int32) -> Int32 {
+    var status = status
+    if let statistics, let counted = machine.statistics {
+      status = write(StatisticsReport(counted).json(), statistics, status)
+    }
+    return write(outcome: OutcomeReport(end, status: status).json(), status)
+  }
+
+  /// Writes how the run ended alone.
+  @discardableResult
+  func write(outcome text: String, _ status: Int32 = 71) -> Int32 {
+    outcome.map { write(text, $0, status) } ?? status
+  }
+
+  private func write(_ text: String, _ file: (path: String, errand: Errand), _ status: Int32)
+    -> Int32
+  {
+    do throws(Errno) {
+      let contents = try Subprocess.makeTemporaryFile(Array((text + "\n").utf8))
+      try file.errand.perform(with: SharedDescriptor(contents))
+      return status
+    } catch {
+      Message.error("\(file.path): can't be written: \(error)")
+      return 71
+    }
   }
 }

@@ -65,6 +65,7 @@ struct KVMLite: ParsableCommand {
 }
 
 FileDescriptor.reserveStandardStreams()
+InheritedFiles.note()
 // A closed pipe or a file grown too large is an error of a write, not a reason to die.
 Signal.brokenPipe.ignore()
 Signal.fileSizeLimit.ignore()

@@ -57,7 +57,7 @@ enum DriverStyle: CaseIterable, CustomTestStringConvertible {
     let sent = (0..<Trials.rounds(50_000)).map { UInt8(truncatingIfNeeded: $0 &* 167 &+ $0 >> 8) }
     let received = Mutex<[UInt8]>([])
 
-    let guest = try HostThread(name: "guest") {
+    let guest = try HostThread.start(name: "guest") {
       var bytes: [UInt8] = []
       while bytes.count < sent.count {
         if line.edge.wait(timeout: .now() + Self.patience) == .timedOut { break }

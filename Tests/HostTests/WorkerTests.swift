@@ -176,7 +176,7 @@ struct WorkerTests {
     let hasThread = Mutex(false)
     let worker = try Worker(name: "test") { (name, body) throws(Errno) in
       guard hasThread.withLock({ $0 }) else { throw .tryAgain }
-      return try HostThread(name: name, body)
+      return try HostThread.start(name: name, body)
     }
     let timer = worker.makeTimer { [log] in log.add("timer") }
     #expect(throws: Errno.tryAgain) { try worker.start() }

@@ -204,7 +204,7 @@ struct KickTests {
     let monitor = Monitor()
     let log = KickLog()
     let vcpu = bench.vcpu
-    let thread = try HostThread(name: "kicked") {
+    let thread = try HostThread.start(name: "kicked") {
       // The test's own thread is one of libdispatch's, which block all signals.
       Signal.unblock([.kick])
       monitor.locked {

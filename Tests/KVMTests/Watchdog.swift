@@ -17,7 +17,7 @@ final class Watchdog: @unchecked Sendable {
     // The tests' threads are libdispatch's, which block all signals.
     Signal.unblock([.kick])
     let runner = pthread_self()
-    thread = try HostThread(name: "watchdog") { [self] in
+    thread = try HostThread.start(name: "watchdog") { [self] in
       monitor.locked {
         while !isDone && !deadline.isOver { _ = monitor.wait(until: deadline.nanoseconds) }
         guard !isDone else { return }

@@ -26,11 +26,11 @@ struct ControlTests {
       hub = try ConsoleHub(try ConsoleRecord(at: directory.path + "/console.log")) { _ in }
       var setup = Setup(
         TestGuest.ticker(divisor: 1193, count: .max), mode: .real, console: console)
-      setup.controlPath = path
+      setup.control = try ControlSocket(at: path)
       setup.hub = hub
       setup.restartsAtReset = true
       machine = try setup.makeMachine()
-      thread = try HostThread(name: "machine") { self.outcome = self.machine.run() }
+      thread = try HostThread.start(name: "machine") { self.outcome = self.machine.run() }
       #expect(console.wait(forBytes: 1))
     }
 

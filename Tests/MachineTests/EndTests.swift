@@ -18,7 +18,7 @@ struct EndTests {
     setup.vcpuCount = cpus
     let machine = try setup.makeMachine()
     let control = machine.control
-    let stopper = try HostThread(name: "stopper") {
+    let stopper = try HostThread.start(name: "stopper") {
       if console.wait(forBytes: bytes) { control.stop(.user) }
     }
     let outcome = machine.run()
@@ -69,7 +69,7 @@ struct EndTests {
     setup.type(Array("f\n".utf8))
     let machine = try setup.makeMachine()
     let control = machine.control
-    let stopper = try HostThread(name: "stopper") {
+    let stopper = try HostThread.start(name: "stopper") {
       disk.waitForFlush()
       control.stop(.user)
     }

@@ -35,7 +35,7 @@ struct LifecycleTests {
     }
 
     func start() throws {
-      thread = try HostThread(name: "machine") { self.outcome = self.machine.run() }
+      thread = try HostThread.start(name: "machine") { self.outcome = self.machine.run() }
     }
 
     /// Asks, and waits for the answer.
@@ -163,7 +163,7 @@ struct LifecycleTests {
     let answers = Guarded(0)
     let rounds = Trials.rounds(100)
     let threads = try (0..<3).map { seed in
-      try HostThread(name: "asker") {
+      try HostThread.start(name: "asker") {
         var random = SplitMix(UInt64(seed))
         for _ in 0..<rounds {
           let commands: [Command] = [.pause, .resume, .reset, .inspect { _ in }, .powerButton]

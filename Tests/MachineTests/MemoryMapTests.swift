@@ -59,7 +59,7 @@ struct MemoryMapTests {
     let (commands, control) = (machine.commands, machine.control)
     let added = try region(at: 0xD000_0000, of: 0x41)
     let failures = Mutex<[String]>([])
-    let tester = try HostThread(name: "tester") {
+    let tester = try HostThread.start(name: "tester") {
       func prints(_ byte: UInt8) {
         if !console.wait(forByte: byte) { failures.withLock { $0.append("no \(byte)") } }
       }

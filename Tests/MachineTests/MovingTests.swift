@@ -172,7 +172,7 @@ struct MovingTests {
     let second = try Machine(
       restoring: saved, .moved(first.memory), setup.resources, setup.options)
     let (commands, control) = (second.commands, second.control)
-    let resetter = try HostThread(name: "reset") {
+    let resetter = try HostThread.start(name: "reset") {
       _ = console.wait(forBytes: count + 2)
       commands.send(.reset)
       commands.send(.inspect { _ in control.stop(.user) })

@@ -158,7 +158,7 @@ struct FaultTests {
     let thread = Mutex<HostThread?>(nil)
     #expect(throws: StorageError.host(.inputOutput)) {
       try flushes.flushing { () throws(StorageError) in
-        let started = try? HostThread(name: "flush") {
+        let started = try? HostThread.start(name: "flush") {
           do throws(StorageError) {
             try flushes.flushing { hasRun.store(true, ordering: .relaxed) }
           } catch { second.withLock { $0 = error } }

@@ -41,7 +41,7 @@ package final class ChildProcess {
   private var input: Int32 = -1
   private var outputEnd: Int32 = -1
   private var errorEnd: Int32 = -1
-  // The program holds the other end for as long as it lives.
+  // Readable once it has ended (pidfd_open(2)).
   private var lifeEnd: Int32 = -1
   private var pendingInput: [UInt8] = []
   private var isReadingOutput = true
@@ -72,8 +72,8 @@ package final class ChildProcess {
     }
     outputEnd = try spawner.pipe(from: 1)
     errorEnd = try spawner.pipe(from: 2)
-    lifeEnd = try spawner.pipe(from: 199)
     identifier = try spawner.start(executable, arguments, environment, isSessionLeader: false)
+    lifeEnd = clinux_pidfd_open(identifier)
   }
 
   /// Starts `executable` in a session of its own, with the terminal at `terminal` for everything.
@@ -91,8 +91,8 @@ package final class ChildProcess {
     spawner.duplicate(0, as: 2)
     outputEnd = dup(terminal.master)
     input = dup(terminal.master)
-    lifeEnd = try spawner.pipe(from: 199)
     identifier = try spawner.start(executable, arguments, environment, isSessionLeader: true)
+    lifeEnd = clinux_pidfd_open(identifier)
   }
 
   deinit {

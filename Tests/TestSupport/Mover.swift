@@ -18,7 +18,7 @@ package final class Mover: Sendable {
     _ commands: CommandQueue, after pause: UInt64, _ wait: @escaping @Sendable () -> Void = {}
   ) throws {
     thread = Mutex(nil)
-    let thread = try HostThread(name: "mover") { [self] in
+    let thread = try HostThread.start(name: "mover") { [self] in
       wait()
       let end = Clock.monotonicNanoseconds &+ pause
       while Clock.monotonicNanoseconds < end { HostThread.yield() }

@@ -75,7 +75,7 @@ private final class Script: Sendable {
     sectors: UInt64 = 8, _ protocolFeatures: ProtocolFeatures = .configuration,
     _ body: () throws -> Result
   ) throws -> Result {
-    let thread = try HostThread(name: "script") { [self] in
+    let thread = try HostThread.start(name: "script") { [self] in
       peer.withLock { peer in
         guard let socket = try? listener.accept() else { return }
         peer = Peer(socket)
@@ -136,7 +136,7 @@ struct DeviceTests {
     _ protocolFeatures: ProtocolFeatures = .configuration
   ) throws -> VhostUserBlock {
     let device = try script.greet(protocolFeatures) {
-      try VhostUserBlock(socket: script.path, memory: memory, mostQueues: 1)
+      try VhostUserBlock(VhostUserSocket(path: script.path), memory: memory, mostQueues: 1)
     }
     device.connect(to: owner)
     return device
@@ -323,9 +323,9 @@ struct DeviceTests {
     let listener = try UnixListener(at: script.path + "-2")
     let path = listener.path
     let result = Mutex<String?>(nil)
-    let thread = try HostThread(name: "front end") { [memory] in
+    let thread = try HostThread.start(name: "front end") { [memory] in
       do throws(VhostUserError) {
-        _ = try VhostUserBlock(socket: path, memory: memory, mostQueues: 1)
+        _ = try VhostUserBlock(VhostUserSocket(path: path), memory: memory, mostQueues: 1)
       } catch { result.withLock { $0 = error.description } }
     }
     _ = try listener.accept()

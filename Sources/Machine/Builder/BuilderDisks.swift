@@ -18,10 +18,10 @@ extension Builder {
     if case .pci = device.place { queues = min(spec.vcpuCount, Self.mostQueues) }
     if let store = configuration.resources.disks[device.id], disk.socket == nil {
       try addVirtio(device, VirtioBlock(store, serial: disk.serial, queueCount: queues))
-    } else if let path = disk.socket {
+    } else if let path = disk.socket, let socket = configuration.resources.vhostUsers[device.id] {
       let remote: VhostUserBlock
       do throws(VhostUserError) {
-        remote = try VhostUserBlock(socket: path, memory: platform.memory, mostQueues: queues)
+        remote = try VhostUserBlock(socket, memory: platform.memory, mostQueues: queues)
       } catch {
         throw MachineError.disk("\(path): no disk is served there by vhost-user: \(error)")
       }

@@ -3,6 +3,16 @@ import Host
 import Memory
 import Synchronization
 
+/// A Unix socket for a machine's commands, whose name goes when this does.
+package final class ControlSocket: Sendable {
+  let listener: UnixListener
+
+  /// Listens at `path`, where nobody may listen yet.
+  package init(at path: String) throws(Errno) {
+    listener = try UnixListener(at: path, .messages, waits: false)
+  }
+}
+
 /// Serves a machine's commands at a Unix socket: the only way to its queue from outside the process.
 ///
 /// A message is a JSON object, `{"command": "pause"}`; so is the answer, which has `ok` and, if that is
@@ -22,26 +32,26 @@ package final class ControlServer: Sendable {
     let place = Atomic(-1)
     init(_ socket: consuming UnixSocket) {
       let user = socket.peerUser
-      isWelcome = user == 0 || user == Identity.user
+      isWelcome = user == 0 || user == Identity.original
       self.socket = socket
     }
   }
 
-  private let listener: UnixListener
+  private let socket: ControlSocket
   private let worker: Worker
   private let machine: CommandQueue
   private let hub: ConsoleHub?
   private let clients = RankedMutex<[Client]>(.last, [])
 
-  /// Listens at `path`, which goes when this does, for commands to `machine`, whose console is at `hub`.
+  /// Listens at `socket` for commands to `machine`, whose console is at `hub`.
   package init(
-    at path: String, for machine: CommandQueue, _ hub: ConsoleHub? = nil
+    at socket: ControlSocket, for machine: CommandQueue, _ hub: ConsoleHub? = nil
   ) throws(Errno) {
-    listener = try UnixListener(at: path, .messages, waits: false)
+    self.socket = socket
     self.machine = machine
     self.hub = hub
     worker = try Worker(name: "control")
-    try worker.watch(listener.descriptor) { [weak self] in self?.accept() }
+    try worker.watch(socket.listener.descriptor) { [weak self] in self?.accept() }
     accept()
   }
 
@@ -49,13 +59,13 @@ package final class ControlServer: Sendable {
   package func stop() {
     worker.stop()
     clients.withLock { $0 = [] }
-    listener.removeName()
+    socket.listener.removeName()
   }
 
   // MARK: Clients
 
   private func accept() {
-    while let socket = try? listener.accept() {
+    while let socket = try? socket.listener.accept() {
       let client = Client(socket)
       let isRoom = clients.withLock { clients in
         guard clients.count < Self.mostClients else { return false }

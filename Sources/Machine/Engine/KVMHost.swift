@@ -2,7 +2,7 @@ import Host
 import KVM
 
 /// The host's KVM with all that a machine needs of it before its configuration is known.
-struct KVMHost: Sendable {
+package struct KVMHost: Sendable {
   let system: System
   /// What CPUID can answer here.
   let cpuid: CPUID
@@ -11,7 +11,8 @@ struct KVMHost: Sendable {
   /// An empty VM.
   let vm: VM
 
-  init() throws(KVMError) {
+  /// Opens /dev/kvm, and makes the VM.
+  package init() throws(KVMError) {
     system = try System()
     let version = try system.version()
     guard version == System.apiVersion else {

@@ -22,7 +22,7 @@ final class VCPUThreads {
       engine.parking.enter()
       do throws(Errno) {
         try threads.append(
-          HostThread(name: "vcpu\(index)") {
+          HostThread.start(name: "vcpu\(index)", role: .vcpu) {
             // The thread that made this one may block signals, as those of libdispatch do.
             Signal.unblock([.kick])
             if let recorder {

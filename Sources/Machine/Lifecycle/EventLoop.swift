@@ -36,8 +36,9 @@ final class EventLoop {
     static let signal: UInt64 = 2
     static let command: UInt64 = 3
     static let reports: UInt64 = 4
+    static let violation: UInt64 = 5
     /// The first source's; the others' follow.
-    static let input: UInt64 = 5
+    static let input: UInt64 = 6
   }
 
   /// How often a suspended machine's clock is looked at; its alarm is at a full second.
@@ -63,6 +64,9 @@ final class EventLoop {
     _ = try poller.add(machine.commands.descriptor, tag: Tag.command)
     if let signals = machine.configuration.run.signals {
       _ = try poller.add(signals.descriptor, tag: Tag.signal)
+    }
+    if let violation = machine.configuration.run.violation {
+      _ = try poller.add(FileDescriptor(borrowing: violation.file), tag: Tag.violation)
     }
     _ = try poller.add(machine.inventory.reports.event.descriptor, tag: Tag.reports)
     // A machine that is to be paused from the start runs no instruction.
@@ -107,6 +111,7 @@ final class EventLoop {
       machine.input.feed()
     case Tag.command: for request in machine.commands.take() { begin(request) }
     case Tag.reports: machine.tellReports()
+    case Tag.violation: machine.configuration.run.violation?.tell(machine)
     case Tag.signal:
       if let signal = machine.configuration.run.signals?.next() { machine.take(signal) }
     case let tag?: machine.input.readMore(from: Int(tag - Tag.input))

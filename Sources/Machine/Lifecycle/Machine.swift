@@ -65,7 +65,7 @@ package final class Machine {
     do throws(MachineError) {
       try configuration.check()
       (plan, commandLine) = try Self.makePlan(configuration)
-      host = try Self.openKVM(vcpuCount: configuration.vcpuCount)
+      host = try Self.openKVM(configuration)
     } catch { throw .machine(error) }
     let typed = try restoration?.saved.bytes(SavedMachine.Name.input) ?? []
     memory = try Self.makeMemory(configuration, plan, restoration)
@@ -128,8 +128,8 @@ package final class Machine {
       ?? configuration.timeLimit.map { startTime &+ UInt64($0 * 1e9) }
     var server: ControlServer?
     do throws(Errno) {
-      server = try configuration.run.controlPath.map { (path) throws(Errno) in
-        try ControlServer(at: path, for: commands, configuration.run.hub)
+      server = try configuration.run.control.map { (socket) throws(Errno) in
+        try ControlServer(at: socket, for: commands, configuration.run.hub)
       }
       try EventLoop(self, deadline: deadline).run()
     } catch {
@@ -159,7 +159,7 @@ package final class Machine {
   private func stopDevices(_ outcome: Outcome) {
     guard outcome.isFromOutside else { return inventory.stop() }
     let hasStopped = Guarded(false)
-    let stopper = try? HostThread(name: "stop") { [inventory] in
+    let stopper = try? HostThread.start(name: "stop") { [inventory] in
       inventory.stop()
       hasStopped.locked { $0 = true }
       hasStopped.wakeAll()
@@ -241,6 +241,9 @@ package final class Machine {
     guard engine.runners.indices.contains(id) else { return nil }
     return try? engine.runners[id].vcpu.registers()
   }
+
+  /// What each VCPU has left the guest for.
+  package var histories: [ExitHistory] { engine.runners.map(\.history) }
 
   /// What keeps the trace from being whole, if anything does; known once the run is over.
   package var traceFailure: String? { trace?.sinks.compactMap(\.failure).first }
@@ -345,9 +348,12 @@ package final class Machine {
     } catch { throw .section(name, error) }
   }
 
-  private static func openKVM(vcpuCount: Int) throws(MachineError) -> KVMHost {
+  private static func openKVM(_ configuration: Configuration) throws(MachineError) -> KVMHost {
+    let vcpuCount = configuration.vcpuCount
     let host: KVMHost
-    do { host = try KVMHost() } catch { throw .kvm(error) }
+    do throws(KVMError) {
+      host = if let opened = configuration.resources.kvm { try opened.get() } else { try KVMHost() }
+    } catch { throw .kvm(error) }
     for (capability, name) in Capability.required where host.system.value(of: capability) == 0 {
       throw .lacking(name)
     }

@@ -21,14 +21,14 @@ package final class ConsoleRecord: Sendable {
     var isKept = true
   }
 
-  private let path: String
+  private let renewal: Errand
   private let shared: Guarded<State>
   /// How much there was before this run.
   package let runStart: Int
 
   /// Goes on with the files at `path` and at the same with `.1` behind it.
   package init(at path: String) throws(Errno) {
-    self.path = path
+    renewal = Errand(.renew(path, older: Self.older(path)))
     var parts: [Part] = []
     var start = 0
     for name in [Self.older(path), path] {
@@ -71,17 +71,16 @@ package final class ConsoleRecord: Sendable {
 
   /// Begins a new part.
   private func begin(_ state: inout State) throws(Errno) {
-    let file: FileDescriptor
+    let file: SharedDescriptor
     if state.isKept {
-      try FileName.move(path, to: Self.older(path), replaces: true)
-      file = try FileDescriptor(
-        opening: path, [.readWrite, .create, .truncate], permissions: 0o600)
+      guard let renewed = try renewal.perform() else { throw .inputOutput }
+      file = renewed
     } else {
-      file = try Subprocess.makeTemporaryFile([])
+      file = SharedDescriptor(try Subprocess.makeTemporaryFile([]))
     }
     let start = state.parts.last?.end ?? 0
     state.parts = state.parts.suffix(1)
-    state.parts.append(Part(file: SharedDescriptor(file), start: start, count: 0))
+    state.parts.append(Part(file: file, start: start, count: 0))
   }
 
   /// Up to `count` bytes from `position` on, or from the oldest that is there, and where they begin;

@@ -60,7 +60,7 @@ package struct Configuration: Sendable {
     for device in spec.devices {
       let isThere =
         switch device.kind {
-        case .disk(let disk): disk.socket != nil || resources.disks[device.id] != nil
+        case .disk: resources.disks[device.id] != nil || resources.vhostUsers[device.id] != nil
         case .net: resources.networks[device.id] != nil
         case .vsock: resources.vsocks[device.id] != nil
         case .rng, .balloon, .virtioConsole, .testDevice: true

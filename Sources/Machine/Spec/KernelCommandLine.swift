@@ -21,7 +21,7 @@ enum KernelCommandLine {
 
 extension ImageFormat {
   /// Whether this is an operating system's kernel or a PC's firmware, which uses interrupts from the start.
-  var isKernel: Bool {
+  package var isKernel: Bool {
     switch self {
     case .bzImage, .vmlinux, .pvh, .multiboot, .firmware: true
     case .flat, .bootSector, .elf32, .elf64: false

@@ -1,6 +1,7 @@
 import Host
 import Network
 import Storage
+import VhostUser
 
 /// Why something that a spec names can't be had.
 package struct ResourceError: Error, Sendable, CustomStringConvertible {
@@ -28,6 +29,8 @@ package struct ResourceError: Error, Sendable, CustomStringConvertible {
     case noBackEnd
     /// The disk can't be used.
     case disk(DiskError)
+    /// No process serves the disk at that path.
+    case vhostUser(String, VhostUserError)
     /// The network can't be used.
     case network(NetworkError)
     /// The console's file can't be written.
@@ -47,6 +50,8 @@ package struct ResourceError: Error, Sendable, CustomStringConvertible {
       "\(path): can't be for \(id) and for \(other) at the same time: one would spoil the other"
     case .noBackEnd: "\(id): nothing is behind it: give it a backend"
     case .disk(let error): "\(error)"
+    case .vhostUser(let path, let error):
+      "\(path): no disk is served there by vhost-user: \(error)"
     case .network(let error): "\(error)"
     case .output(let path, let error): "\(path): can't be written: \(error)"
     case .terminal(let error): "no pseudo terminal to be had: \(error)"

@@ -2,9 +2,11 @@ import Boot
 import Devices
 import Guests
 import Host
+import KVM
 import Network
 import Storage
 import Synchronization
+import VhostUser
 
 /// What the host has for a machine: image, disks, networks, consoles, by the ids of its spec.
 ///
@@ -17,6 +19,8 @@ package struct Resources: Sendable {
   package var initrds: [BootFile]?
   /// The disks' contents, but for those that another process serves.
   package var disks: [String: any BlockStore] = [:]
+  /// Those that another process serves.
+  package var vhostUsers: [String: VhostUserSocket] = [:]
   /// Where the network cards' frames go.
   package var networks: [String: any NetworkBackEnd] = [:]
   /// The host's sides of vsock devices.
@@ -25,6 +29,8 @@ package struct Resources: Sendable {
   package var console: Console?
   /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
   package var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
+  /// The host's KVM, or why it can't be had; nil to open it when the machine is made.
+  package var kvm: Result<KVMHost, KVMError>?
   /// Which files are in use, and what for.
   package private(set) var roles: [FileIdentity: Role] = [:]
   private var keptOpen: [any Sendable] = []
@@ -192,7 +198,11 @@ extension Resources {
       let id = device.id
       switch device.kind {
       case .disk(let disk):
-        if disks[id] == nil && disk.socket == nil { disks[id] = try open(disk, id, report) }
+        if let socket = disk.socket {
+          if vhostUsers[id] == nil { vhostUsers[id] = try connect(to: socket, id) }
+        } else if disks[id] == nil {
+          disks[id] = try open(disk, id, report)
+        }
       case .net(let net): if networks[id] == nil { networks[id] = try open(net, id) }
       case .vsock(let vsock): if vsocks[id] == nil { vsocks[id] = try open(vsock, id) }
       default: break
@@ -273,6 +283,12 @@ extension Resources {
       for warning in opened.warnings { report(warning) }
       return ReportingDisk(opened, name: path, report: report)
     } catch { throw ResourceError(id, .disk(error)) }
+  }
+
+  private func connect(to path: String, _ id: String) throws(ResourceError) -> VhostUserSocket {
+    do throws(VhostUserError) { return try VhostUserSocket(path: path) } catch {
+      throw ResourceError(id, .vhostUser(path, error))
+    }
   }
 
   private func open(

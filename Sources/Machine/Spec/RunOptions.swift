@@ -10,8 +10,11 @@ package struct RunOptions: Sendable {
   package var restartsAtReset = false
   /// Until when it may run, instead: a time of `Clock.monotonicNanoseconds`.
   package var deadline: UInt64?
-  /// Where it takes commands while it runs, as a Unix socket (docs/control.md).
-  package var controlPath: String?
+  /// Where it takes commands while it runs (docs/control.md).
+  package var control: ControlSocket?
+  /// A file that becomes readable when a thread made a system call that it has no right to, and what then
+  /// tells of it and ends the process.
+  package var violation: (file: Int32, tell: @Sendable (Machine) -> Never)?
   /// What clients there can have shown to them of the console.
   package var hub: ConsoleHub?
   /// Called once when commands are taken and the VCPUs run, or stand still as was asked.

@@ -47,7 +47,7 @@ final class ConsoleViewer: Sendable {
   func show(isTerminal: Bool) -> Bool {
     if mayType {
       // It waits for keys until the process ends.
-      _ = try? HostThread(name: "keyboard") { self.passKeys(isTerminal) }.detach()
+      _ = try? HostThread.start(name: "keyboard") { self.passKeys(isTerminal) }.detach()
     }
     let output = FileDescriptor(borrowing: 1)
     let isFull = read { bytes in (try? output.writeAll(bytes)) != nil } ?? true

@@ -2,11 +2,16 @@ import Host
 import Machine
 
 /// One run of a machine that has a name: what others find of it.
-final class NamedRun {
+final class NamedRun: Sendable {
   private let claim: MachineClaim
   private let hub: ConsoleHub?
   private let isNew: Bool
   private let background: Background?
+  private let control: ControlSocket
+  /// Where kvmlite's words go in the background.
+  private let words: SharedDescriptor?
+  private let outcome: Errand
+  private let removals: [Errand]
 
   init(
     _ claim: MachineClaim, _ spec: VMConfiguration, isNew: Bool, _ background: Background?
@@ -14,6 +19,20 @@ final class NamedRun {
     self.claim = claim
     self.isNew = isNew
     self.background = background
+    let places = claim.places
+    do throws(Errno) { control = try ControlSocket(at: places.control) } catch {
+      throw Failure(status: 71, message: "\(places.control): can't be listened at: \(error)")
+    }
+    words =
+      background == nil
+      ? nil
+      : (try? SharedDescriptor(
+        FileDescriptor(
+          opening: places.words, [.writeOnly, .create, .truncate], permissions: 0o600)))
+        ?? (try? SharedDescriptor(FileDescriptor(opening: "/dev/null", [.writeOnly])))
+    outcome = Errand(.write(places.outcome))
+    removals = [places.state, places.runtime].map { Errand(.removeDirectory($0)) }
+    ProcessMemory.keepOpen()
     guard spec.consoles.first?.isStandard == true else {
       hub = nil
       return
@@ -36,23 +55,19 @@ final class NamedRun {
 
   /// Has the machine serve others, and tell whoever waits for it that it runs.
   func prepare(_ run: inout RunOptions) {
-    run.controlPath = claim.places.control
+    run.control = control
     run.hub = hub
     guard let background else { return }
-    let words = claim.places.words
-    run.didStart = {
-      let place =
-        (try? FileDescriptor(opening: words, [.writeOnly, .create, .truncate], permissions: 0o600))
-        ?? (try? FileDescriptor(opening: "/dev/null", [.writeOnly]))
-      if let place { background.isReady(words: place) }
-    }
+    let words = words
+    run.didStart = { if let words { background.isReady(words: words.file) } }
   }
 
   /// Keeps how the run ended, and sends all viewers away.
   func end(_ outcome: String) {
-    do throws(StoreError) { try claim.write(outcome: outcome + "\n") } catch {
-      Message.note(Failure(error, claim.places.name).message)
-    }
+    do throws(Errno) {
+      let file = try Subprocess.makeTemporaryFile(Array((outcome + "\n").utf8))
+      try self.outcome.perform(with: SharedDescriptor(file))
+    } catch { Message.note("\(claim.places.outcome): can't be written: \(error)") }
     hub?.end()
   }
 
@@ -62,6 +77,6 @@ final class NamedRun {
       let reason = "{\"end\":\"not-started\",\"message\":\(jsonString(failure.message)),"
       return end(reason + "\"status\":\(failure.status)}")
     }
-    try? claim.remove()
+    for removal in removals { _ = try? removal.perform() }
   }
 }

@@ -116,6 +116,8 @@ struct NamedStart {
     var settings = process.settings
     settings.isFromFile = machine.config != nil
     settings.isPaused = options.paused
+    settings.isNamed = true
+    settings.confinement = try RunSandbox(settings, spec)
     settings.named = try NamedRun(claim, spec, isNew: isNew, background)
     return Session(spec, settings).run()
   }

@@ -1,0 +1,166 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// The process that does errands for one that is confined: with the rights of whoever started that, and
+/// never more than it was told of before.
+///
+/// It is a copy of this process from before anything was opened, and ends with it.
+package final class Broker: Sendable {
+  // Set once, before there are other threads.
+  private nonisolated(unsafe) static var started: Broker?
+
+  /// That of this process, if it has one.
+  package static var current: Broker? { unsafe started }
+
+  private let socket: Mutex<UnixSocket>
+  private let count = Atomic<UInt32>(0)
+  private let isSealed = Atomic<Bool>(false)
+
+  /// Whether this process can't do errands itself.
+  var isNeeded: Bool { isSealed.load(ordering: .acquiring) }
+
+  private enum Order {
+    /// An errand's kind follows.
+    static let add: UInt8 = 0
+    /// No more are added.
+    static let seal: UInt8 = 1
+    /// An errand's index and a number for it follow, 64 bits each.
+    static let perform: UInt8 = 2
+  }
+
+  private static let longestMessage = 16 << 10
+
+  /// Starts that of this process, which has no other thread, and what makes `kinds`, if there are any. What
+  /// this process has open stays its own.
+  package static func start(_ kinds: Namespaces.Kinds) throws(Errno) -> Namespaces? {
+    let namespaces = kinds.isEmpty ? nil : try Namespaces()
+    var other: UnixSocket?
+    let socket = try UnixSocket(pairedWith: &other, .messages)
+    guard let theirs = other.take() else { return nil }
+    let child = clinux_fork()
+    guard child >= 0 else { throw Errno.current }
+    if child == 0 {
+      namespaces?.makeInCopy(kinds)
+      serve(theirs)
+    }
+    unsafe started = Broker(socket)
+    return namespaces
+  }
+
+  private init(_ socket: consuming UnixSocket) { self.socket = Mutex(socket) }
+
+  // MARK: Asking
+
+  /// Has an errand known; nil if it can't be.
+  func add(_ kind: Errand.Kind) -> UInt32? {
+    guard !isNeeded else { return nil }
+    let message = [Order.add] + kind.message
+    // Nobody waits for an answer: what can't be known is refused when it is asked for.
+    guard message.count <= Self.longestMessage,
+      (try? socket.withLock({ (socket) throws(Errno) in try socket.send(message.span) })) != nil
+    else { return nil }
+    return count.add(1, ordering: .relaxed).oldValue
+  }
+
+  /// Adds no more errands: from now on this process is not to be trusted.
+  package func seal() throws(Errno) {
+    try transact([Order.seal], nil)
+    isSealed.store(true, ordering: .releasing)
+  }
+
+  func ask(
+    _ index: UInt32, _ number: UInt64, _ file: SharedDescriptor?
+  ) throws(Errno) -> SharedDescriptor? {
+    let words = [UInt64(index), number].flatMap { word in
+      (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) }
+    }
+    return try transact([Order.perform] + words, file)
+  }
+
+  @discardableResult
+  private func transact(
+    _ message: [UInt8], _ file: SharedDescriptor?
+  ) throws(Errno) -> SharedDescriptor? {
+    let answer = socket.withLock { socket -> Result<SharedDescriptor?, Errno> in
+      do throws(Errno) {
+        try socket.send(message.span, descriptors: file.map { [$0.file.number] } ?? [])
+        return .success(try Self.answer(socket))
+      } catch { return .failure(error) }
+    }
+    return try answer.get()
+  }
+
+  private static func answer(_ socket: borrowing UnixSocket) throws(Errno) -> SharedDescriptor? {
+    var bytes = [UInt8](repeating: 0, count: 8)
+    var files: [SharedDescriptor] = []
+    while true {
+      while !socket.descriptor.isReadable(within: -1) {}
+      var span = bytes.mutableSpan
+      guard let count = try socket.receive(into: &span, files: &files) else { continue }
+      guard count == 4 else { throw .brokenPipe }
+      let error = bytes.prefix(4).reversed().reduce(0) { $0 << 8 | Int32($1) }
+      if error != 0 { throw Errno(error) }
+      return files.first
+    }
+  }
+
+  // MARK: Serving
+
+  /// The broker's process, to its end.
+  private static func serve(_ socket: consuming UnixSocket) -> Never {
+    closeOthers(but: socket.descriptor.number)
+    // The name that ps shows; what it may do it does by its user's rights alone.
+    _ = unsafe clinux_set_thread_name("kvmlite-broker")
+    clinux_no_new_rights()
+    var errands: [Errand.Kind?] = []
+    var isSealed = false
+    var bytes = [UInt8](repeating: 0, count: longestMessage + 1)
+    while true {
+      while !socket.descriptor.isReadable(within: -1) {}
+      var files: [SharedDescriptor] = []
+      var span = bytes.mutableSpan
+      guard let count = try? socket.receive(into: &span, files: &files) else { continue }
+      guard count > 0 else { _exit(0) }
+      let message = bytes.prefix(count)
+      var (code, result): (Int32, SharedDescriptor?) = (0, nil)
+      switch message[0] {
+      case Order.add:
+        // Each has its index, whatever becomes of it.
+        if !isSealed { errands.append(Errand.Kind(message: message.dropFirst())) }
+        continue
+      case Order.seal: isSealed = true
+      case Order.perform where count == 17:
+        let words = [1, 9].map { start in
+          message[start..<(start + 8)].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        }
+        do throws(Errno) {
+          guard words[0] < errands.count, let errand = errands[Int(words[0])] else {
+            throw .invalidArgument
+          }
+          result = try errand.perform(words[1], files.first)
+        } catch { code = error.code }
+      default: code = EINVAL
+      }
+      answer(socket, code, result)
+    }
+  }
+
+  private static func answer(
+    _ socket: borrowing UnixSocket, _ error: Int32, _ file: SharedDescriptor?
+  ) {
+    let bytes = (0..<4).map { UInt8(truncatingIfNeeded: error >> ($0 * 8)) }
+    // Who doesn't read has gone, or never will.
+    try? socket.send(bytes.span, descriptors: file.map { [$0.file.number] } ?? [])
+  }
+
+  /// Nobody shall wait for the end of a stream that this process has, and no key ends it before the one
+  /// that it is for.
+  static func closeOthers(but number: Int32) {
+    Signal.blockAll()
+    setpgid(0, 0)
+    let nothing = unsafe open("/dev/null", O_RDWR)
+    for standard in Int32(0)...2 { dup2(nothing, standard) }
+    clinux_close_all(3, UInt32(number))
+  }
+}

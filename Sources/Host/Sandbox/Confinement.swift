@@ -1,0 +1,135 @@
+import CLinux
+import Glibc
+
+/// What a process gives up before it runs the first instruction of a guest, and all of its threads with it.
+///
+/// Each layer stands without the others: what the host doesn't have is told, and the rest still holds.
+package struct Confinement: Sendable {
+  /// One thing that is given up.
+  package struct Layer: Sendable {
+    /// In a few words.
+    package let name: String
+    /// Why it isn't; nil where it is.
+    package let lack: String?
+  }
+
+  /// Another user, whom nobody else has to be.
+  package struct User: Equatable, Sendable {
+    package var user: UInt32
+    package var group: UInt32
+    package init(user: UInt32, group: UInt32) { (self.user, self.group) = (user, group) }
+
+    /// One that no other process of this kind has meanwhile, by this process's number: far above those
+    /// that are given to people and services.
+    package static var unshared: User {
+      let number = 0x7000_0000 + UInt32(getpid())
+      return User(user: number, group: number)
+    }
+  }
+
+  /// Filters for each kind of thread.
+  package var filters: [ThreadRole: SystemCallFilter] = [:]
+  /// Whether a system call that they stop is noted and made all the same.
+  package var onlyNotes = false
+  /// Who the process shall be; nil for whoever it is.
+  package var user: User?
+  /// Whether threads are started that start others.
+  package var startsWorkers = true
+
+  package init() {}
+
+  /// Which namespaces a process has made for it, with root's rights or without.
+  package static func kinds(keepsNetwork: Bool) -> Namespaces.Kinds {
+    var kinds: Namespaces.Kinds = [.files, .queues, .name]
+    if geteuid() != 0 { kinds.insert(.user) }
+    if !keepsNetwork { kinds.insert(.network) }
+    return kinds
+  }
+
+  /// Gives all of it up, for ever. This process has no other thread, and has opened all it needs. `event`
+  /// is raised when a thread breaks out of its filter.
+  package func enter(_ namespaces: Namespaces?, violation event: borrowing Event) -> [Layer] {
+    var layers: [Layer] = []
+    func note(_ name: String, _ result: Int32) {
+      layers.append(Layer(name: name, lack: result == 0 ? nil : Errno.current.description))
+    }
+    let files = enter(namespaces, &layers)
+    note("core dumps", clinux_limit(Int32(RLIMIT_CORE.rawValue), 0))
+    note("number of open files", clinux_limit_descriptors())
+    if let user { note("user \(user.user)", clinux_become(user.user, user.group)) }
+    note("capabilities", clinux_drop_capabilities())
+    note("memory that others may see", clinux_not_dumpable())
+    note("new rights", clinux_no_new_rights())
+    if !files { landlock(&layers) }
+    if let filter = filters[.loop] {
+      note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event.descriptor.number))
+      ThreadFilters.set(filters)
+      if startsWorkers {
+        do throws(Errno) { try Spawner.start() } catch {
+          layers.append(Layer(name: "threads that start threads", lack: "\(error)"))
+        }
+      }
+      let lack: String?
+      do throws(Errno) {
+        try filter.install()
+        lack = nil
+      } catch { lack = "\(error)" }
+      layers.append(Layer(name: "system calls", lack: lack))
+    }
+    return layers
+  }
+
+  /// Returns whether no file can be reached.
+  private func enter(_ namespaces: Namespaces?, _ layers: inout [Layer]) -> Bool {
+    guard let namespaces else { return false }
+    let (kinds, lack) = namespaces.join()
+    let names: [(Namespaces.Kinds, String)] = [
+      (.files, "files"), (.network, "network"), (.queues, "message queues"), (.name, "host name"),
+    ]
+    for (kind, name) in names {
+      let isThere = kinds.contains(kind)
+      layers.append(
+        Layer(
+          name: "namespace of \(name)",
+          lack: isThere ? nil : lack?.description ?? "a back end needs the host's"))
+    }
+    return kinds.contains(.files)
+  }
+
+  /// For hosts that allow no namespaces.
+  private func landlock(_ layers: inout [Layer]) {
+    let version = clinux_landlock_version()
+    guard version > 0 else {
+      layers.append(Layer(name: "Landlock", lack: Errno.current.description))
+      return
+    }
+    let result = clinux_landlock(version)
+    layers.append(
+      Layer(name: "Landlock \(version)", lack: result == 0 ? nil : Errno.current.description))
+  }
+}
+
+/// A system call that a filter stopped.
+package enum Violation {
+  /// The first one, in words; nil where there was none.
+  package static var first: String? {
+    // Written once, before the event is raised that is waited for; the text has a bound.
+    guard unsafe clinux_sandbox().pointee.count > 0 else { return nil }
+    var text = [UInt8](repeating: 0, count: 400)
+    let count = unsafe text.withUnsafeMutableBytes { bytes in
+      unsafe bytes.withMemoryRebound(to: CChar.self) {
+        unsafe clinux_violation_text(&clinux_sandbox().pointee.first, $0.baseAddress, $0.count)
+      }
+    }
+    return String(decoding: text.prefix(count), as: UTF8.self)
+  }
+
+  /// The address behind the instruction by which a call that is only noted is made.
+  package static var exemptAddress: UInt64 {
+    var address: UInt64 = 0
+    let none = [Int64](repeating: 0, count: 6)
+    // It writes the address and makes no call.
+    _ = unsafe none.withUnsafeBufferPointer { unsafe clinux_raw_call(0, $0.baseAddress, &address) }
+    return address
+  }
+}

@@ -1,0 +1,25 @@
+import Glibc
+
+/// What a process has open from whoever started it, besides the standard streams.
+package enum InheritedFiles {
+  // Set once, before there are other threads.
+  private nonisolated(unsafe) static var numbers: [Int32] = []
+  /// Notes which they are, before any file is opened. Corresponds to `poll(2)`.
+  package static func note() {
+    // More than there may be are refused.
+    let most = Int32(clamping: min(1024, sysconf(Int32(_SC_OPEN_MAX))))
+    var requests = (3..<max(3, most)).map { pollfd(fd: $0, events: 0, revents: 0) }
+    // Each answer is in its request.
+    guard unsafe poll(&requests, nfds_t(requests.count), 0) >= 0 else { return }
+    unsafe numbers = requests.filter { $0.revents & Int16(POLLNVAL) == 0 }.map(\.fd)
+  }
+
+  /// Closes them.
+  package static func close() {
+    for number in unsafe numbers { Glibc.close(number) }
+    forget()
+  }
+
+  /// They are closed already, and others may have their numbers.
+  static func forget() { unsafe numbers = [] }
+}

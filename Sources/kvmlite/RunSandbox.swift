@@ -1,0 +1,96 @@
+import ArgumentParser
+import Glibc
+import Host
+import Inspect
+import Machine
+import Sandbox
+
+/// How far a run is confined.
+enum SandboxMode: String, CaseIterable, ExpressibleByArgument, Sendable {
+  /// As far as the host can.
+  case on
+  /// Likewise, but a system call that isn't allowed is noted, and made.
+  case log
+  /// Not at all.
+  case off
+}
+
+/// The confinement of one run: what is made ready before anything is opened, and entered after that.
+final class RunSandbox: Sendable {
+  private let mode: SandboxMode
+  private let user: Confinement.User?
+  private let namespaces: Namespaces?
+  private let violation: SharedEvent?
+  private let isSmall: Bool
+
+  private final class SharedEvent: Sendable {
+    let event: Event
+    init() throws(Errno) { event = try Event() }
+  }
+
+  /// For a machine of `spec`. This process has no other threads, and has opened nothing for it yet.
+  init(_ settings: Session.Settings, _ spec: VMConfiguration) throws(Failure) {
+    mode = settings.sandbox
+    isSmall = spec.devices.isEmpty && !settings.isNamed && settings.traceFile == nil
+    user = Identity.original == 0 ? settings.user ?? .unshared : nil
+    guard mode != .off else {
+      (namespaces, violation) = (nil, nil)
+      return
+    }
+    // A tap's interface and passt's programs are in the host's network.
+    let keepsNetwork = spec.devices.contains { $0.net.isUser || $0.net.tap != nil }
+    do throws(Errno) {
+      violation = try SharedEvent()
+      namespaces = try Broker.start(Confinement.kinds(keepsNetwork: keepsNetwork))
+    } catch { throw Failure(status: 71, message: "the sandbox can't be prepared: \(error)") }
+    CrashAccount.prepare()
+  }
+
+  /// Gives up all that the run doesn't need: nothing of the guest has run yet, and all is open.
+  func enter(isVerbose: Bool) throws(Failure) {
+    guard mode != .off, let violation else {
+      if isVerbose { Message.note("the sandbox is off: a guest that breaks out has your rights") }
+      return
+    }
+    do throws(Errno) { try Broker.current?.seal() } catch {
+      throw Failure(status: 71, message: "the sandbox can't be entered: \(error)")
+    }
+    InheritedFiles.close()
+    var confinement = Confinement()
+    confinement.user = user
+    confinement.onlyNotes = mode == .log
+    confinement.startsWorkers = !isSmall
+    let exempt = mode == .log ? Violation.exemptAddress : nil
+    for role in ThreadRole.allCases {
+      confinement.filters[role] = SystemCalls.filter(
+        for: role, process: getpid(), exempt: exempt)
+    }
+    let layers = confinement.enter(namespaces, violation: violation.event)
+    guard isVerbose else { return }
+    Message.heading("Sandbox")
+    for layer in layers {
+      Message.line("  " + column(layer.name, 26) + (layer.lack.map { "no: \($0)" } ?? "yes"))
+    }
+  }
+
+  /// What is done when a thread makes a system call that it has no right to.
+  func watch(_ run: inout RunOptions, ends: @escaping @Sendable (String) -> Void) {
+    guard let violation else { return }
+    run.violation = (
+      violation.event.descriptor.number,
+      { machine in
+        let what = Violation.first ?? "a thread made a system call"
+        Message.error("sandbox: \(what)")
+        if !machine.lastExits.isEmpty { Message.heading("Last exits of each VCPU, oldest first:") }
+        for line in machine.lastExits { Message.line(line) }
+        Message.line(
+          "  No guest can bring kvmlite to that unless it has taken over this process; an update of "
+            + "the C library can.")
+        Message.line(
+          "  Please report it with the lines above. To go on all the same: --sandbox log")
+        ends(what)
+        _exit(71)
+      }
+    )
+  }
+}
