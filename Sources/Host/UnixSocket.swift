@@ -37,12 +37,7 @@ package struct UnixSocket: ~Copyable, Sendable {
   }
 
   /// Connects to who listens at `path`; throws `EINTR` too.
-  package init(connectingTo path: String) throws(Errno) {
-    try self.init(connectingTo: path, .stream)
-  }
-
-  /// The same for a socket of this kind.
-  package init(connectingTo path: String, _ kind: Kind) throws(Errno) {
+  package init(connectingTo path: String, _ kind: Kind = .stream) throws(Errno) {
     let descriptor = try Self.make(kind)
     guard unsafe clinux_unix_name(descriptor.number, path, 0) == 0 else { throw Errno.current }
     self.descriptor = descriptor
@@ -143,17 +138,14 @@ package struct UnixListener: ~Copyable, Sendable {
   package let descriptor: FileDescriptor
   /// The name.
   package let path: String
-  private let removal: Errand?
+  private let removal: Errand
 
   /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
   /// somebody listens at isn't, nor any other file: `EADDRINUSE`. Unless `waits`, nothing that is done
   /// with the descriptor waits.
-  package init(at path: String, waits: Bool = true) throws(Errno) {
-    try self.init(at: path, .stream, waits: waits)
-  }
-
-  /// The same for sockets of this kind.
-  package init(at path: String, _ kind: UnixSocket.Kind, waits: Bool = true) throws(Errno) {
+  package init(
+    at path: String, _ kind: UnixSocket.Kind = .stream, waits: Bool = true
+  ) throws(Errno) {
     let descriptor = try UnixSocket.make(kind)
     if !waits { descriptor.neverWait() }
     if unsafe clinux_unix_name(descriptor.number, path, 1) != 0 {
@@ -162,18 +154,23 @@ package struct UnixListener: ~Copyable, Sendable {
       guard unsafe unlink(path) == 0, unsafe clinux_unix_name(descriptor.number, path, 1) == 0
       else { throw Errno.current }
     }
-    guard listen(descriptor.number, 64) == 0 else { throw Errno.current }
+    guard listen(descriptor.number, 64) == 0, let file = Self.identity(of: path) else {
+      let error = Errno.current
+      // Nobody would remove the name later.
+      unsafe unlink(path)
+      throw error
+    }
     self.descriptor = descriptor
     self.path = path
     // Somebody may put another file in its place.
-    removal = Self.identity(of: path).map { Errand(.remove(path, $0)) }
+    removal = Errand(.remove(path, file))
   }
 
   deinit { removeName() }
 
   /// Lets nobody connect any more by this name; others' sockets stay.
   package borrowing func removeName() {
-    _ = try? removal?.perform()
+    _ = try? removal.perform()
   }
 
   static func identity(of path: String) -> FileIdentity? {

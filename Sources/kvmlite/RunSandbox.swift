@@ -61,10 +61,8 @@ final class RunSandbox: Sendable {
     confinement.onlyNotes = mode == .log
     confinement.startsWorkers = !isSmall
     let exempt = mode == .log ? Violation.exemptAddress : nil
-    for role in ThreadRole.allCases {
-      confinement.filters[role] = SystemCalls.filter(
-        for: role, process: getpid(), exempt: exempt)
-    }
+    let process = getpid()
+    ThreadFilters.set { SystemCalls.filter(for: $0, process: process, exempt: exempt) }
     let layers = confinement.enter(namespaces, violation: violation.event)
     guard isVerbose else { return }
     Message.heading("Sandbox")

@@ -65,7 +65,8 @@ package final class Broker: Sendable {
 
   /// Adds no more errands: from now on this process is not to be trusted.
   package func seal() throws(Errno) {
-    try transact([Order.seal], nil)
+    // What is asked for later comes later: nobody waits for an answer.
+    try socket.withLock { (socket) throws(Errno) in try socket.send([Order.seal].span) }
     isSealed.store(true, ordering: .releasing)
   }
 
@@ -129,7 +130,9 @@ package final class Broker: Sendable {
         // Each has its index, whatever becomes of it.
         if !isSealed { errands.append(Errand.Kind(message: message.dropFirst())) }
         continue
-      case Order.seal: isSealed = true
+      case Order.seal:
+        isSealed = true
+        continue
       case Order.perform where count == 17:
         let words = [1, 9].map { start in
           message[start..<(start + 8)].reversed().reduce(0) { $0 << 8 | UInt64($1) }

@@ -27,8 +27,6 @@ package struct Confinement: Sendable {
     }
   }
 
-  /// Filters for each kind of thread.
-  package var filters: [ThreadRole: SystemCallFilter] = [:]
   /// Whether a system call that they stop is noted and made all the same.
   package var onlyNotes = false
   /// Who the process shall be; nil for whoever it is.
@@ -49,6 +47,9 @@ package struct Confinement: Sendable {
   /// Gives all of it up, for ever. This process has no other thread, and has opened all it needs. `event`
   /// is raised when a thread breaks out of its filter.
   package func enter(_ namespaces: Namespaces?, violation event: borrowing Event) -> [Layer] {
+    // Made while another process makes the namespaces.
+    let filter = ThreadFilters.filter(for: .loop)
+    _ = ThreadFilters.filter(for: .vcpu)
     var layers: [Layer] = []
     func note(_ name: String, _ result: Int32) {
       layers.append(Layer(name: name, lack: result == 0 ? nil : Errno.current.description))
@@ -56,14 +57,14 @@ package struct Confinement: Sendable {
     let files = enter(namespaces, &layers)
     note("core dumps", clinux_limit(Int32(RLIMIT_CORE.rawValue), 0))
     note("number of open files", clinux_limit_descriptors())
+    if user != nil { note("capabilities of programs", clinux_bound_capabilities()) }
     if let user { note("user \(user.user)", clinux_become(user.user, user.group)) }
     note("capabilities", clinux_drop_capabilities())
     note("memory that others may see", clinux_not_dumpable())
     note("new rights", clinux_no_new_rights())
     if !files { landlock(&layers) }
-    if let filter = filters[.loop] {
+    if let filter {
       note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event.descriptor.number))
-      ThreadFilters.set(filters)
       if startsWorkers {
         do throws(Errno) { try Spawner.start() } catch {
           layers.append(Layer(name: "threads that start threads", lack: "\(error)"))

@@ -4,8 +4,8 @@ import Synchronization
 
 /// Namespaces of this process's own: an empty file system, and no network, nor names or queues of others.
 ///
-/// Making them takes as long as half of a short run: another process makes them, while this one opens what
-/// it needs, and this one joins it.
+/// Making them takes as long as a third of a short run, and ending them, too: another process makes them,
+/// while this one opens what it needs, and is there until this one has ended.
 package final class Namespaces: Sendable {
   /// What a host may let a process have of its own (namespaces(7)).
   package struct Kinds: OptionSet, Sendable {

@@ -1,4 +1,5 @@
 import CLinux
+import Synchronization
 
 /// What a thread is for in a process that runs guests, which decides what it may ask of the kernel.
 package enum ThreadRole: String, CaseIterable, Sendable {
@@ -155,19 +156,27 @@ package struct SystemCallFilter: Sendable {
 
 /// What this process's threads are held to.
 package enum ThreadFilters {
-  // Set once, before the threads that it is for are there.
-  private nonisolated(unsafe) static var filters: [ThreadRole: SystemCallFilter] = [:]
+  private struct State {
+    var make: (@Sendable (ThreadRole) -> SystemCallFilter)?
+    var made: [ThreadRole: SystemCallFilter] = [:]
+  }
+  private static let state = Mutex(State())
 
-  /// Has threads that start from now on install the one for their role.
-  package static func set(_ filters: [ThreadRole: SystemCallFilter]) {
-    unsafe self.filters = filters
+  /// Has threads that start from now on install what `make` gives for their role.
+  package static func set(_ make: @escaping @Sendable (ThreadRole) -> SystemCallFilter) {
+    state.withLock { $0 = State(make: make) }
   }
 
-  /// Whether there are any.
-  static var areSet: Bool { unsafe !filters.isEmpty }
-
-  /// Has the calling thread installed its own. Where that fails it has its maker's.
-  static func install(for role: ThreadRole) {
-    try? unsafe filters[role]?.install()
+  /// That for threads of this role, made when it is first asked for; nil if there are none.
+  static func filter(for role: ThreadRole) -> SystemCallFilter? {
+    state.withLock { state in
+      if let filter = state.made[role] { return filter }
+      let filter = state.make?(role)
+      state.made[role] = filter
+      return filter
+    }
   }
+
+  /// Has the calling thread install its own. Where that fails it has its maker's.
+  static func install(for role: ThreadRole) { try? filter(for: role)?.install() }
 }
