@@ -75,7 +75,6 @@ CKVM_IOCTL_POINTER(create_device, KVM_CREATE_DEVICE, struct kvm_create_device)
 CKVM_IOCTL_CONST(set_device_attr, KVM_SET_DEVICE_ATTR, struct kvm_device_attr)
 CKVM_IOCTL_CONST(get_device_attr, KVM_GET_DEVICE_ATTR, struct kvm_device_attr)
 CKVM_IOCTL_CONST(has_device_attr, KVM_HAS_DEVICE_ATTR, struct kvm_device_attr)
-CKVM_IOCTL_CONST(x86_set_msr_filter, KVM_X86_SET_MSR_FILTER, struct kvm_msr_filter)
 
 // VCPU
 

@@ -56,8 +56,6 @@ package struct Capability: Hashable, Sendable {
   package static let adjustClock = Capability(KVM_CAP_ADJUST_CLOCK)
   /// Writes of a guest that the kernel gathers.
   package static let coalescedMMIO = Capability(KVM_CAP_COALESCED_MMIO)
-  /// The same for ports.
-  package static let coalescedPIO = Capability(KVM_CAP_COALESCED_PIO)
   /// A local APIC in the kernel with the other controllers in user space.
   package static let splitIRQChip = Capability(KVM_CAP_SPLIT_IRQCHIP)
   /// MSRs that exit to user space.

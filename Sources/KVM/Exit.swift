@@ -87,9 +87,6 @@ package struct ExitReason: Hashable, Sendable {
   /// Wraps a number.
   package init(_ number: UInt32) { self.number = number }
 
-  /// The guest lowered its task priority, where no local APIC is in the kernel.
-  package static let setTPR = ExitReason(UInt32(KVM_EXIT_SET_TPR))
-
   // Newer than the headers of Debian 12.
   static let memoryFault = ExitReason(39)
 

@@ -77,6 +77,18 @@ struct ResourcesTests {
     #expect(resources.disks["disk0"] === given.disks["disk0"] && resources.disks["disk1"] != nil)
   }
 
+  @Test("says that nobody serves a disk before there is a machine")
+  func unservedDisk() throws {
+    var disk = VMConfiguration.Disk()
+    disk.socket = path("socket")
+    var spec = VMConfiguration()
+    spec.devices = [.init(.disk(disk))]
+    let error = try #require(refusal(spec))
+    #expect(error.id == "disk0")
+    let words = "\(path("socket")): no disk is served there by vhost-user: "
+    #expect(error.description.hasPrefix(words))
+  }
+
   @Test(
     "refuses one file for a disk and the console, and leaves it as it is", arguments: [true, false])
   func diskAndConsole(isReadOnly: Bool) throws {

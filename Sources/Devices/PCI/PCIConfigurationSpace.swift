@@ -11,7 +11,6 @@ struct PCIConfigurationSpace: Sendable {
     static let revision = 0x08
     static let interface = 0x09
     static let cacheLineSize = 0x0C
-    static let latencyTimer = 0x0D
     static let headerType = 0x0E
     static let bars = 0x10
     static let subsystemVendor = 0x2C
