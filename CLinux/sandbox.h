@@ -158,6 +158,8 @@ struct clinux_violation {
 struct clinux_sandbox {
   // Whether calls that a filter stops are noted and made all the same.
   int32_t only_notes;
+  // What is done before the process ends without more ado; only what may be done in a signal's handler.
+  void (*before_end)(void);
   // An eventfd for whoever tells of the first one, and that.
   int32_t event;
   volatile int32_t count;
@@ -239,6 +241,7 @@ static inline void clinux_on_violation(int signal, siginfo_t *info, void *contex
   out = clinux_put(out, end, "kvmlite: sandbox: ");
   out += clinux_violation_text(&now, out, (size_t)(end - out));
   out = clinux_put(out, end, "; the run ends here\n");
+  if (sandbox->before_end) sandbox->before_end();
   (void)!write(2, text, (size_t)(out - text));
   _exit(71);
 }

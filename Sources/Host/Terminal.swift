@@ -53,6 +53,14 @@ extension Terminal {
     SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGPWR, SIGSTKFLT,
   ]
 
+  /// Puts back the mode that a crash would have put back. Corresponds to `tcsetattr(3)`, which may be
+  /// called from a signal handler.
+  package static func restoreNow() {
+    if var saved = unsafe Terminal.modeToRestore {
+      unsafe tcsetattr(saved.number, TCSANOW, &saved.mode)
+    }
+  }
+
   /// Puts the mode back also when this program crashes or a signal ends it, and lets that happen then.
   ///
   /// tcsetattr(3) may be called from a signal handler (signal-safety(7)).
@@ -61,9 +69,7 @@ extension Terminal {
     for fatal in Self.deadly where !Signal(fatal).isIgnored {
       var action = sigaction()
       unsafe action.__sigaction_handler.sa_handler = { signal in
-        if var saved = unsafe Terminal.modeToRestore {
-          unsafe tcsetattr(saved.number, TCSANOW, &saved.mode)
-        }
+        Terminal.restoreNow()
         raise(signal)
       }
       action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND)) | Int32(SA_NODEFER)

@@ -22,6 +22,7 @@ package final class HostThread: Sendable {
       // Only a label: a thread without one works as well.
       _ = unsafe clinux_set_thread_name(name)
       ThreadFilters.install(for: role)
+      Takeover.act(as: role)
       body()
     }
     let context = unsafe Unmanaged.passRetained(Body(named))

@@ -77,6 +77,7 @@ final class RunSandbox: Sendable {
     run.violation = (
       violation.event.descriptor.number,
       { machine in
+        Terminal.restoreNow()
         let what = Violation.first ?? "a thread made a system call"
         Message.error("sandbox: \(what)")
         if !machine.lastExits.isEmpty { Message.heading("Last exits of each VCPU, oldest first:") }

@@ -64,6 +64,7 @@ package struct Confinement: Sendable {
     note("new rights", clinux_no_new_rights())
     if !files { landlock(&layers) }
     if let filter {
+      unsafe clinux_sandbox().pointee.before_end = { Terminal.restoreNow() }
       note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event.descriptor.number))
       if startsWorkers {
         do throws(Errno) { try Spawner.start() } catch {

@@ -75,6 +75,7 @@ final class EventLoop {
     if !isSuspended { startThreads() }
     machine.configuration.run.didStart?()
     machine.input.feed()
+    Takeover.act(as: .loop)
     while !control.isEnding {
       advance()
       machine.input.isHeld = !standstill.isMoving
