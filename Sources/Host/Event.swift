@@ -30,7 +30,7 @@ package struct Event: ~Copyable, Sendable {
 
   /// Raises the event, from any thread.
   package borrowing func raise() {
-    eventfd_write(descriptor.number, 1)
+    while eventfd_write(descriptor.number, 1) < 0 && errno == EINTR {}
   }
 
   /// Whether the event is raised; it stays as it is.
@@ -43,6 +43,9 @@ package struct Event: ~Copyable, Sendable {
   @discardableResult
   package borrowing func consume() -> Bool {
     var value: eventfd_t = 0
-    return unsafe eventfd_read(descriptor.number, &value) == 0
+    while true {
+      if unsafe eventfd_read(descriptor.number, &value) == 0 { return true }
+      guard errno == EINTR else { return false }
+    }
   }
 }

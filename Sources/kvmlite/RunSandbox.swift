@@ -21,7 +21,9 @@ final class RunSandbox: Sendable {
   private let user: Confinement.User?
   private let namespaces: Namespaces?
   private let violation: SharedEvent?
-  private let isSmall: Bool
+  /// Whether making the machine starts no thread and touches nothing of the host's: then the sandbox can
+  /// close behind it, and making it hides the time that namespaces take.
+  let isSmall: Bool
 
   private final class SharedEvent: Sendable {
     let event: Event

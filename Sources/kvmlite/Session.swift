@@ -189,9 +189,11 @@ struct Session {
   ) throws(Failure) -> (Int32, Machine) {
     // Who can't have a machine is told why by the host's files; no guest runs then.
     let backEnd = backEnd(for: resources)
-    if case .success = resources.kvm { try sandbox.enter(isVerbose: options.isVerbose) }
+    let isReady = if case .success = resources.kvm { true } else { false }
+    if isReady && !sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     let machine: Machine
     do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
+    if sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     if options.isVerbose { MachineSummary(machine).tell() }
     if machine.format.isLinux, let warning = backEnd?.warningForLinux { Message.note(warning) }
     if options.isPaused { machine.commands.send(.pause) }

@@ -153,8 +153,9 @@ package final class Broker: Sendable {
     _ socket: borrowing UnixSocket, _ error: Int32, _ file: SharedDescriptor?
   ) {
     let bytes = (0..<4).map { UInt8(truncatingIfNeeded: error >> ($0 * 8)) }
-    // Who doesn't read has gone, or never will.
-    try? socket.send(bytes.span, descriptors: file.map { [$0.file.number] } ?? [])
+    // Who waits for it is told by the end, then.
+    guard (try? socket.send(bytes.span, descriptors: file.map { [$0.file.number] } ?? [])) != nil
+    else { _exit(1) }
   }
 
   /// Nobody shall wait for the end of a stream that this process has, and no key ends it before the one

@@ -88,7 +88,8 @@ package final class Namespaces: Sendable {
     let words = [getpid(), made.rawValue, lack?.code ?? 0]
     let bytes = words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) }
     }
-    try? socket.send(bytes.span)
+    // Whoever waits for it is told by the end, then.
+    guard (try? socket.send(bytes.span)) != nil else { _exit(1) }
     // Until the other has come, or gone.
     while !socket.descriptor.isReadable(within: -1) {}
     _exit(0)
