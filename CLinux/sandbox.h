@@ -50,12 +50,6 @@ static inline int clinux_empty_root(const char *place) {
   return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL);
 }
 
-// What this process can't have it can't pass on either; only who has CAP_SETPCAP may say so.
-static inline int clinux_bound_capabilities(void) {
-  for (int capability = 0; capability < 64; capability++)
-    if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) return capability > 0 ? 0 : -1;
-  return 0;
-}
 // Rights. capset(2) has no function in the C library; version 3 has two words for each set.
 static inline int clinux_drop_capabilities(void) {
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};

@@ -57,7 +57,6 @@ package struct Confinement: Sendable {
     let files = enter(namespaces, &layers)
     note("core dumps", clinux_limit(Int32(RLIMIT_CORE.rawValue), 0))
     note("number of open files", clinux_limit_descriptors())
-    if user != nil { note("capabilities of programs", clinux_bound_capabilities()) }
     if let user { note("user \(user.user)", clinux_become(user.user, user.group)) }
     note("capabilities", clinux_drop_capabilities())
     note("memory that others may see", clinux_not_dumpable())

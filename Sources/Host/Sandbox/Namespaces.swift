@@ -34,9 +34,10 @@ package final class Namespaces: Sendable {
     theirs = Mutex(other)
   }
 
-  /// In a copy of this process with nothing open yet: starts another, which makes those of `kinds`.
+  /// In a copy of this process with nothing open yet: makes those of `kinds` at once, and lets another
+  /// copy go on.
   func makeInCopy(_ kinds: Kinds) {
-    guard clinux_fork() == 0 else { return }
+    guard clinux_fork() > 0 else { return }
     if let socket = theirs.withLock({ $0.take() }) { Self.hold(kinds, socket) }
   }
 
