@@ -54,7 +54,9 @@ struct TakeoverTests {
   private func acts(caller: Caller, role: String) throws {
     // The clock's thread is a worker.
     let guest = role == "worker" ? "guest:rtc-irq" : "guest:hello-real"
-    for (name, call) in Self.acts {
+    // Each takes most of a second where the host is software.
+    for (index, act) in Self.acts.enumerated() where !Trials.areFew || index % 4 == 0 {
+      let (name, call) = act
       let process = try caller.start([guest], ["KVMLITE_TAKEOVER": "\(role):\(call)"])
       let result = try Kvmlite.end(of: process)
       #expect(result.end == .exited(71), "\(name): \(result.errors)")
