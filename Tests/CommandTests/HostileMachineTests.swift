@@ -19,17 +19,19 @@ struct HostileMachineTests {
 
   @Test("end by kvmlite's own rules, and leave what is beside them alone")
   func attacks() throws {
-    let first = Self.told("SEED") ?? UInt64.random(in: 0...UInt64(UInt32.max))
+    let first: UInt64 = Self.told("SEED") ?? 1
     let seconds = Self.told("SECONDS") ?? 18.0
     print("hostile guests from KVMLITE_HOSTILE_SEED=\(first) on")
     let end = Date(timeIntervalSinceNow: seconds)
     var seed = first
     var reached = false
+    var rounds = 0
     repeat {
       let errors = try attack(seed)
       reached = reached || errors.contains("it waits for a reset by the guest's driver")
       seed &+= 1
-    } while Date() < end
+      rounds += 1
+    } while Date() < end || !reached && !Trials.areFew && rounds < 20
     // Or the guests were no danger to anybody.
     #expect(reached || Trials.areFew)
   }
