@@ -85,7 +85,6 @@ static inline int clinux_limit_descriptors(void) {
   return setrlimit(RLIMIT_NOFILE, &limit);
 }
 static inline int clinux_not_dumpable(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
-static inline int clinux_end_with_parent(void) { return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); }
 
 // Landlock (Documentation/userspace-api/landlock.rst), which <linux/landlock.h> may know less of than the
 // kernel. Version 1 is Linux 5.13; -1 where there is none.
@@ -145,7 +144,6 @@ __attribute__((noinline)) static int64_t clinux_raw_call(int64_t number, const i
 struct clinux_violation {
   int64_t number;
   int64_t arguments[6];
-  uint64_t address;
   char thread[16];
 };
 
@@ -200,10 +198,9 @@ static inline void clinux_on_violation(int signal, siginfo_t *info, void *contex
   greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
   int error = errno;
   struct clinux_violation now = {.number = info->si_syscall,
-                                 // RDI, RSI, RDX, R10, R8, R9; RIP
+                                 // RDI, RSI, RDX, R10, R8, R9
                                  .arguments = {registers[8], registers[9], registers[12],
-                                               registers[2], registers[0], registers[1]},
-                                 .address = (uint64_t)registers[16]};
+                                               registers[2], registers[0], registers[1]}};
   prctl(PR_GET_NAME, now.thread, 0, 0, 0);
   now.thread[15] = 0;
   int before = __atomic_fetch_add(&sandbox->count, 1, __ATOMIC_ACQ_REL);
