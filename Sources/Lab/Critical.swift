@@ -61,7 +61,7 @@ private struct Critical {
     let kit = try Probe.Kit("critical")
     let plain = ProbeRunner(kit: kit, settings: .init(ioPrivilege: variation["iopl"]))
     noUMIP = Self.reasonAgainstUMIP()
-    hostHasUMIP = HostUMIP.isThere
+    hostHasUMIP = HostFlags.hasUMIP
     let guarded =
       noUMIP == nil
       ? ProbeRunner(
@@ -437,13 +437,18 @@ struct CriticalFates {
   }
 }
 
-/// Whether this host's processor has UMIP, as the kernel says.
-enum HostUMIP {
-  static var isThere: Bool {
+/// What this host's processor can do, by the kernel's names.
+enum HostFlags {
+  /// Has UMIP, so that five instructions that tell of the host don't run in ring 3.
+  static var hasUMIP: Bool { contains("umip") }
+  /// Can make CPUID raise an exception in ring 3, by which a KVM without hardware's help answers it.
+  static var hasCPUIDFaulting: Bool { contains("cpuid_fault") }
+
+  private static func contains(_ flag: String) -> Bool {
     guard let file = try? FileDescriptor(opening: "/proc/cpuinfo", [.readOnly]),
       let bytes = try? file.read(atMost: 8192)
     else { return false }
     return String(decoding: bytes, as: UTF8.self)
-      .split(whereSeparator: { $0 == " " || $0.isNewline }).contains("umip")
+      .split(whereSeparator: { $0 == " " || $0.isNewline }).contains(Substring(flag))
   }
 }

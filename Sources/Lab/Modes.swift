@@ -191,8 +191,12 @@ private struct Modes {
     guard !report.emulatesRing0 else {
       report.text(
         "Ring 3 runs on the host's processor here, whose CR4 is the host's: the guest's CR4.TSD does "
-          + "nothing to it, and CPUID tells ring 3 of the host. No hypervisor without hardware's help "
-          + "can mend that.")
+          + "nothing to it. "
+          + (controls.contains { $0.name == "CPUID" && $0.user == .kernelExit }
+            ? "CPUID leaves for KVM all the same, by an extension made for hypervisors without "
+              + "hardware's help: with CPUID faulting the host makes it raise #GP in ring 3."
+            : "CPUID tells ring 3 of the host, and no hypervisor without hardware's help can mend "
+              + "that but on a processor with CPUID faulting."))
       return
     }
     let leaving = controls.filter {

@@ -65,7 +65,10 @@ final class RunSandbox: Sendable {
     let exempt = mode == .log ? Violation.exemptAddress : nil
     let process = getpid()
     ThreadFilters.set { SystemCalls.filter(for: $0, process: process, exempt: exempt) }
-    let layers = confinement.enter(namespaces, violation: violation.event)
+    let layers: [Confinement.Layer]
+    do throws(Errno) {
+      layers = try confinement.enter(namespaces, violation: violation.event)
+    } catch { throw Failure(status: 71, message: "the sandbox can't be entered: \(error)") }
     guard isVerbose else { return }
     Message.heading("Sandbox")
     for layer in layers {

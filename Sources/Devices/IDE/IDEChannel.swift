@@ -44,6 +44,8 @@ package final class IDEChannel: Sendable {
     runner = IDEJobRunner(
       stores: disks.map(\.store), memory: memory, buffer: buffer, mayMaster: mayMaster)
     worker = disks.isEmpty ? nil : try Worker(name: name)
+    // Now, for a guest could only be told that its disk fails.
+    try worker?.start()
   }
 
   /// Ends the channel's thread. To be called when no VCPU runs any longer.

@@ -45,8 +45,11 @@ package struct Confinement: Sendable {
   }
 
   /// Gives all of it up, for ever. This process has no other thread, and has opened all it needs. `event`
-  /// is raised when a thread breaks out of its filter.
-  package func enter(_ namespaces: Namespaces?, violation event: borrowing Event) -> [Layer] {
+  /// is raised when a thread breaks out of its filter. Throws if there is no thread to be had for starting
+  /// others.
+  package func enter(
+    _ namespaces: Namespaces?, violation event: borrowing Event
+  ) throws(Errno) -> [Layer] {
     // Made while another process makes the namespaces.
     let filter = ThreadFilters.filter(for: .loop)
     _ = ThreadFilters.filter(for: .vcpu)
@@ -65,11 +68,7 @@ package struct Confinement: Sendable {
     if let filter {
       unsafe clinux_sandbox().pointee.before_end = { Terminal.restoreNow() }
       note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event.descriptor.number))
-      if startsWorkers {
-        do throws(Errno) { try Spawner.start() } catch {
-          layers.append(Layer(name: "threads that start threads", lack: "\(error)"))
-        }
-      }
+      if startsWorkers { try Spawner.start() }
       let lack: String?
       do throws(Errno) {
         try filter.install()
