@@ -121,6 +121,36 @@ static inline int clinux_filter(struct sock_filter *program, uint16_t count) {
   return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
 }
 
+// Starts a program that keeps two files, as its standard output and as number 3, and little else: with
+// `user`, it is that one. Its number, or -1. Between fork(2) and execve(2) only what may be done there.
+static inline int clinux_start_confined(const char *path, char *const *arguments,
+                                        char *const *environment, int output, int file, uint32_t user,
+                                        struct sock_filter *program, uint16_t count) {
+  int child = fork();
+  if (child != 0) return child;
+  sigset_t none;
+  sigemptyset(&none);
+  for (int number = 1; number < 32; number++) signal(number, SIG_DFL);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  setpgid(0, 0);
+  int nothing = open("/dev/null", O_RDWR);
+  output = fcntl(output, F_DUPFD, 10), file = fcntl(file, F_DUPFD, 10);
+  if (dup2(nothing, 0) < 0 || dup2(output, 1) < 0 || dup2(nothing, 2) < 0 || dup2(file, 3) < 0) _exit(126);
+  clinux_close_all(4, 0);
+  clinux_limit(RLIMIT_AS, 1ull << 30);
+  clinux_limit(RLIMIT_CPU, 10);
+  clinux_limit(RLIMIT_FSIZE, 0);
+  clinux_limit(RLIMIT_CORE, 0);
+  if (user != 0 && clinux_become(user, user) < 0) _exit(126);
+  // A change of user takes it back.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  clinux_drop_capabilities();
+  clinux_no_new_rights();
+  clinux_filter(program, count);
+  execve(path, arguments, environment);
+  _exit(127);
+}
+
 // A system call that no C library stands in the way of; the kernel's own result. With `where`, only tells
 // the address that the kernel sees it come from.
 __attribute__((noinline)) static int64_t clinux_raw_call(int64_t number, const int64_t *arguments,
@@ -152,7 +182,7 @@ struct clinux_sandbox {
   int32_t only_notes;
   // What is done before the process ends without more ado; only what may be done in a signal's handler.
   void (*before_end)(void);
-  // An eventfd for whoever tells of the first one, and that.
+  // An eventfd for whoever tells of the first one (-1 if nobody does), and that.
   int32_t event;
   volatile int32_t count;
   struct clinux_violation first;
@@ -224,8 +254,8 @@ static inline void clinux_on_violation(int signal, siginfo_t *info, void *contex
     (void)!write(sandbox->event, &one, sizeof one);
   }
   // Nothing that this thread wants is done any more. Whoever tells of it ends the process; if that is this
-  // very thread, or doesn't come to it, the process ends without.
-  struct timespec patience = {.tv_sec = 3};
+  // very thread, doesn't come to it, or isn't there, the process ends without.
+  struct timespec patience = {.tv_sec = sandbox->event < 0 ? 0 : 3};
   int64_t sleep[6] = {(int64_t)(uintptr_t)&patience, (int64_t)(uintptr_t)&patience};
   if (syscall(SYS_gettid) != getpid())
     while (clinux_raw_call(SYS_nanosleep, sleep, NULL) == -EINTR) {}
@@ -237,7 +267,7 @@ static inline void clinux_on_violation(int signal, siginfo_t *info, void *contex
   _exit(71);
 }
 
-// `event` is an eventfd that is raised at the first violation.
+// `event` is an eventfd that is raised at the first violation; -1 for none.
 static inline int clinux_take_violations(int only_notes, int event) {
   clinux_sandbox()->only_notes = only_notes;
   clinux_sandbox()->event = event;

@@ -22,15 +22,49 @@ package final class ChildProgram: Sendable {
     try self.init(program, arguments, error: words.number, inherited: file.number)
   }
 
+  /// What a program gives up that makes text of what it is handed: of what it has open it keeps nothing
+  /// else, and it has limits of memory and time.
+  package struct Confinement: Sendable {
+    /// What it may ask of the kernel.
+    let filter: SystemCallFilter
+    /// Who it shall be; nil for whoever starts it.
+    let user: UInt32?
+
+    /// Takes both as they are.
+    package init(_ filter: SystemCallFilter, user: UInt32?) {
+      (self.filter, self.user) = (filter, user)
+    }
+  }
+
   /// The same with `output` for its standard output, nothing for its standard error, and `environment`
-  /// for all that it knows of its surroundings.
+  /// for all that it knows of its surroundings; `program` is a path.
   convenience init(
     _ program: String, _ arguments: [String], inheriting file: borrowing FileDescriptor,
-    standardOutput output: borrowing FileDescriptor, environment: [String]
+    standardOutput output: borrowing FileDescriptor, environment: [String],
+    _ confinement: Confinement?
   ) throws(Errno) {
-    try self.init(
-      program, arguments, output: output.number, error: nil, inherited: file.number,
-      environment: environment)
+    guard let confinement else {
+      try self.init(
+        program, arguments, output: output.number, error: nil, inherited: file.number,
+        environment: environment)
+      return
+    }
+    let (output, file) = (output.number, file.number)
+    let started = unsafe confinement.filter.withInstructions { instructions, count in
+      unsafe Self.withStrings([program] + arguments) { words in
+        unsafe Self.withStrings(environment) { environment in
+          unsafe clinux_start_confined(
+            program, words, environment, output, file, confinement.user ?? 0, instructions, count)
+        }
+      }
+    }
+    guard started > 0 else { throw Errno.current }
+    self.init(started: started)
+  }
+
+  private init(started identifier: Int32) {
+    self.identifier = identifier
+    signals = Errand(.signal(identifier))
   }
 
   /// The same with no other open file than `file` for its standard error.

@@ -31,6 +31,7 @@ import Glibc
     self.count = count
     file = nil
     isShared = false
+    keepOutOfDumps()
   }
 
   /// The same for memory that other processes can be given: a file without a name whose length nobody
@@ -58,6 +59,7 @@ import Glibc
     self.count = count
     self.file = SharedDescriptor(file)
     isShared = true
+    keepOutOfDumps()
   }
 
   /// Address space for `count` bytes that starts at a multiple of a huge page's size.
@@ -103,7 +105,12 @@ import Glibc
     self.count = count
     self.file = nil
     isShared = true
+    keepOutOfDumps()
   }
+
+  /// A guest's memory is no part of a core dump of this process. Corresponds to `madvise(2)` with
+  /// `MADV_DONTDUMP`.
+  private func keepOutOfDumps() { unsafe madvise(base, count, MADV_DONTDUMP) }
 
   /// Where the range starts in this process, as a number that other processes may be told.
   public var address: UInt64 { unsafe UInt64(UInt(bitPattern: base)) }

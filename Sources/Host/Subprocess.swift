@@ -8,14 +8,17 @@ package enum Subprocess {
   /// in time.
   ///
   /// It has `file` as `ChildProgram.inheritedNumber`, no other open file of this process's, and an
-  /// environment of its own: whoever started kvmlite has no say in what it does.
+  /// environment of its own: whoever started kvmlite has no say in what it does. It can be confined
+  /// besides.
   package static func output(
     of path: String, _ arguments: [String], inheriting file: borrowing FileDescriptor,
-    limit: Int = 1 << 16, within milliseconds: UInt64 = 5000
+    _ confinement: ChildProgram.Confinement? = nil, limit: Int = 1 << 16,
+    within milliseconds: UInt64 = 5000
   ) -> String? {
     guard path.hasPrefix("/"), let pipe = try? Pipe(),
       let program = try? ChildProgram(
-        path, arguments, inheriting: file, standardOutput: pipe.writing, environment: ["LC_ALL=C"])
+        path, arguments, inheriting: file, standardOutput: pipe.writing, environment: ["LC_ALL=C"],
+        confinement)
     else { return nil }
     defer { program.stop(politely: false) }
     let reading = pipe.closeWriting()

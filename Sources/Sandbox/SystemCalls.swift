@@ -38,6 +38,32 @@ package enum SystemCalls {
     return rules
   }
 
+  /// The filter of a program that makes text of what it is handed, objdump: it reads files and writes to
+  /// what is open. What else it tries fails, for another version of it may do without.
+  package static var helperFilter: SystemCallFilter {
+    let plain = [
+      SYS_read, SYS_pread64, SYS_write, SYS_writev, SYS_close, SYS_lseek, SYS_fstat, SYS_newfstatat,
+      SYS_stat, SYS_access, SYS_readlink, SYS_getcwd, SYS_mmap, SYS_mprotect, SYS_munmap,
+      SYS_mremap,
+      SYS_madvise, SYS_brk, SYS_futex, SYS_getrandom, SYS_rt_sigaction, SYS_rt_sigprocmask,
+      SYS_rt_sigreturn, SYS_sigaltstack, SYS_arch_prctl, SYS_set_tid_address, SYS_set_robust_list,
+      SYS_rseq, SYS_prlimit64, SYS_getrlimit, SYS_sysinfo, SYS_uname, SYS_getpid, SYS_gettid,
+      SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_clock_gettime, SYS_exit, SYS_exit_group,
+      // How it begins.
+      SYS_execve,
+    ].map { Rule(Int($0)) }
+    // O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
+    let writing: UInt32 = 0o1103
+    return SystemCallFilter(
+      plain + [
+        Rule(Int(SYS_openat), .allowIf(index: 2, mask: writing, [0])),
+        Rule(Int(SYS_open), .allowIf(index: 1, mask: writing, [0])),
+        Rule(Int(SYS_ioctl), .allowIf(index: 1, [UInt32(TCGETS)])),
+        Rule(
+          Int(SYS_fcntl), .allowIf(index: 1, [UInt32(F_GETFD), UInt32(F_SETFD), UInt32(F_GETFL)])),
+      ], error: EPERM)
+  }
+
   // MARK: Calls
 
   /// For all threads: memory, time, waiting, other threads of this process, and what is open.

@@ -36,6 +36,16 @@ package enum DiskImage {
     package let warnings: [String]
     /// What it is based on.
     package let bases: BaseWatch
+    /// Its own file and those of what it is based on.
+    let files: [HostDiskFile]
+
+    init(
+      store: any BlockStore, format: DiskFormat, warnings: [String], files: [HostDiskFile],
+      isBase: Bool
+    ) {
+      (self.store, self.format, self.warnings, self.files) = (store, format, warnings, files)
+      bases = BaseWatch(Array(isBase ? files[...] : files.dropFirst()))
+    }
   }
 
   /// How many images may be under one another.
@@ -46,14 +56,19 @@ package enum DiskImage {
     var chain = Chain(ignoresLocks: options.ignoresLocks)
     let isReadOnly = options.isReadOnly || options.isSnapshot
     let (store, format) = try chain.open(path, format: options.format, isReadOnly: isReadOnly)
-    guard options.isSnapshot else {
-      return Opened(
-        store: store, format: format, warnings: chain.warnings,
-        bases: BaseWatch(Array(chain.files.dropFirst())))
-    }
-    let overlay = try Qcow2Image.temporary(over: store)
-    return Opened(
-      store: overlay, format: format, warnings: chain.warnings, bases: BaseWatch(chain.files))
+    let opened = Opened(
+      store: store, format: format, warnings: chain.warnings, files: chain.files, isBase: false)
+    return options.isSnapshot ? try overlay(on: opened) : opened
+  }
+
+  /// A disk that begins as `base` and keeps what is written in a file of its own, without a name, that
+  /// `makeFile` makes; others may have theirs on the same.
+  package static func overlay(
+    on base: Opened, by makeFile: Errand = Errand(.makeUnnamed(HostEnvironment.temporaryDirectory))
+  ) throws(DiskError) -> Opened {
+    Opened(
+      store: try Qcow2Image.temporary(over: base.store, by: makeFile), format: base.format,
+      warnings: base.warnings, files: base.files, isBase: true)
   }
 
   static func openFile(

@@ -108,11 +108,14 @@ enum Qcow2Image {
   }
 
   /// An overlay that is nobody's once it's closed: it has no name.
-  static func temporary(over base: any BlockStore) throws(DiskError) -> Qcow2Disk {
+  static func temporary(
+    over base: any BlockStore, by makeFile: Errand
+  ) throws(DiskError) -> Qcow2Disk {
     let directory = HostEnvironment.temporaryDirectory
     let host: HostDiskFile
     do throws(Errno) {
-      host = try HostDiskFile(try FileDescriptor(unnamedIn: directory), path: directory)
+      guard let file = try makeFile.perform() else { throw .inputOutput }
+      host = try HostDiskFile(try file.file.duplicate(), path: directory)
     } catch {
       throw DiskError(.host, directory, "no temporary file there: \(error); see TMPDIR")
     }

@@ -79,11 +79,9 @@ package struct BackEndServer: ~Copyable {
     write = report
   }
 
-  /// Serves until one of `signals`, which are blocked in the calling thread, and returns that one; or
-  /// with `once` until the last front end of the first has gone, and returns nil. What was written is on
-  /// stable storage then.
-  package borrowing func run(until signals: [Signal], once: Bool = false) throws(Errno) -> Signal? {
-    let signalSource = try Signal.makeDescriptor(for: signals)
+  /// Serves until one of `signals` comes, and returns that one; or with `once` until the last front end of
+  /// the first has gone, and returns nil. What was written is on stable storage then.
+  package borrowing func run(until signals: SignalSource, once: Bool) throws(Errno) -> Signal? {
     let poller = try Poller()
     _ = try poller.add(reports.event.descriptor, tag: Tag.reports)
     var present: [UInt64: FrontEnd] = [:]
@@ -95,15 +93,16 @@ package struct BackEndServer: ~Copyable {
       tell(done)
       for text in reports.drain() + reports.summary() + turns.account { write(text) }
     }
+    Takeover.act(as: .loop)
     // A signal finds its way from here on.
     report(Kind.ready, "serves \(name)")
-    _ = try poller.add(signalSource, tag: Tag.signal)
+    _ = try poller.add(signals.descriptor, tag: Tag.signal)
     _ = try poller.add(listener.descriptor, tag: Tag.listener)
     while true {
       guard let tag = poller.next(milliseconds: nil) else { continue }
       switch tag {
       case Tag.reports: for text in reports.drain() { write(text) }
-      case Tag.signal: if let signal = Signal.next(from: signalSource) { return signal }
+      case Tag.signal: if let signal = signals.next() { return signal }
       case Tag.listener:
         // Who has gone makes room.
         for (tag, frontEnd) in present where hasGone(frontEnd) {

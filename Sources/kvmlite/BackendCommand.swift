@@ -43,6 +43,12 @@ struct BackendCommand: ParsableCommand {
       ))
     var machines = 1
 
+    @Flag(name: .shortAndLong, help: "Say what it gives up before it serves anybody.")
+    var verbose = false
+
+    @OptionGroup
+    var confinement: SandboxOptions
+
     func validate() throws {
       guard (1...64).contains(queues) else {
         throw ValidationError("--queues takes 1 to 64, not \(queues)")
@@ -66,39 +72,59 @@ struct BackendCommand: ParsableCommand {
     private func serve() throws(Failure) {
       let disk = image.disk
       guard let path = disk.path else { throw Self.isServed }
-      let store = try open()
+      let sandbox = try RunSandbox(confinement)
+      let opened = try open(path)
+      let store = reporting(opened, path)
+      let newFile = Errand(.makeUnnamed(HostEnvironment.temporaryDirectory))
       let sharing =
         machines == 1
         ? nil
         : BackEndServer.Sharing(most: machines) {
-          // What is only read can be everybody's.
-          disk.isSnapshot ? try? open() : store
+          guard disk.isSnapshot else {
+            // What is only read can be everybody's.
+            return store
+          }
+          return (try? DiskImage.overlay(on: opened, by: newFile)).map { reporting($0, path) }
         }
+      let server: BackEndServer
+      let signals: SignalSource
       do throws(Errno) {
-        let server = try BackEndServer(
+        signals = try SignalSource([.interrupt, .terminate, .hangUp])
+        server = try BackEndServer(
           store, name: path, serial: disk.serial, queueCount: queues, at: socket, sharing: sharing
         ) { Message.note("\(socket): \($0)") }
-        _ = try server.run(until: [.interrupt, .terminate, .hangUp], once: once)
-      } catch { throw Failure(status: 71, message: "\(socket): can't be served: \(error)") }
+      } catch { throw failure(error) }
+      // A front end is somebody's guest.
+      try sandbox.enter(isVerbose: verbose)
+      do throws(Errno) { _ = try server.run(until: signals, once: once) } catch {
+        throw failure(error)
+      }
+    }
+
+    private func failure(_ error: Errno) -> Failure {
+      Failure(status: 71, message: "\(socket): can't be served: \(error)")
     }
 
     private static var isServed: Failure {
       Failure(status: 64, message: "a disk that another process serves can't be served on")
     }
 
-    /// Opens the disk.
-    private func open() throws(Failure) -> any BlockStore {
-      var spec = VMConfiguration()
-      spec.devices = [image]
-      spec = spec.completed()
-      let resources: Resources
-      do throws(ResourceError) {
-        resources = try Resources(opening: spec, besides: Resources(image: .init([]))) {
-          Message.note($0)
-        }
-      } catch { throw Failure(error, isFromFile: false) }
-      guard let store = resources.disks[spec.devices[0].id] else { throw Self.isServed }
-      return store
+    /// Opens the disk: for several machines without an overlay, of which each gets its own.
+    private func open(_ path: String) throws(Failure) -> DiskImage.Opened {
+      let disk = image.disk
+      var options = DiskImage.Options()
+      options.format = disk.format
+      options.isReadOnly = disk.isReadOnly || machines > 1
+      options.isSnapshot = disk.isSnapshot && machines == 1
+      do throws(DiskError) {
+        let opened = try DiskImage.open(path, options)
+        for warning in opened.warnings { Message.note(warning) }
+        return opened
+      } catch { throw Failure(status: error.exitStatus, message: "\(error)") }
+    }
+
+    private func reporting(_ opened: DiskImage.Opened, _ path: String) -> any BlockStore {
+      ReportingDisk(opened, name: path) { Message.note($0) }
     }
   }
 }

@@ -53,6 +53,20 @@ struct ProcessOptions: ParsableArguments {
   @Flag(help: "End when the guest resets the machine, instead of starting it again.")
   var noReboot = false
 
+  @OptionGroup
+  var confinement: SandboxOptions
+
+  /// The same, for a session.
+  var settings: Session.Settings {
+    Session.Settings(
+      trace: trace, traceFile: traceFile, statistics: stats, statisticsFile: statsFile,
+      outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot,
+      isVerbose: verbose, sandbox: confinement.sandbox, user: confinement.user)
+  }
+}
+
+/// The options that say how far a process that serves guests confines itself.
+struct SandboxOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
@@ -67,7 +81,7 @@ struct ProcessOptions: ParsableArguments {
       Started by root: the user that kvmlite becomes before the guest starts, by number, USER or \
       USER:GROUP. (default: one of this process's own)
       """, valueName: "user"),
-    transform: { try ProcessOptions.readUser($0) })
+    transform: { try SandboxOptions.readUser($0) })
   var user: Confinement.User?
 
   private static func readUser(_ text: String) throws -> Confinement.User {
@@ -77,13 +91,5 @@ struct ProcessOptions: ParsableArguments {
       throw ValidationError("'\(text)' is no user: give numbers above 0, as 1000 or 1000:1000")
     }
     return Confinement.User(user: user, group: group)
-  }
-
-  /// The same, for a session.
-  var settings: Session.Settings {
-    Session.Settings(
-      trace: trace, traceFile: traceFile, statistics: stats, statisticsFile: statsFile,
-      outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot,
-      isVerbose: verbose, sandbox: sandbox, user: user)
   }
 }

@@ -31,26 +31,48 @@ final class RunSandbox: Sendable {
   }
 
   /// For a machine of `spec`. This process has no other threads, and has opened nothing for it yet.
-  init(_ settings: Session.Settings, _ spec: VMConfiguration) throws(Failure) {
-    mode = settings.sandbox
-    isSmall = spec.devices.isEmpty && !settings.isNamed && settings.traceFile == nil
-    user = Identity.original == 0 ? settings.user ?? .unshared : nil
+  convenience init(_ settings: Session.Settings, _ spec: VMConfiguration) throws(Failure) {
+    try self.init(
+      settings.sandbox, user: settings.user,
+      isSmall: spec.devices.isEmpty && !settings.isNamed && settings.traceFile == nil,
+      // A tap's interface and passt's programs are in the host's network.
+      keepsNetwork: spec.devices.contains { $0.net.isUser || $0.net.tap != nil },
+      violation: true)
+    if mode != .off { CrashAccount.prepare() }
+  }
+
+  /// For a process that serves the machines of others, likewise.
+  convenience init(_ options: SandboxOptions) throws(Failure) {
+    try self.init(
+      options.sandbox, user: options.user, isSmall: false, keepsNetwork: false,
+      // The thread that it happens on says so itself.
+      violation: false)
+  }
+
+  private init(
+    _ mode: SandboxMode, user: Confinement.User?, isSmall: Bool, keepsNetwork: Bool,
+    violation isTold: Bool
+  ) throws(Failure) {
+    self.mode = mode
+    self.isSmall = isSmall
+    self.user = Identity.original == 0 ? user ?? .unshared : nil
     guard mode != .off else {
       (namespaces, violation) = (nil, nil)
       return
     }
-    // A tap's interface and passt's programs are in the host's network.
-    let keepsNetwork = spec.devices.contains { $0.net.isUser || $0.net.tap != nil }
     do throws(Errno) {
-      violation = try SharedEvent()
-      namespaces = try Broker.start(Confinement.kinds(keepsNetwork: keepsNetwork))
+      violation = isTold ? try SharedEvent() : nil
+      namespaces = try Broker.start(Confinement.kinds(keepsNetwork: keepsNetwork)) {
+        ChildProgram.Confinement(
+          SystemCalls.helperFilter,
+          user: Identity.original == 0 ? Confinement.User.unshared.user : nil)
+      }
     } catch { throw Failure(status: 71, message: "the sandbox can't be prepared: \(error)") }
-    CrashAccount.prepare()
   }
 
   /// Gives up all that the run doesn't need: nothing of the guest has run yet, and all is open.
   func enter(isVerbose: Bool) throws(Failure) {
-    guard mode != .off, let violation else {
+    guard mode != .off else {
       if isVerbose { Message.note("the sandbox is off: a guest that breaks out has your rights") }
       return
     }
@@ -67,12 +89,12 @@ final class RunSandbox: Sendable {
     ThreadFilters.set { SystemCalls.filter(for: $0, process: process, exempt: exempt) }
     let layers: [Confinement.Layer]
     do throws(Errno) {
-      layers = try confinement.enter(namespaces, violation: violation.event)
+      layers = try confinement.enter(namespaces, violation: violation?.event.descriptor.number)
     } catch { throw Failure(status: 71, message: "the sandbox can't be entered: \(error)") }
     guard isVerbose else { return }
     Message.heading("Sandbox")
     for layer in layers {
-      Message.line("  " + column(layer.name, 26) + (layer.lack.map { "no: \($0)" } ?? "yes"))
+      Message.line("  " + column(layer.name, 30) + (layer.lack.map { "no: \($0)" } ?? "yes"))
     }
   }
 

@@ -89,6 +89,25 @@ struct TakeoverTests {
     #expect(result.errors.contains("it went on: 0"), "\(result.errors)")
   }
 
+  @Test("of a back end is stopped and told of likewise", arguments: ["loop", "worker"])
+  func backEnd(role: String) throws {
+    let scratch = try Scratch()
+    let image = try scratch.file("disk.raw", [UInt8](repeating: 0, count: 64 << 10))
+    let socket = scratch.path + "/socket"
+    for (name, call) in Self.acts where ["openat", "execve", "socket", "ptrace"].contains(name) {
+      let backEnd = try Caller.root.start(
+        ["backend", "block", socket, image], ["KVMLITE_TAKEOVER": "\(role):\(call)"])
+      if role == "worker" {
+        try backEnd.waitForErrors("serves \(image)")
+        // A front end makes it start one.
+        _ = try Kvmlite.run("--disk", "vhost-user=\(socket),bus=mmio", "guest:virtio-block")
+      }
+      #expect(try backEnd.waitForEnd() == .exited(71), "\(name): \(backEnd.errorText)")
+      #expect(backEnd.errorText.contains("made the system call \(name) ("), "\(backEnd.errorText)")
+      #expect(!backEnd.errorText.contains("it went on"), "\(name)")
+    }
+  }
+
   @Test("leaves an account, also where it is asked for as a file")
   func outcome() throws {
     let scratch = try Scratch()
@@ -115,6 +134,34 @@ struct ConfinementTests {
       [.posixPermissions: 0o755], ofItemAtPath: scratch.path)
     let process = try caller.start([image])
     try process.waitForOutput("!")
+    try expectNothingLeft(process)
+    process.send(SIGTERM)
+    #expect(try process.waitForEnd() == .exited(128 + SIGTERM))
+  }
+
+  @Test("has none as a back end either", arguments: [Caller.root, .user])
+  private func backEnd(caller: Caller) throws {
+    let scratch = try Scratch()
+    try FileManager.default.setAttributes(
+      [.posixPermissions: 0o777], ofItemAtPath: scratch.path)
+    let image = try scratch.file("disk.raw", [UInt8](repeating: 0, count: 64 << 10))
+    try FileManager.default.setAttributes([.posixPermissions: 0o666], ofItemAtPath: image)
+    let socket = scratch.path + "/socket"
+    let process = try caller.start(["backend", "block", socket, image])
+    try process.waitForErrors("serves \(image)")
+    let guest = try Kvmlite.start(
+      ["--disk", "vhost-user=\(socket)", "guest:echo"], input: .pipe)
+    try guest.waitForOutput("Type")
+    try expectNothingLeft(process)
+    guest.send(SIGKILL)
+    _ = try guest.waitForEnd()
+    process.send(SIGTERM)
+    #expect(try process.waitForEnd() == .exited(0))
+    #expect(!FileManager.default.fileExists(atPath: socket))
+  }
+
+  /// Each thread has a filter and no rights; there are no files and no network.
+  private func expectNothingLeft(_ process: ChildProcess) throws {
     let place = "/proc/\(process.identifier)"
     for thread in try FileManager.default.contentsOfDirectory(atPath: place + "/task") {
       let status = try fields("\(place)/task/\(thread)/status")
@@ -132,8 +179,6 @@ struct ConfinementTests {
       }
       #expect(links[0] != links[1], "\(name)")
     }
-    process.send(SIGTERM)
-    #expect(try process.waitForEnd() == .exited(128 + SIGTERM))
   }
 
   @Test("has closed what whoever started it had open")

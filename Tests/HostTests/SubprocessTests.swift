@@ -1,5 +1,6 @@
 import Glibc
 import Host
+import Sandbox
 import TestSupport
 import Testing
 
@@ -44,5 +45,26 @@ struct SubprocessTests {
     let file = try Subprocess.makeTemporaryFile([])
     #expect(Subprocess.output(of: "/no/such", [], inheriting: file) == nil)
     #expect(Subprocess.output(of: "sh", ["-c", "echo"], inheriting: file) == nil)
+  }
+
+  @Test("a confined program has no rights, and reads files without writing any")
+  func confined() throws {
+    let helper = ChildProgram.Confinement(
+      SystemCalls.helperFilter, user: geteuid() == 0 ? 0x7000_4711 : nil)
+    func output(_ program: String, _ arguments: [String]) throws -> String? {
+      let file = try Subprocess.makeTemporaryFile(Array("the file".utf8))
+      return Subprocess.output(of: program, arguments, inheriting: file, helper)
+    }
+    let status = try #require(try output("/bin/cat", ["/proc/self/status"]))
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+      #expect(status.contains(line), "\(status)")
+    }
+    if geteuid() == 0 { #expect(status.contains("Uid:\t\(0x7000_4711)\t")) }
+    #expect(try output("/bin/cat", ["/dev/fd/3"]) == "the file")
+    #expect(try output("/bin/cat", ["/dev/fd/4"]) == nil)
+    // Their exit status tells that they can't.
+    #expect(try output("/usr/bin/touch", ["/dev/shm/kvmlite-confined"]) == nil)
+    #expect(try output("/bin/sh", ["-c", "cat /dev/fd/3; exit 0"]) == nil)
+    #expect(try output("/bin/ln", ["/dev/null", "/dev/shm/kvmlite-confined"]) == nil)
   }
 }

@@ -158,4 +158,24 @@ struct ShareableMemoryTests {
   func plain() throws {
     #expect(try GuestMemory(ramSize: 1 << 20).regions[0].mapping.fileNumber == nil)
   }
+
+  @Test("isn't in core dumps, whether others may be given it or not")
+  func dumps() throws {
+    let mappings = [try Mapping(anonymous: 1 << 20), try Mapping(shareable: 1 << 20)]
+    let file = try FileDescriptor(opening: "/proc/self/smaps", [.readOnly])
+    let lines = String(
+      decoding: try WholeFile.contents(of: file, limit: 16 << 20), as: UTF8.self
+    ).split(separator: "\n")
+    for mapping in mappings {
+      // Neighbours of the same kind are one range.
+      let index = try #require(
+        lines.firstIndex { line in
+          let range = line.prefix { $0 != " " }.split(separator: "-").map { UInt64($0, radix: 16) }
+          guard range.count == 2, let start = range[0], let end = range[1] else { return false }
+          return (start..<end).contains(mapping.address)
+        })
+      let flags = try #require(lines[index...].first { $0.hasPrefix("VmFlags:") })
+      #expect(flags.split(separator: " ").contains("dd"), "\(flags)")
+    }
+  }
 }

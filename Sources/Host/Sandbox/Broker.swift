@@ -32,8 +32,10 @@ package final class Broker: Sendable {
   private static let longestMessage = 16 << 10
 
   /// Starts that of this process, which has no other thread, and what makes `kinds`, if there are any. What
-  /// this process has open stays its own.
-  package static func start(_ kinds: Namespaces.Kinds) throws(Errno) -> Namespaces? {
+  /// this process has open stays its own. Programs that it runs are confined as `helpers` say.
+  package static func start(
+    _ kinds: Namespaces.Kinds, helpers: @Sendable () -> ChildProgram.Confinement
+  ) throws(Errno) -> Namespaces? {
     let namespaces = kinds.isEmpty ? nil : try Namespaces()
     var other: UnixSocket?
     let socket = try UnixSocket(pairedWith: &other, .messages)
@@ -42,7 +44,7 @@ package final class Broker: Sendable {
     guard child >= 0 else { throw Errno.current }
     if child == 0 {
       namespaces?.makeInCopy(kinds)
-      serve(theirs)
+      serve(theirs, helpers)
     }
     unsafe started = Broker(socket)
     return namespaces
@@ -109,7 +111,9 @@ package final class Broker: Sendable {
   // MARK: Serving
 
   /// The broker's process, to its end.
-  private static func serve(_ socket: consuming UnixSocket) -> Never {
+  private static func serve(
+    _ socket: consuming UnixSocket, _ helpers: () -> ChildProgram.Confinement
+  ) -> Never {
     closeOthers(but: socket.descriptor.number)
     // The name that ps shows; what it may do it does by its user's rights alone.
     _ = unsafe clinux_set_thread_name("kvmlite-broker")
@@ -141,7 +145,8 @@ package final class Broker: Sendable {
           guard words[0] < errands.count, let errand = errands[Int(words[0])] else {
             throw .invalidArgument
           }
-          result = try errand.perform(words[1], files.first)
+          let helper: ChildProgram.Confinement? = if case .run = errand { helpers() } else { nil }
+          result = try errand.perform(words[1], files.first, helper)
         } catch { code = error.code }
       default: code = EINVAL
       }

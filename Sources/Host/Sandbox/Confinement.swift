@@ -45,10 +45,10 @@ package struct Confinement: Sendable {
   }
 
   /// Gives all of it up, for ever. This process has no other thread, and has opened all it needs. `event`
-  /// is raised when a thread breaks out of its filter. Throws if there is no thread to be had for starting
+  /// is raised when a thread breaks out of its filter, for who tells of it. Throws if there is no thread to be had for starting
   /// others.
   package func enter(
-    _ namespaces: Namespaces?, violation event: borrowing Event
+    _ namespaces: Namespaces?, violation event: Int32?
   ) throws(Errno) -> [Layer] {
     // Made while another process makes the namespaces.
     let filter = ThreadFilters.filter(for: .loop)
@@ -67,7 +67,7 @@ package struct Confinement: Sendable {
     if !files { landlock(&layers) }
     if let filter {
       unsafe clinux_sandbox().pointee.before_end = { Terminal.restoreNow() }
-      note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event.descriptor.number))
+      note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event ?? -1))
       if startsWorkers { try Spawner.start() }
       let lack: String?
       do throws(Errno) {

@@ -20,6 +20,8 @@ package final class Errand: Sendable {
     /// Keeps what a path names as an older one, and makes a new and empty file in its place, which comes
     /// back.
     case renew(String, older: String)
+    /// Makes a file without a name in a directory, to be read and written, which comes back.
+    case makeUnnamed(String)
     /// Connects to the Unix socket at a path, a stream, which comes back and never waits.
     case connect(String)
     /// The same, with an underscore and the errand's number behind the path.
@@ -55,7 +57,10 @@ package final class Errand: Sendable {
 }
 
 extension Errand.Kind {
-  func perform(_ number: UInt64, _ file: SharedDescriptor?) throws(Errno) -> SharedDescriptor? {
+  /// Does it; a program that it runs is confined by `helper`.
+  func perform(
+    _ number: UInt64, _ file: SharedDescriptor?, _ helper: ChildProgram.Confinement? = nil
+  ) throws(Errno) -> SharedDescriptor? {
     switch self {
     case .remove(let path, let identity):
       if let identity, identity != UnixListener.identity(of: path) { return nil }
@@ -72,6 +77,8 @@ extension Errand.Kind {
       try FileName.move(path, to: older, replaces: true)
       return SharedDescriptor(
         try FileDescriptor(opening: path, [.readWrite, .create, .truncate], permissions: 0o600))
+    case .makeUnnamed(let directory):
+      return SharedDescriptor(try FileDescriptor(unnamedIn: directory))
     case .connect(let path): return SharedDescriptor(try StreamSocket.connect(to: path))
     case .connectNumbered(let path):
       return SharedDescriptor(try StreamSocket.connect(to: "\(path)_\(number)"))
@@ -85,7 +92,8 @@ extension Errand.Kind {
         throw .noSuchFile
       }
       let words = arguments.map { $0 == "%x" ? "0x" + String(number, radix: 16) : $0 }
-      guard let text = Subprocess.output(of: program, words, inheriting: file.file) else {
+      guard let text = Subprocess.output(of: program, words, inheriting: file.file, helper)
+      else {
         throw .inputOutput
       }
       return SharedDescriptor(try Subprocess.makeTemporaryFile(Array(text.utf8)))
@@ -109,6 +117,7 @@ extension Errand.Kind {
       case .connectNumbered(let path): (6, [path])
       case .signal(let process): (7, [String(process)])
       case .run(let programs, let arguments): (8, ["\(programs.count)"] + programs + arguments)
+      case .makeUnnamed(let directory): (9, [directory])
       }
     return [number] + words.flatMap { Array($0.utf8) + [0] }
   }
@@ -134,6 +143,7 @@ extension Errand.Kind {
     case (8, 1...):
       guard let count = Int(words[0]), (1..<words.count).contains(count) else { return nil }
       self = .run(Array(words[1...count]), Array(words[(count + 1)...]))
+    case (9, 1): self = .makeUnnamed(words[0])
     default: return nil
     }
   }

@@ -68,9 +68,11 @@ package struct SystemCallFilter: Sendable {
 
   /// Allows what `rules` say, each for another system call; all others are violations. A call whose
   /// second argument is `hot`'s request is allowed before anything else is asked. From `exempt`, an address
-  /// behind a system call's instruction, all is allowed.
+  /// behind a system call's instruction, all is allowed. With `error`, what isn't allowed fails with it
+  /// instead of being a violation.
   package init(
-    _ rules: [Rule], hot: (call: Int, request: UInt32)? = nil, exempt: UInt64? = nil
+    _ rules: [Rule], hot: (call: Int, request: UInt32)? = nil, exempt: UInt64? = nil,
+    error: Int32? = nil
   ) {
     var program: [Instruction] = [
       .load(Offset.architecture), .ifEqual(CLINUX_ARCHITECTURE, 1, else: 0),
@@ -90,7 +92,9 @@ package struct SystemCallFilter: Sendable {
         .ifEqual(hot.request, 0, else: 1), .end(CLINUX_FILTER_ALLOW), .load(Offset.number),
       ]
     }
-    self.program = program + Self.tree(Self.pieces(rules)[...])
+    let refusal = Instruction.end(
+      error.map { CLINUX_FILTER_ERRNO | UInt32($0) } ?? CLINUX_FILTER_TRAP)
+    self.program = program + Self.tree(Self.pieces(rules, refusal)[...])
   }
 
   /// The numbers from `start` up to the next piece's, and what is done with them.
@@ -99,8 +103,7 @@ package struct SystemCallFilter: Sendable {
     let code: [Instruction]
   }
 
-  private static func pieces(_ rules: [Rule]) -> [Piece] {
-    let refusal: [Instruction] = [.end(CLINUX_FILTER_TRAP)]
+  private static func pieces(_ rules: [Rule], _ refusal: Instruction) -> [Piece] {
     var pieces: [Piece] = []
     var next: UInt32 = 0
     func add(_ piece: Piece) {
@@ -108,15 +111,15 @@ package struct SystemCallFilter: Sendable {
     }
     for rule in rules.sorted(by: { $0.number < $1.number }) {
       let number = UInt32(rule.number)
-      if number > next { add(Piece(start: next, code: refusal)) }
-      add(Piece(start: number, code: code(rule.verdict)))
+      if number > next { add(Piece(start: next, code: [refusal])) }
+      add(Piece(start: number, code: code(rule.verdict, refusal)))
       next = number + 1
     }
-    add(Piece(start: next, code: refusal))
+    add(Piece(start: next, code: [refusal]))
     return pieces
   }
 
-  private static func code(_ verdict: Verdict) -> [Instruction] {
+  private static func code(_ verdict: Verdict, _ refusal: Instruction) -> [Instruction] {
     switch verdict {
     case .allow: return [.end(CLINUX_FILTER_ALLOW)]
     case .fail(let error): return [.end(CLINUX_FILTER_ERRNO | UInt32(error))]
@@ -126,7 +129,7 @@ package struct SystemCallFilter: Sendable {
       for (place, value) in values.enumerated() {
         code.append(.ifEqual(value, values.count - place, else: 0))
       }
-      return code + [.end(CLINUX_FILTER_TRAP), .end(CLINUX_FILTER_ALLOW)]
+      return code + [refusal, .end(CLINUX_FILTER_ALLOW)]
     }
   }
 
@@ -143,14 +146,21 @@ package struct SystemCallFilter: Sendable {
 
   /// Has it judge the calling thread and those that it starts from now on. It can't be taken back.
   package func install() throws(Errno) {
+    guard unsafe withInstructions({ unsafe clinux_filter($0, $1) }) == 0 else {
+      throw Errno.current
+    }
+  }
+
+  /// Calls `body` with the program as the kernel takes it: it copies as many instructions as it is told of.
+  func withInstructions<Result>(
+    _ body: (UnsafeMutablePointer<sock_filter>?, UInt16) -> Result
+  ) -> Result {
     var program = program.map {
       sock_filter(code: $0.code, jt: $0.ifTrue, jf: $0.ifFalse, k: $0.operand)
     }
-    // The kernel copies as many instructions as it is told of.
-    let result = unsafe program.withUnsafeMutableBufferPointer {
-      unsafe clinux_filter($0.baseAddress, UInt16($0.count))
+    return unsafe program.withUnsafeMutableBufferPointer {
+      unsafe body($0.baseAddress, UInt16($0.count))
     }
-    guard result == 0 else { throw Errno.current }
   }
 }
 
