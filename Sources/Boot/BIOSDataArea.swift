@@ -5,7 +5,8 @@ import Memory
 /// Xen and Linux read how much memory there is below the legacy hole before they put the code that
 /// starts further processors there (Xen, arch/x86/boot/head.S; Linux, arch/x86/kernel/ebda.c): a zero
 /// would be taken at its word. Multiboot kernels may call the BIOS, as Xen does for its memory map,
-/// disks and video modes: every call fails, and they go by what the loader says.
+/// disks and video modes: every call fails, and they go by what the loader says. The timer's interrupt
+/// may come meanwhile.
 enum BIOSDataArea {
   /// From the first vector of a BIOS service to the end of the data area proper.
   static let range: Range<UInt64> = 0x40..<0x500
@@ -46,7 +47,7 @@ enum BIOSDataArea {
     }
   }
 
-  /// All of the first 0x500 bytes of a guest with `ram` that starts in real mode: each vector leads to
+  /// All of the first 0x500 bytes of a guest with `ram` that runs in real mode: each vector leads to
   /// something that comes back.
   static func withAllVectors(_ ram: RAM) -> [UInt8] {
     var record = Record(count: Int(range.upperBound))
@@ -76,11 +77,13 @@ enum BIOSDataArea {
 }
 
 extension Placement {
-  /// Places what firmware leaves for real mode, unless the image wants something of its own there.
+  /// Places what firmware leaves for real mode, or as much of it as the image leaves room for.
   mutating func placeVectors() throws(BootError) {
     let bytes = BIOSDataArea.withAllVectors(ram)
     let size = UInt64(bytes.count)
-    guard lowestRoom(for: size, alignment: 1, in: 0..<size) == 0 else { return }
+    guard lowestRoom(for: size, alignment: 1, in: 0..<size) == 0 else {
+      return try placeBIOSDataArea()
+    }
     try place("the BIOS's vectors and data", bytes[...], at: 0)
   }
 

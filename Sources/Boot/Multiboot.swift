@@ -12,7 +12,7 @@ extension BootPlan {
       request, overlap: .malformed, remedy: "link it elsewhere, as with -Ttext=0x100000")
     let entry = try placement.placeMultibootImage(image)
     let tables = try placement.placeTables(request)
-    try placement.placeBIOSDataArea()
+    try placement.placeVectors()
     let stack = try placement.reserveStack()
     var modules: [Range<UInt64>] = []
     for file in request.options.initrds { modules.append(try placement.placeModule(file)) }

@@ -41,8 +41,6 @@ package struct Signal: Equatable, Sendable {
   package static let fileSizeLimit = Signal(SIGXFSZ)
   /// The process goes on after it was stopped, or is brought to the foreground.
   package static let continued = Signal(SIGCONT)
-  /// The terminal's size changed.
-  package static let windowChange = Signal(SIGWINCH)
   /// A user's own purpose.
   package static let user1 = Signal(SIGUSR1)
   /// What kvmlite kicks its own threads with: it only makes a system call return `EINTR`.

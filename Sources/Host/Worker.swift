@@ -74,7 +74,6 @@ package final class Worker: Sendable {
   private let poller: Poller
   private let wake: Event
   private let shouldStop = Atomic<Bool>(false)
-  private let shouldPause = Atomic<Bool>(false)
   private let shared = Guarded(State())
 
   /// Makes one whose thread will be called `name`; how it starts is for tests to change.
@@ -239,15 +238,12 @@ package final class Worker: Sendable {
 
   // MARK: Standing still
 
-  /// Whether the thread is to end or to pause: for handlers that wait.
-  package var isInterrupted: Bool { isStopping || shouldPause.load(ordering: .acquiring) }
   /// Whether the thread is to end: for handlers that wait.
   package var isStopping: Bool { shouldStop.load(ordering: .acquiring) }
 
   /// Begins nothing new from now on, and calls `still` once when nothing is under way any more: on its
   /// thread, or at once if it has none. What comes meanwhile is done after `resume()`.
   package func pause(_ still: @escaping @Sendable () -> Void) {
-    shouldPause.store(true, ordering: .releasing)
     let isStill = shared.locked { state in
       state.isPaused = true
       guard state.thread != nil, !state.hasEnded else { return true }
@@ -261,7 +257,6 @@ package final class Worker: Sendable {
 
   /// Goes on after a pause, or instead of one that has not come yet.
   package func resume() {
-    shouldPause.store(false, ordering: .releasing)
     shared.locked { state in
       state.isPaused = false
       state.still = nil

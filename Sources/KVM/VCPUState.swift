@@ -66,16 +66,6 @@ extension VCPU {
     try unsafe set("KVM_SET_SREGS", descriptor.number, registers, ckvm_set_sregs)
   }
 
-  /// Corresponds to `KVM_GET_FPU`.
-  package func fpu() throws(KVMError) -> kvm_fpu {
-    try unsafe get("KVM_GET_FPU", descriptor.number, kvm_fpu(), ckvm_get_fpu)
-  }
-
-  /// Corresponds to `KVM_SET_FPU`.
-  package func setFPU(_ state: kvm_fpu) throws(KVMError) {
-    try unsafe set("KVM_SET_FPU", descriptor.number, state, ckvm_set_fpu)
-  }
-
   /// The XSAVE area; `size` is what `Capability.xsave2` says, at least 4096 bytes.
   ///
   /// Corresponds to `KVM_GET_XSAVE2`.

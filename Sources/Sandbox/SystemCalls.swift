@@ -144,7 +144,7 @@ package enum SystemCalls {
   private static let vcpuRequests = [
     ckvm_run_request, ckvm_get_regs_request, ckvm_set_regs_request, ckvm_get_sregs_request,
     ckvm_set_sregs_request, ckvm_get_sregs2_request, ckvm_set_sregs2_request,
-    ckvm_get_fpu_request, ckvm_set_fpu_request, ckvm_get_xsave_request, ckvm_get_xsave2_request,
+    ckvm_get_xsave_request, ckvm_get_xsave2_request,
     ckvm_set_xsave_request, ckvm_get_xcrs_request, ckvm_set_xcrs_request, ckvm_get_msrs_request,
     ckvm_set_msrs_request, ckvm_get_lapic_request, ckvm_set_lapic_request,
     ckvm_get_mp_state_request, ckvm_set_mp_state_request, ckvm_get_vcpu_events_request,

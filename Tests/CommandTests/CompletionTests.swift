@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("A shell may put at the end of a command line", .limited)
+@Suite("A shell may put at the end of a command line", .limited, .sameOnEachHost)
 struct CompletionTests {
   private static let folder = URL(filePath: #filePath).deletingLastPathComponent()
     .deletingLastPathComponent().deletingLastPathComponent().appending(path: "scripts/completions")

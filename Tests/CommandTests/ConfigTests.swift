@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite config and --config", .limited)
+@Suite("kvmlite config and --config", .limited, .sameOnEachHost)
 struct ConfigTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

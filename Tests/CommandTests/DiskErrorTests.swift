@@ -6,7 +6,7 @@ import Testing
 /// What a host's trouble with a disk becomes: the guest's I/O errors and a message, never an end.
 ///
 /// The guests are `disk-virtio` and `disk-ide`, which do what lines of input ask for.
-@Suite("A disk's trouble on the host", .needsKVM, .limited)
+@Suite("A disk's trouble on the host", .needsKVM, .limited, .sameOnEachHost)
 struct DiskErrorTests {
   enum Bus: String, CaseIterable {
     case mmio, ide

@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite disk", .limited)
+@Suite("kvmlite disk", .limited, .sameOnEachHost)
 struct DiskTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

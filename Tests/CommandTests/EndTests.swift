@@ -117,7 +117,7 @@ struct EndTests {
   }
 }
 
-@Suite("kvmlite passes input on", .needsKVM, .limited)
+@Suite("kvmlite passes input on", .needsKVM, .limited, .sameOnEachHost)
 struct InputTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

@@ -102,7 +102,7 @@ struct ImageTests {
   }
 }
 
-@Suite("kvmlite refuses", .limited)
+@Suite("kvmlite refuses", .limited, .sameOnEachHost)
 struct RefusalTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }

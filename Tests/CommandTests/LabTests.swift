@@ -52,7 +52,8 @@ struct LabTests {
     #expect(!both.output.contains("expected"))
   }
 
-  @Test("gives each student own numbers, and grades many sheets, each by its own run")
+  @Test(
+    "gives each student own numbers, and grades many sheets, each by its own run", .sameOnEachHost)
   func seeds() throws {
     var sheets: [String] = []
     for name in ["ada", "bob"] {

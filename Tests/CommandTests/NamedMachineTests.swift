@@ -2,14 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-extension Trait where Self == ConditionTrait {
-  /// Skips a test on a slow host, as another kind of processor doesn't change what it asks for; a stock
-  /// kernel's machine has a name there (KernelTests).
-  fileprivate static var sameOnEachHost: Self {
-    .disabled(if: Trials.areFew, "no processor decides this, and slow hosts have enough to do")
-  }
-}
-
 @Suite("A machine with a name", .needsKVM, .limited)
 struct NamedMachineTests {
   @Test("is started, seen, held, ended and forgotten")

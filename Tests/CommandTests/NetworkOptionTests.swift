@@ -2,7 +2,7 @@ import Foundation
 import Testing
 import TestSupport
 
-@Suite("--net and --vsock", .limited)
+@Suite("--net and --vsock", .limited, .sameOnEachHost)
 struct NetworkOptionTests {
   @Test(
     "what makes no sense is refused",

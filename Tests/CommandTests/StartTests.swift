@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@Suite("kvmlite knows its arguments", .limited)
+@Suite("kvmlite knows its arguments", .limited, .sameOnEachHost)
 struct StartTests {
   private let scratch: Scratch
   init() throws { scratch = try Scratch() }
