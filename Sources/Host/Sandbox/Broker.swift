@@ -34,14 +34,14 @@ package final class Broker: Sendable {
   /// Starts that of this process, which has no other thread, and what makes `kinds`, if there are any. What
   /// this process has open stays its own.
   package static func start(_ kinds: Namespaces.Kinds) throws(Errno) -> Namespaces? {
-    let namespaces = kinds.isEmpty ? nil : try Namespaces()
+    let namespaces = kinds.isEmpty ? nil : try Namespaces(kinds)
     var other: UnixSocket?
     let socket = try UnixSocket(pairedWith: &other, .messages)
     guard let theirs = other.take() else { return nil }
     let child = clinux_fork()
     guard child >= 0 else { throw Errno.current }
     if child == 0 {
-      namespaces?.makeInCopy(kinds)
+      namespaces?.makeInCopy()
       serve(theirs)
     }
     unsafe started = Broker(socket)
