@@ -94,13 +94,14 @@ package struct Confinement: Sendable {
     if let filter {
       unsafe clinux_sandbox().pointee.before_end = { Terminal.restoreNow() }
       note(.violations, clinux_take_violations(onlyNotes ? 1 : 0, event.descriptor.number))
-      if startsWorkers { try Spawner.start() }
       let lack: String?
       do throws(Errno) {
         try filter.install()
         lack = nil
       } catch { lack = "\(error)" }
       layers.append(Layer(.systemCalls, lack: lack))
+      // Behind the filter, which that thread then has, too.
+      if startsWorkers { try Spawner.start() }
     }
     return layers
   }
