@@ -113,7 +113,8 @@ package final class Broker: Sendable {
     closeOthers(but: socket.descriptor.number)
     // The name that ps shows; what it may do it does by its user's rights alone.
     _ = unsafe clinux_set_thread_name("kvmlite-broker")
-    clinux_no_new_rights()
+    // What it starts shall have no more rights than that; whoever waits for it is told by its end.
+    guard clinux_no_new_rights() == 0 else { _exit(1) }
     var errands: [Errand.Kind?] = []
     var isSealed = false
     var bytes = [UInt8](repeating: 0, count: longestMessage + 1)
