@@ -145,7 +145,8 @@ let package = Package(
       packageAccess: false,
       swiftSettings: settings),
     .testTarget(
-      name: "HostTests", dependencies: ["Sandbox", "Host", "TestSupport"], swiftSettings: settings),
+      name: "HostTests", dependencies: ["Sandbox", "Host", "TestSupport"],
+      exclude: ["libseccomp-filter"], swiftSettings: settings),
     .testTarget(
       name: "MemoryTests", dependencies: ["Memory", "Host", "TestSupport"], swiftSettings: settings),
     .testTarget(

@@ -9,8 +9,9 @@ package final class Background: Sendable {
 
   /// Splits the process, which has no other threads, in two. The new one returns, with a session of its
   /// own, neither input nor output, and the standard error that it had. The old one calls `ready` when
-  /// that has said that it is, and ends with 0; or, if it ends instead, with its status.
-  package init(ready: () -> Void) throws(Errno) {
+  /// that has said that it is, and ends with 0, or 71 where `ready` returns false; or, if it ends instead,
+  /// with its status.
+  package init(ready: () -> Bool) throws(Errno) {
     let pipe = try Pipe()
     let child = clinux_fork()
     guard child >= 0 else { throw Errno.current }
@@ -33,19 +34,18 @@ package final class Background: Sendable {
   }
 
   private static func wait(
-    for child: Int32, _ words: borrowing FileDescriptor, _ ready: () -> Void
+    for child: Int32, _ words: borrowing FileDescriptor, _ ready: () -> Bool
   ) -> Int32 {
     while true {
       do throws(Errno) {
-        guard try words.read(atMost: 1).isEmpty else {
-          ready()
-          return 0
-        }
+        guard try words.read(atMost: 1).isEmpty else { return ready() ? 0 : 71 }
       } catch .interrupted { continue } catch {}
       break
     }
     var status: Int32 = 0
     while unsafe waitpid(child, &status, 0) < 0 && errno == EINTR {}
+    // It has run, and its word was lost.
+    if status == 0 { return ready() ? 0 : 71 }
     return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + (status & 0x7F)
   }
 

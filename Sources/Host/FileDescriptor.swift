@@ -247,7 +247,7 @@ extension FileDescriptor {
 extension FileDescriptor {
   /// Makes calls that would wait fail with `EAGAIN`. Corresponds to `O_NONBLOCK`.
   package borrowing func neverWait() {
-    _ = fcntl(number, F_SETFL, fcntl(number, F_GETFL) | O_NONBLOCK)
+    _ = fcntl(number, F_SETFL, max(0, fcntl(number, F_GETFL)) | O_NONBLOCK)
   }
 
   /// Puts something at the numbers 0 to 2 that were closed when the program started, so that no file

@@ -54,8 +54,9 @@ package struct UnixSocket: ~Copyable, Sendable {
     descriptor = FileDescriptor(owning: ends[0])
   }
 
-  fileprivate static func make(_ kind: Kind) throws(Errno) -> FileDescriptor {
-    let number = socket(AF_UNIX, kind.number, 0)
+  fileprivate static func make(_ kind: Kind, waits: Bool = true) throws(Errno) -> FileDescriptor {
+    let never = waits ? 0 : Int32(SOCK_NONBLOCK.rawValue)
+    let number = socket(AF_UNIX, kind.number | never, 0)
     guard number >= 0 else { throw Errno.current }
     return FileDescriptor(owning: number)
   }
@@ -146,8 +147,7 @@ package struct UnixListener: ~Copyable, Sendable {
   package init(
     at path: String, _ kind: UnixSocket.Kind = .stream, waits: Bool = true
   ) throws(Errno) {
-    let descriptor = try UnixSocket.make(kind)
-    if !waits { descriptor.neverWait() }
+    let descriptor = try UnixSocket.make(kind, waits: waits)
     if unsafe clinux_unix_name(descriptor.number, path, 1) != 0 {
       let error = Errno.current
       guard error == Errno(EADDRINUSE), Self.isDeserted(path, kind) else { throw error }

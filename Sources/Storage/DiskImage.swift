@@ -87,9 +87,11 @@ package enum DiskImage {
   static func guessFormat(_ file: HostDiskFile) throws(DiskError) -> DiskFormat {
     var start = [UInt8](repeating: 0, count: ForeignImage.size)
     var span = start.mutableSpan
-    do throws(StorageError) { _ = try file.read(into: &span, at: 0) } catch {
-      throw DiskError(file.path, error)
-    }
+    do throws(StorageError) {
+      let came = try file.read(into: &span, at: 0)
+      // What can't be seen now could be anything, and would be written over as raw.
+      guard try came == min(start.count, Int(clamping: file.length())) else { throw .truncated }
+    } catch { throw DiskError(file.path, error) }
     if let foreign = ForeignImage(start) { throw foreign.error(file.path) }
     return start.starts(with: Qcow2Header.magic) ? .qcow2 : .raw
   }

@@ -16,12 +16,14 @@ struct DoctorCommand: ParsableCommand {
   var json = false
 
   func run() throws {
+    // Before anything starts a thread.
+    let sandbox = SandboxReport.make()
     let report = HostReport.make()
     let isColoured = FileDescriptor(borrowing: 1).isTerminal
     try Message.output(
       json
-        ? DoctorJSON(report).text
-        : DoctorText(report, isColoured: isColoured).lines.joined(separator: "\n") + "\n")
+        ? DoctorJSON(report, sandbox).text
+        : DoctorText(report, sandbox, isColoured: isColoured).lines.joined(separator: "\n") + "\n")
     throw ExitCode(report.exitStatus)
   }
 }
@@ -31,7 +33,7 @@ private struct DoctorText {
   private(set) var lines: [String] = []
   private let isColoured: Bool
 
-  init(_ report: HostReport, isColoured: Bool) {
+  init(_ report: HostReport, _ sandbox: SandboxReport, isColoured: Bool) {
     self.isColoured = isColoured
     addVerdict(report)
     if let trouble = report.trouble {
@@ -40,6 +42,7 @@ private struct DoctorText {
     }
     addBackEnd(report)
     addFacilities(report.facilities)
+    addSandbox(sandbox)
     addHeading("This kvmlite")
     let use = "disk images in qcow2 with compressed clusters"
     let lack = Decompression.lack.map { ": " + $0 } ?? ""
@@ -78,6 +81,24 @@ private struct DoctorText {
     }
   }
 
+  private mutating func addSandbox(_ report: SandboxReport) {
+    addHeading("What its sandbox has: tried by a process that went into it")
+    if let trouble = report.trouble {
+      add("no", false, "all", "a run ends with 71 but for --sandbox off: \(trouble)")
+    }
+    for (layer, isThere) in report.layers {
+      let kind = layer.kind
+      let name = kind == .landlock ? layer.name : kind.rawValue
+      switch isThere {
+      case true?: add("yes", true, name, kind.use)
+      case false?:
+        add(
+          "no", false, name, "\(layer.lack ?? ""): \(kind.without)the rest still stands")
+      case nil: add("-", true, name, kind.needless)
+      }
+    }
+  }
+
   private mutating func add(_ answer: String, _ isGood: Bool, _ title: String, _ use: String) {
     let mark = rightColumn(answer, 6)
     lines.append(
@@ -95,7 +116,7 @@ private struct DoctorText {
 private struct DoctorJSON {
   let text: String
 
-  init(_ report: HostReport) {
+  init(_ report: HostReport, _ sandbox: SandboxReport) {
     var fields = ["\"usable\":\(report.trouble == nil)", "\"status\":\(report.exitStatus)"]
     if let trouble = report.trouble {
       fields.append(
@@ -120,6 +141,17 @@ private struct DoctorJSON {
     }
     let facilities = report.facilities.map { "\(jsonString($0.name)):\($0.value)" }
     fields.append("\"capabilities\":{\(facilities.joined(separator: ","))}")
+    let layers = sandbox.layers.map { layer, isThere in
+      let name = String(layer.kind.rawValue.map { $0 == " " ? "_" : $0 }).lowercased()
+      let version = layer.kind == .landlock ? layer.number : nil
+      return "\(jsonString(name)):{\"there\":\(isThere.map(String.init) ?? "null")"
+        + (version.map { ",\"version\":\($0)" } ?? "")
+        + (layer.lack.map { ",\"why\":\(jsonString($0))" } ?? "") + "}"
+    }
+    fields.append("\"sandbox\":{\(layers.joined(separator: ","))}")
+    if let trouble = sandbox.trouble {
+      fields.append("\"sandbox_trouble\":\(jsonString(trouble))")
+    }
     fields.append("\"compressed_disks\":\(Decompression.lack == nil)")
     text = "{" + fields.joined(separator: ",") + "}\n"
   }

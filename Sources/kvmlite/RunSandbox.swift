@@ -72,10 +72,26 @@ final class RunSandbox: Sendable {
 
   /// Gives up all that the run doesn't need: nothing of the guest has run yet, and all is open.
   func enter(isVerbose: Bool) throws(Failure) {
-    guard mode != .off else {
+    guard let layers = try layers() else {
       if isVerbose { Message.note("the sandbox is off: a guest that breaks out has your rights") }
       return
     }
+    for layer in layers {
+      // What the others don't make up for.
+      guard let lack = layer.lack, [.systemCalls, .user].contains(layer.kind) else { continue }
+      Message.note(
+        "the sandbox lacks a layer, \(layer.name): \(lack); the rest stands (see: kvmlite doctor)")
+    }
+    guard isVerbose else { return }
+    Message.heading("Sandbox")
+    for layer in layers {
+      Message.line("  " + column(layer.name, 28) + (layer.lack.map { "no: \($0)" } ?? "yes"))
+    }
+  }
+
+  /// Does that, and returns what there was to give up; nil if the sandbox is off.
+  func layers() throws(Failure) -> [Confinement.Layer]? {
+    guard mode != .off else { return nil }
     do throws(Errno) { try Broker.current?.seal() } catch {
       throw Failure(status: 71, message: "the sandbox can't be entered: \(error)")
     }
@@ -87,15 +103,9 @@ final class RunSandbox: Sendable {
     let exempt = mode == .log ? Violation.exemptAddress : nil
     let process = getpid()
     ThreadFilters.set { SystemCalls.filter(for: $0, process: process, exempt: exempt) }
-    let layers: [Confinement.Layer]
     do throws(Errno) {
-      layers = try confinement.enter(namespaces, violation: violation?.event.descriptor.number)
+      return try confinement.enter(namespaces, violation: violation?.event.descriptor.number)
     } catch { throw Failure(status: 71, message: "the sandbox can't be entered: \(error)") }
-    guard isVerbose else { return }
-    Message.heading("Sandbox")
-    for layer in layers {
-      Message.line("  " + column(layer.name, 30) + (layer.lack.map { "no: \($0)" } ?? "yes"))
-    }
   }
 
   /// What is done when a thread makes a system call that it has no right to.

@@ -2,40 +2,6 @@ import Host
 import Sandbox
 import Testing
 
-/// The kernel's filter machine, for as much of it as filters use.
-private struct FilterMachine {
-  let program: [SystemCallFilter.Instruction]
-
-  /// What the program returns for a call.
-  func run(_ number: Int, _ arguments: [UInt64], address: UInt64 = 0) -> UInt32? {
-    var data = [UInt32](repeating: 0, count: 16)
-    data[0] = UInt32(truncatingIfNeeded: number)
-    data[1] = 0xC000_003E  // AUDIT_ARCH_X86_64
-    (data[2], data[3]) = (UInt32(truncatingIfNeeded: address), UInt32(address >> 32))
-    for (index, argument) in arguments.enumerated() {
-      data[4 + index * 2] = UInt32(truncatingIfNeeded: argument)
-      data[5 + index * 2] = UInt32(argument >> 32)
-    }
-    var (next, accumulator) = (0, UInt32(0))
-    while program.indices.contains(next) {
-      let instruction = program[next]
-      next += 1
-      switch instruction.code {
-      case 0x20: accumulator = data[Int(instruction.operand) / 4]
-      case 0x54: accumulator &= instruction.operand
-      case 0x05: next += Int(instruction.operand)
-      case 0x15:
-        next += Int(accumulator == instruction.operand ? instruction.ifTrue : instruction.ifFalse)
-      case 0x35:
-        next += Int(accumulator >= instruction.operand ? instruction.ifTrue : instruction.ifFalse)
-      case 0x06: return instruction.operand
-      default: return nil
-      }
-    }
-    return nil
-  }
-}
-
 @Suite("The filters of system calls", .limited)
 struct SystemCallFilterTests {
   private static let allow: UInt32 = 0x7FFF_0000
@@ -64,7 +30,7 @@ struct SystemCallFilterTests {
       uniqueKeysWithValues: SystemCalls.rules(for: role, process: 4711).map {
         ($0.number, $0.verdict)
       })
-    let machine = FilterMachine(program: SystemCalls.filter(for: role, process: 4711).program)
+    let machine = FilterMachine(SystemCalls.filter(for: role, process: 4711))
     var values: Set<UInt64> = [0, 1, 2, 3, 4, 7, 16, 4711, Self.run, 0x1000, UInt64.max]
     for case .allowIf(_, _, let allowed) in rules.values {
       for value in allowed {
@@ -83,7 +49,7 @@ struct SystemCallFilterTests {
   @Test("allow a VCPU's thread to run it, and no worker")
   func running() {
     for role in ThreadRole.allCases {
-      let machine = FilterMachine(program: SystemCalls.filter(for: role, process: 1).program)
+      let machine = FilterMachine(SystemCalls.filter(for: role, process: 1))
       let decision = machine.run(Self.ioctl, [0, Self.run, 0, 0, 0, 0])
       #expect(decision == (role == .worker ? Self.trap : Self.allow))
     }
@@ -92,7 +58,7 @@ struct SystemCallFilterTests {
   @Test("allow nobody to make memory executable, a process, or a file's name")
   func forbidden() {
     for role in ThreadRole.allCases {
-      let machine = FilterMachine(program: SystemCalls.filter(for: role, process: 1).program)
+      let machine = FilterMachine(SystemCalls.filter(for: role, process: 1))
       for number in [
         2, 41, 42, 49, 56, 57, 58, 59, 62, 82, 83, 87, 101, 165, 257, 272, 310, 322, 425,
       ] {
@@ -108,7 +74,7 @@ struct SystemCallFilterTests {
   func exempt() {
     let address: UInt64 = 0x1234_5678_9ABC
     let machine = FilterMachine(
-      program: SystemCalls.filter(for: .vcpu, process: 1, exempt: address).program)
+      SystemCalls.filter(for: .vcpu, process: 1, exempt: address))
     let none = [UInt64](repeating: 0, count: 6)
     #expect(machine.run(59, none, address: address) == Self.allow)
     #expect(machine.run(59, none, address: address + 1) == Self.trap)

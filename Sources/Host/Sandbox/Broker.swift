@@ -36,14 +36,14 @@ package final class Broker: Sendable {
   package static func start(
     _ kinds: Namespaces.Kinds, helpers: @Sendable () -> ChildProgram.Confinement
   ) throws(Errno) -> Namespaces? {
-    let namespaces = kinds.isEmpty ? nil : try Namespaces()
+    let namespaces = kinds.isEmpty ? nil : try Namespaces(kinds)
     var other: UnixSocket?
     let socket = try UnixSocket(pairedWith: &other, .messages)
     guard let theirs = other.take() else { return nil }
     let child = clinux_fork()
     guard child >= 0 else { throw Errno.current }
     if child == 0 {
-      namespaces?.makeInCopy(kinds)
+      namespaces?.makeInCopy()
       serve(theirs, helpers)
     }
     unsafe started = Broker(socket)
@@ -117,7 +117,8 @@ package final class Broker: Sendable {
     closeOthers(but: socket.descriptor.number)
     // The name that ps shows; what it may do it does by its user's rights alone.
     _ = unsafe clinux_set_thread_name("kvmlite-broker")
-    clinux_no_new_rights()
+    // What it starts shall have no more rights than that; whoever waits for it is told by its end.
+    guard clinux_no_new_rights() == 0 else { _exit(1) }
     var errands: [Errand.Kind?] = []
     var isSealed = false
     var bytes = [UInt8](repeating: 0, count: longestMessage + 1)

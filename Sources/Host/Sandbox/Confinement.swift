@@ -7,10 +7,35 @@ import Glibc
 package struct Confinement: Sendable {
   /// One thing that is given up.
   package struct Layer: Sendable {
-    /// In a few words.
-    package let name: String
+    /// What there is to give up, in a few words.
+    package enum Kind: String, CaseIterable, Sendable {
+      case userNamespace = "namespace of users"
+      case fileNamespace = "namespace of files"
+      case networkNamespace = "namespace of network"
+      case queueNamespace = "namespace of queues"
+      case nameNamespace = "namespace of host name"
+      case coreDumps = "core dumps"
+      case openFiles = "number of open files"
+      case user
+      case capabilities
+      case dumpable = "memory that others may see"
+      case newRights = "new rights"
+      case landlock = "Landlock"
+      case violations
+      case systemCalls = "system calls"
+    }
+    package let kind: Kind
+    /// The user's number, or Landlock's version.
+    package var number: Int?
     /// Why it isn't; nil where it is.
     package let lack: String?
+
+    package init(_ kind: Kind, number: Int? = nil, lack: String?) {
+      (self.kind, self.number, self.lack) = (kind, number, lack)
+    }
+
+    /// In a few words.
+    package var name: String { kind.rawValue + (number.map { " \($0)" } ?? "") }
   }
 
   /// Another user, whom nobody else has to be.
@@ -54,27 +79,29 @@ package struct Confinement: Sendable {
     let filter = ThreadFilters.filter(for: .loop)
     _ = ThreadFilters.filter(for: .vcpu)
     var layers: [Layer] = []
-    func note(_ name: String, _ result: Int32) {
-      layers.append(Layer(name: name, lack: result == 0 ? nil : Errno.current.description))
+    func note(_ kind: Layer.Kind, _ result: Int32, _ number: Int? = nil) {
+      let lack = result == 0 ? nil : Errno.current.description
+      layers.append(Layer(kind, number: number, lack: lack))
     }
     let files = enter(namespaces, &layers)
-    note("core dumps", clinux_limit(Int32(RLIMIT_CORE.rawValue), 0))
-    note("number of open files", clinux_limit_descriptors())
-    if let user { note("user \(user.user)", clinux_become(user.user, user.group)) }
-    note("capabilities", clinux_drop_capabilities())
-    note("memory that others may see", clinux_not_dumpable())
-    note("new rights", clinux_no_new_rights())
+    note(.coreDumps, clinux_limit(Int32(RLIMIT_CORE.rawValue), 0))
+    note(.openFiles, clinux_limit_descriptors())
+    if let user { note(.user, clinux_become(user.user, user.group), Int(user.user)) }
+    note(.capabilities, clinux_drop_capabilities())
+    note(.dumpable, clinux_not_dumpable())
+    note(.newRights, clinux_no_new_rights())
     if !files { landlock(&layers) }
     if let filter {
       unsafe clinux_sandbox().pointee.before_end = { Terminal.restoreNow() }
-      note("violations", clinux_take_violations(onlyNotes ? 1 : 0, event ?? -1))
-      if startsWorkers { try Spawner.start() }
+      note(.violations, clinux_take_violations(onlyNotes ? 1 : 0, event ?? -1))
       let lack: String?
       do throws(Errno) {
         try filter.install()
         lack = nil
       } catch { lack = "\(error)" }
-      layers.append(Layer(name: "system calls", lack: lack))
+      layers.append(Layer(.systemCalls, lack: lack))
+      // Behind the filter, which that thread then has, too.
+      if startsWorkers { try Spawner.start() }
     }
     return layers
   }
@@ -83,15 +110,17 @@ package struct Confinement: Sendable {
   private func enter(_ namespaces: Namespaces?, _ layers: inout [Layer]) -> Bool {
     guard let namespaces else { return false }
     let (kinds, lack) = namespaces.join()
-    let names: [(Namespaces.Kinds, String)] = [
-      (.files, "files"), (.network, "network"), (.queues, "message queues"), (.name, "host name"),
+    let all: [(Namespaces.Kinds, Layer.Kind)] = [
+      (.user, .userNamespace), (.files, .fileNamespace), (.network, .networkNamespace),
+      (.queues, .queueNamespace), (.name, .nameNamespace),
     ]
-    for (kind, name) in names {
-      let isThere = kinds.contains(kind)
-      layers.append(
-        Layer(
-          name: "namespace of \(name)",
-          lack: isThere ? nil : lack?.description ?? "a back end needs the host's"))
+    for (kind, layer) in all {
+      if namespaces.kinds.contains(kind) {
+        let isThere = kinds.contains(kind)
+        layers.append(Layer(layer, lack: isThere ? nil : lack?.description))
+      } else if kind == .network {
+        layers.append(Layer(layer, lack: "a back end needs the host's"))
+      }
     }
     return kinds.contains(.files)
   }
@@ -100,12 +129,12 @@ package struct Confinement: Sendable {
   private func landlock(_ layers: inout [Layer]) {
     let version = clinux_landlock_version()
     guard version > 0 else {
-      layers.append(Layer(name: "Landlock", lack: Errno.current.description))
+      layers.append(Layer(.landlock, lack: Errno.current.description))
       return
     }
     let result = clinux_landlock(version)
-    layers.append(
-      Layer(name: "Landlock \(version)", lack: result == 0 ? nil : Errno.current.description))
+    let lack = result == 0 ? nil : Errno.current.description
+    layers.append(Layer(.landlock, number: Int(version), lack: lack))
   }
 }
 

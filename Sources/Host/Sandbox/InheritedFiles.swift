@@ -7,11 +7,16 @@ package enum InheritedFiles {
   /// Notes which they are, before any file is opened. Corresponds to `poll(2)`.
   package static func note() {
     // More than there may be are refused.
-    let most = Int32(clamping: min(1024, sysconf(Int32(_SC_OPEN_MAX))))
+    let limit = sysconf(Int32(_SC_OPEN_MAX))
+    let most = limit < 0 ? 1024 : Int32(clamping: min(1024, limit))
     var requests = (3..<max(3, most)).map { pollfd(fd: $0, events: 0, revents: 0) }
     // Each answer is in its request.
-    guard unsafe poll(&requests, nfds_t(requests.count), 0) >= 0 else { return }
-    unsafe numbers = requests.filter { $0.revents & Int16(POLLNVAL) == 0 }.map(\.fd)
+    if unsafe poll(&requests, nfds_t(requests.count), 0) >= 0 {
+      unsafe numbers = requests.filter { $0.revents & Int16(POLLNVAL) == 0 }.map(\.fd)
+    } else {
+      // One by one, which takes longer.
+      unsafe numbers = requests.map(\.fd).filter { fcntl($0, F_GETFD) >= 0 }
+    }
   }
 
   /// Closes them.

@@ -27,16 +27,19 @@ package final class Namespaces: Sendable {
   private let socket: UnixSocket
   private let theirs: Mutex<UnixSocket?>
 
-  /// What both sides talk by: for a process that is a copy of this one, which then makes them.
-  init() throws(Errno) {
+  /// Those that are asked for.
+  let kinds: Kinds
+
+  /// What both sides talk by: for a process that is a copy of this one, which then makes `kinds`.
+  init(_ kinds: Kinds) throws(Errno) {
+    self.kinds = kinds
     var other: UnixSocket?
     socket = try UnixSocket(pairedWith: &other, .messages)
     theirs = Mutex(other)
   }
 
-  /// In a copy of this process with nothing open yet: makes those of `kinds` at once, and lets another
-  /// copy go on.
-  func makeInCopy(_ kinds: Kinds) {
+  /// In a copy of this process with nothing open yet: makes them at once, and lets another copy go on.
+  func makeInCopy() {
     guard clinux_fork() > 0 else { return }
     if let socket = theirs.withLock({ $0.take() }) { Self.hold(kinds, socket) }
   }

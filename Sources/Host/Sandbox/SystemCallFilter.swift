@@ -187,6 +187,8 @@ package enum ThreadFilters {
     }
   }
 
-  /// Has the calling thread install its own. Where that fails it has its maker's.
-  static func install(for role: ThreadRole) { try? filter(for: role)?.install() }
+  /// Has the calling thread install its own, if its maker's isn't that. Where it fails it has its maker's.
+  static func install(for role: ThreadRole) {
+    if role != .loop { try? filter(for: role)?.install() }
+  }
 }

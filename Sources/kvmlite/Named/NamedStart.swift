@@ -110,7 +110,7 @@ struct NamedStart {
     var background: Background?
     if inBackground {
       do throws(Errno) {
-        background = try Background { try? Message.output("\(claim.places.name)\n") }
+        background = try Background { (try? Message.output("\(claim.places.name)\n")) != nil }
       } catch { throw Failure(status: 71, message: "no process can be started: \(error)") }
     }
     var settings = process.settings
