@@ -72,10 +72,12 @@ final class HaltWatch {
 
   /// With all VCPUs stopped: whether nothing can wake any of them.
   func hasHalted(_ vm: VM) throws(KVMError) -> Bool {
+    var isAsleep = try !vm.mayDeliverNMI()
+    if try vcpus[0].takesNMIFromPIT() { isAsleep = false }
+    for vcpu in vcpus where try !vcpu.sleepsForGood() { isAsleep = false }
+    // A look that failed is taken again, though the guest doesn't stir.
     lastSeenWaiting = counters.map { $0?.sum ?? 0 }
-    for vcpu in vcpus where try !vcpu.sleepsForGood() { return false }
-    if try vm.mayDeliverNMI() { return false }
-    return try !vcpus[0].takesNMIFromPIT()
+    return isAsleep
   }
 }
 
@@ -85,12 +87,12 @@ extension VCPU {
     switch try runState() {
     case .uninitialized, .initReceived: return true
     case .halted:
-      let interruptFlag: UInt64 = 1 << 9
       // The flags may be those of a guest of the guest's own, which other rules wake.
       guard try !isHypervisor() else { return false }
       let pending = try events()
+      // Bit 9 is IF.
       let flags = try registers().rflags
-      return flags & interruptFlag == 0 && pending.nmi.pending == 0 && pending.smi.pending == 0
+      return flags & (1 << 9) == 0 && pending.nmi.pending == 0 && pending.smi.pending == 0
     case .runnable, .sipiReceived: return false
     }
   }
