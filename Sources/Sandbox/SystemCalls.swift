@@ -52,17 +52,39 @@ package enum SystemCalls {
       // How it begins.
       SYS_execve,
     ].map { Rule(Int($0)) }
-    // O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
-    let writing: UInt32 = 0o1103
     return SystemCallFilter(
-      plain + [
-        Rule(Int(SYS_openat), .allowIf(index: 2, mask: writing, [0])),
-        Rule(Int(SYS_open), .allowIf(index: 1, mask: writing, [0])),
+      plain + readingFiles + [
         Rule(Int(SYS_ioctl), .allowIf(index: 1, [UInt32(TCGETS)])),
         Rule(
           Int(SYS_fcntl), .allowIf(index: 1, [UInt32(F_GETFD), UInt32(F_SETFD), UInt32(F_GETFL)])),
       ], error: EPERM)
   }
+
+  /// The filter of a command that works on disk images, which may be anybody's: `process` opens files by
+  /// their names, and changes some only if it `writes`; it starts no program and reaches no other process
+  /// and no network. What else it tries fails.
+  package static func diskFilter(process: Int32, writes: Bool) -> SystemCallFilter {
+    let names = [
+      SYS_stat, SYS_lstat, SYS_statx, SYS_access, SYS_faccessat, SYS_faccessat2, SYS_readlink,
+      SYS_readlinkat, SYS_getcwd, SYS_uname, SYS_sysinfo, SYS_prlimit64, SYS_flock, SYS_fadvise64,
+      SYS_ioctl,
+    ].map { Rule(Int($0)) }
+    let changes = [
+      SYS_openat, SYS_open, SYS_rename, SYS_renameat, SYS_renameat2, SYS_link, SYS_linkat,
+      SYS_unlink,
+      SYS_unlinkat, SYS_fchmod, SYS_fchown, SYS_sync_file_range,
+    ].map { Rule(Int($0)) }
+    let own = everybody(process).filter { $0.number != Int(SYS_newfstatat) }
+    return SystemCallFilter(
+      own + [Rule(Int(SYS_newfstatat))] + names + files + (writes ? changes : readingFiles),
+      error: EPERM)
+  }
+
+  /// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC are for others.
+  private static let readingFiles = [
+    Rule(Int(SYS_openat), .allowIf(index: 2, mask: 0o1103, [0])),
+    Rule(Int(SYS_open), .allowIf(index: 1, mask: 0o1103, [0])),
+  ]
 
   // MARK: Calls
 

@@ -1,5 +1,7 @@
 import ArgumentParser
+import Glibc
 import Host
+import Sandbox
 import Storage
 
 /// `kvmlite disk`: makes disk images and looks after them.
@@ -21,8 +23,12 @@ struct DiskCommand: ParsableCommand {
       Create.self, Info.self, Check.self, Map.self, Convert.self, Commit.self, Rebase.self,
     ])
 
-  /// Runs `body`; a disk's error becomes a message and a status.
-  static func reporting(_ body: () throws(DiskError) -> Void) throws {
+  /// Runs `body`; a disk's error becomes a message and a status. An image may be anybody's: from here on
+  /// this process does nothing but what disks need, and without `writes` it changes no file.
+  static func reporting(
+    writes: Bool = true, _ body: () throws(DiskError) -> Void
+  ) throws {
+    Confinement.enterFilter(SystemCalls.diskFilter(process: getpid(), writes: writes))
     do throws(DiskError) { try body() } catch {
       Message.error(error.description)
       throw ExitCode(error.exitStatus)

@@ -29,7 +29,7 @@ extension DiskCommand {
     var svg = false
 
     func run() throws {
-      try reporting { () throws(DiskError) in
+      try reporting(writes: false) { () throws(DiskError) in
         var options = DiskImage.Options()
         options.format = format
         options.isReadOnly = true

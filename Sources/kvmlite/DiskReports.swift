@@ -25,7 +25,7 @@ extension DiskCommand {
     var json = false
 
     func run() throws {
-      try reporting { () throws(DiskError) in
+      try reporting(writes: false) { () throws(DiskError) in
         var chain: [DiskInformation] = []
         // What is known is told, even where a base is missing.
         defer { if !chain.isEmpty { tell(chain) } }
@@ -116,7 +116,7 @@ extension DiskCommand {
 
     func run() throws {
       var isSound = true
-      try reporting { () throws(DiskError) in
+      try reporting(writes: repair) { () throws(DiskError) in
         let found = try DiskCheck.run(path, repairs: repair)
         var left = found
         if found.isRepaired { left = try DiskCheck.run(path, repairs: false) }

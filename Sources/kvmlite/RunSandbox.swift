@@ -19,6 +19,7 @@ enum SandboxMode: String, CaseIterable, ExpressibleByArgument, Sendable {
 final class RunSandbox: Sendable {
   private let mode: SandboxMode
   private let user: Confinement.User?
+  private let isUserAskedFor: Bool
   private let namespaces: Namespaces?
   private let violation: SharedEvent?
   /// Whether making the machine starts no thread and touches nothing of the host's: then the sandbox can
@@ -56,6 +57,7 @@ final class RunSandbox: Sendable {
     self.mode = mode
     self.isSmall = isSmall
     self.user = Identity.original == 0 ? user ?? .unshared : nil
+    isUserAskedFor = user != nil && Identity.original == 0
     guard mode != .off else {
       (namespaces, violation) = (nil, nil)
       return
@@ -75,6 +77,9 @@ final class RunSandbox: Sendable {
     guard let layers = try layers() else {
       if isVerbose { Message.note("the sandbox is off: a guest that breaks out has your rights") }
       return
+    }
+    if isUserAskedFor, let lack = layers.first(where: { $0.kind == .user })?.lack {
+      throw Failure(status: 71, message: "can't become the user that --user names: \(lack)")
     }
     for layer in layers {
       // What the others don't make up for.

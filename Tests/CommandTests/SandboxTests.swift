@@ -108,6 +108,29 @@ struct TakeoverTests {
     }
   }
 
+  @Test("of a command for disks opens files, and no more than reads them unless it is to write")
+  func disks() throws {
+    let scratch = try Scratch()
+    let image = try scratch.file("disk.raw", [UInt8](repeating: 0, count: 64 << 10))
+    let (reads, writes) = (["disk", "info", image], ["disk", "convert", image, image + ".qcow2"])
+    let acts: [(arguments: [String], call: String, isRefused: Bool)] = [
+      (reads, "257:-100:path:0", false), (reads, "257:-100:path:2", true),
+      (writes, "257:-100:path:2", false), (reads, "59:path:0:0", true),
+      (writes, "59:path:0:0", true), (writes, "41:2:1:0", true), (reads, "57", true),
+      (writes, "101:16:1:0:0", true), (writes, "62:1:0", true),
+    ]
+    for act in acts {
+      let result = try Kvmlite.end(
+        of: Caller.root.start(act.arguments, ["KVMLITE_TAKEOVER": "loop:" + act.call]))
+      try? FileManager.default.removeItem(atPath: image + ".qcow2")
+      #expect(result.end == .exited(0), "\(result.errors)")
+      // EPERM
+      #expect(
+        result.errors.contains("it went on: -1\n") == act.isRefused, "\(act): \(result.errors)")
+      #expect(result.errors.contains("it went on: "))
+    }
+  }
+
   @Test("leaves an account, also where it is asked for as a file")
   func outcome() throws {
     let scratch = try Scratch()
@@ -186,8 +209,11 @@ struct ConfinementTests {
     let scratch = try Scratch()
     let image = try scratch.file("spin.bin", Image.spin)
     let process = try ChildProcess(
-      "/bin/sh",
-      ["-c", "exec 7</etc/passwd 9</etc/passwd; exec \"$0\" \"$1\"", Kvmlite.path, image])
+      "/usr/bin/env",
+      [
+        "bash", "-c", "ulimit -n 4096; exec 7</etc/passwd 3000</etc/passwd; exec \"$0\" \"$1\"",
+        Kvmlite.path, image,
+      ])
     try process.waitForOutput("!")
     let files = "/proc/\(process.identifier)/fd"
     for number in try FileManager.default.contentsOfDirectory(atPath: files) {

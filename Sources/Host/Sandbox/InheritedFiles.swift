@@ -1,14 +1,19 @@
+import CLinux
 import Glibc
 
 /// What a process has open from whoever started it, besides the standard streams.
 package enum InheritedFiles {
   // Set once, before there are other threads.
   private nonisolated(unsafe) static var numbers: [Int32] = []
-  /// Notes which they are, before any file is opened. Corresponds to `poll(2)`.
+  private static let mostNoted: Int32 = 1024
+
+  /// Notes which they are, before any file is opened; those that have numbers beyond what is usual are
+  /// closed at once. Corresponds to `poll(2)` and `close_range(2)`.
   package static func note() {
+    clinux_close_from(mostNoted)
     // More than there may be are refused.
     let limit = sysconf(Int32(_SC_OPEN_MAX))
-    let most = limit < 0 ? 1024 : Int32(clamping: min(1024, limit))
+    let most = limit < 0 ? mostNoted : Int32(clamping: min(Int(mostNoted), limit))
     var requests = (3..<max(3, most)).map { pollfd(fd: $0, events: 0, revents: 0) }
     // Each answer is in its request.
     if unsafe poll(&requests, nfds_t(requests.count), 0) >= 0 {
