@@ -59,17 +59,28 @@ final class RunSandbox: Sendable {
     self.user = Identity.original == 0 ? user ?? .unshared : nil
     isUserAskedFor = user != nil && Identity.original == 0
     guard mode != .off else {
+      Broker.dismiss()
       (namespaces, violation) = (nil, nil)
       return
     }
     do throws(Errno) {
       violation = isTold ? try SharedEvent() : nil
-      namespaces = try Broker.start(Confinement.kinds(keepsNetwork: keepsNetwork)) {
-        ChildProgram.Confinement(
-          SystemCalls.helperFilter,
-          user: Identity.original == 0 ? Confinement.User.unshared.user : nil)
-      }
+      let broker = if let early = Broker.current { early } else { try Self.startBroker() }
+      try broker.namespaces.begin(Confinement.kinds(keepsNetwork: keepsNetwork))
+      namespaces = broker.namespaces
     } catch { throw Failure(status: 71, message: "the sandbox can't be prepared: \(error)") }
+  }
+
+  /// Starts what a run needs of other processes, before options are read: a copy of this process costs the
+  /// less, the less it has done. Where that fails, `init` says so.
+  static func prepare() { _ = try? startBroker() }
+
+  private static func startBroker() throws(Errno) -> Broker {
+    try Broker.start {
+      ChildProgram.Confinement(
+        SystemCalls.helperFilter,
+        user: Identity.original == 0 ? Confinement.User.unshared.user : nil)
+    }
   }
 
   /// Gives up all that the run doesn't need: nothing of the guest has run yet, and all is open.

@@ -75,6 +75,9 @@ guard HostEnvironment.arguments.first?.isEmpty == false else {
   exit(64)
 }
 let arguments = Array(HostEnvironment.arguments.dropFirst())
+if arguments.first == "run" || !CommandWords.all.contains(arguments.first ?? "") {
+  RunSandbox.prepare()
+}
 if let spec = VMConfiguration(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(spec, Session.Settings()).run())

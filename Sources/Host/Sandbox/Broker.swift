@@ -13,6 +13,8 @@ package final class Broker: Sendable {
   /// That of this process, if it has one.
   package static var current: Broker? { unsafe started }
 
+  /// What it makes for this process, when it's told which.
+  package let namespaces: Namespaces
   private let socket: Mutex<UnixSocket>
   private let count = Atomic<UInt32>(0)
   private let isSealed = Atomic<Bool>(false)
@@ -31,26 +33,32 @@ package final class Broker: Sendable {
 
   private static let longestMessage = 16 << 10
 
-  /// Starts that of this process, which has no other thread, and what makes `kinds`, if there are any. What
-  /// this process has open stays its own. Programs that it runs are confined as `helpers` say.
+  /// Starts that of this process, which has no other thread, and what makes its namespaces. What this
+  /// process has open stays its own. Programs that it runs are confined as `helpers` say.
   package static func start(
-    _ kinds: Namespaces.Kinds, helpers: @Sendable () -> ChildProgram.Confinement
-  ) throws(Errno) -> Namespaces? {
-    let namespaces = kinds.isEmpty ? nil : try Namespaces(kinds)
+    helpers: @Sendable () -> ChildProgram.Confinement
+  ) throws(Errno) -> Broker {
+    let namespaces = try Namespaces()
     var other: UnixSocket?
-    let socket = try UnixSocket(pairedWith: &other, .messages)
-    guard let theirs = other.take() else { return nil }
+    let broker = Broker(try UnixSocket(pairedWith: &other, .messages), namespaces)
+    guard let theirs = other.take() else { throw .invalidArgument }
     let child = clinux_fork()
     guard child >= 0 else { throw Errno.current }
     if child == 0 {
-      namespaces?.makeInCopy()
+      namespaces.makeInCopy()
       serve(theirs, helpers)
     }
-    unsafe started = Broker(socket)
-    return namespaces
+    unsafe started = broker
+    return broker
   }
 
-  private init(_ socket: consuming UnixSocket) { self.socket = Mutex(socket) }
+  /// Ends that of this process, which doesn't need it.
+  package static func dismiss() { unsafe started = nil }
+
+  private init(_ socket: consuming UnixSocket, _ namespaces: Namespaces) {
+    self.socket = Mutex(socket)
+    self.namespaces = namespaces
+  }
 
   // MARK: Asking
 

@@ -27,21 +27,29 @@ package final class Namespaces: Sendable {
   private let socket: UnixSocket
   private let theirs: Mutex<UnixSocket?>
 
-  /// Those that are asked for.
-  let kinds: Kinds
+  private let asked = Atomic<Int32>(0)
 
-  /// What both sides talk by: for a process that is a copy of this one, which then makes `kinds`.
-  init(_ kinds: Kinds) throws(Errno) {
-    self.kinds = kinds
+  /// Those that are asked for.
+  var kinds: Kinds { Kinds(rawValue: asked.load(ordering: .relaxed)) }
+
+  /// What both sides talk by: for a process that is a copy of this one, which then makes some.
+  init() throws(Errno) {
     var other: UnixSocket?
     socket = try UnixSocket(pairedWith: &other, .messages)
     theirs = Mutex(other)
   }
 
-  /// In a copy of this process with nothing open yet: makes them at once, and lets another copy go on.
+  /// In a copy of this process with nothing open yet: makes them once it is told which, and lets another
+  /// copy go on.
   func makeInCopy() {
     guard clinux_fork() > 0 else { return }
-    if let socket = theirs.withLock({ $0.take() }) { Self.hold(kinds, socket) }
+    if let socket = theirs.withLock({ $0.take() }) { Self.hold(socket) }
+  }
+
+  /// Has those of `kinds` made, while this process goes on.
+  package func begin(_ kinds: Kinds) throws(Errno) {
+    asked.store(kinds.rawValue, ordering: .relaxed)
+    try socket.send(Self.bytes([kinds.rawValue]).span)
   }
 
   /// Moves this process, which has no other threads, into them. Returns which they are, and why it isn't
@@ -49,16 +57,7 @@ package final class Namespaces: Sendable {
   package func join() -> (kinds: Kinds, lack: Errno?) {
     // Whose end is the end of the other side.
     theirs.withLock { $0 = nil }
-    while !socket.descriptor.isReadable(within: -1) {}
-    var bytes = [UInt8](repeating: 0, count: 12)
-    var files: [SharedDescriptor] = []
-    var span = bytes.mutableSpan
-    guard let count = try? socket.receive(into: &span, files: &files), count == 12 else {
-      return ([], .brokenPipe)
-    }
-    let words = (0..<3).map { word in
-      bytes[(word * 4)..<(word * 4 + 4)].reversed().reduce(0) { $0 << 8 | Int32($1) }
-    }
+    guard let words = Self.words(3, from: socket) else { return ([], .brokenPipe) }
     let made = Kinds(rawValue: words[1])
     let lack = words[2] == 0 ? nil : Errno(words[2])
     let process = clinux_pidfd_open(words[0])
@@ -82,17 +81,35 @@ package final class Namespaces: Sendable {
     return false
   }
 
+  // MARK: What both say
+
+  private static func bytes(_ words: [Int32]) -> [UInt8] {
+    words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
+  }
+
+  /// Waits for so many; nil where the other side has gone.
+  private static func words(_ count: Int, from socket: borrowing UnixSocket) -> [Int32]? {
+    while !socket.descriptor.isReadable(within: -1) {}
+    var bytes = [UInt8](repeating: 0, count: count * 4)
+    var files: [SharedDescriptor] = []
+    var span = bytes.mutableSpan
+    guard (try? socket.receive(into: &span, files: &files)) == bytes.count else { return nil }
+    return (0..<count).map { word in
+      bytes[(word * 4)..<(word * 4 + 4)].reversed().reduce(0) { $0 << 8 | Int32($1) }
+    }
+  }
+
   // MARK: The other process
 
-  private static func hold(_ kinds: Kinds, _ socket: consuming UnixSocket) -> Never {
+  private static func hold(_ socket: consuming UnixSocket) -> Never {
     Broker.closeOthers(but: socket.descriptor.number)
     _ = unsafe clinux_set_thread_name("kvmlite-names")
-    let (made, lack) = make(kinds)
-    let words = [getpid(), made.rawValue, lack?.code ?? 0]
-    let bytes = words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) }
-    }
+    guard let asked = words(1, from: socket) else { _exit(0) }
+    let (made, lack) = make(Kinds(rawValue: asked[0]))
     // Whoever waits for it is told by the end, then.
-    guard (try? socket.send(bytes.span)) != nil else { _exit(1) }
+    guard (try? socket.send(bytes([getpid(), made.rawValue, lack?.code ?? 0]).span)) != nil else {
+      _exit(1)
+    }
     // Until the other has come, or gone.
     while !socket.descriptor.isReadable(within: -1) {}
     _exit(0)
