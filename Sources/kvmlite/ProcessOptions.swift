@@ -70,8 +70,8 @@ struct SandboxOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      How far kvmlite confines itself before the guest starts: on, log (what isn't allowed is said and \
-      done), or off. (default: on)
+      How far kvmlite confines itself before the guest starts; with log, what isn't allowed is said and \
+      done.
       """, valueName: "mode"))
   var sandbox: SandboxMode = .on
 
