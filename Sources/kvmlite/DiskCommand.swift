@@ -28,7 +28,8 @@ struct DiskCommand: ParsableCommand {
   static func reporting(
     writes: Bool = true, _ body: () throws(DiskError) -> Void
   ) throws {
-    Confinement.enterFilter(SystemCalls.diskFilter(process: getpid(), writes: writes))
+    RunSandbox.tell(
+      Confinement.enterFilter(SystemCalls.diskFilter(process: getpid(), writes: writes)))
     do throws(DiskError) { try body() } catch {
       Message.error(error.description)
       throw ExitCode(error.exitStatus)

@@ -92,17 +92,19 @@ final class RunSandbox: Sendable {
     if isUserAskedFor, let lack = layers.first(where: { $0.kind == .user })?.lack {
       throw Failure(status: 71, message: "can't become the user that --user names: \(lack)")
     }
-    for layer in layers {
-      // What the others don't make up for.
-      guard let lack = layer.lack, [.systemCalls, .user].contains(layer.kind) else { continue }
-      Message.note(
-        "the sandbox lacks a layer, \(layer.name): \(lack); the rest stands (see: kvmlite doctor)")
-    }
+    for layer in layers { Self.tell(layer) }
     guard isVerbose else { return }
     Message.heading("Sandbox")
     for layer in layers {
       Message.line("  " + column(layer.name, 28) + (layer.lack.map { "no: \($0)" } ?? "yes"))
     }
+  }
+
+  /// Says of a layer that isn't there what the others don't make up for.
+  static func tell(_ layer: Confinement.Layer) {
+    guard let lack = layer.lack, [.systemCalls, .user].contains(layer.kind) else { return }
+    Message.note(
+      "the sandbox lacks a layer, \(layer.name): \(lack); the rest stands (see: kvmlite doctor)")
   }
 
   /// Does that, and returns what there was to give up; nil if the sandbox is off.

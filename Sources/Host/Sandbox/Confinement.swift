@@ -107,13 +107,17 @@ package struct Confinement: Sendable {
   }
 
   /// Gives up what a command doesn't need that runs no guest: new rights, core dumps, and all system calls
-  /// that `filter` doesn't let through. Where the host can't, it goes on without. This process has no
-  /// other thread.
-  package static func enterFilter(_ filter: SystemCallFilter) {
+  /// that `filter` doesn't let through. Returns the layer that the filter is. This process has no other
+  /// thread.
+  package static func enterFilter(_ filter: SystemCallFilter) -> Layer {
     clinux_limit(Int32(RLIMIT_CORE.rawValue), 0)
     clinux_no_new_rights()
-    try? filter.install()
+    var layer = Layer(.systemCalls, lack: nil)
+    do throws(Errno) { try filter.install() } catch {
+      layer = Layer(.systemCalls, lack: "\(error)")
+    }
     Takeover.act(as: .loop)
+    return layer
   }
 
   /// Returns whether no file can be reached.
