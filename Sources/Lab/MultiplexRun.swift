@@ -156,8 +156,22 @@ struct MultiplexRun {
     isBaseSame = try Self.bytes(image) == before
   }
 
+  /// Stops the back end where all its threads wait: one that was stopped on its way round the machines
+  /// would go on from there, and not begin with the first.
   private func pause(_ backEnd: BackEndProcess) throws(LabError) {
+    let end = Clock.monotonicNanoseconds &+ 2_000_000_000
+    while !isAsleep(backEnd.child.identifier), Clock.monotonicNanoseconds < end {
+      HostThread.yield()
+    }
     guard backEnd.child.pause() else { throw .unexpected("the back end has ended") }
+  }
+
+  /// Whether no thread of `process` runs or wants to (proc(5), /proc/PID/task/TID/stat, the third word).
+  private func isAsleep(_ process: Int32) -> Bool {
+    Directory.names(in: "/proc/\(process)/task").allSatisfy { thread in
+      let words = SplitRun.text("/proc/\(process)/task/\(thread)/stat")?.split(separator: ")").last
+      return words?.split(separator: " ").first == "S"
+    }
   }
 
   // MARK: A machine
