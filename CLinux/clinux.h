@@ -139,6 +139,7 @@ static inline int clinux_accept(int fd) {
 
 // Block devices: <linux/fs.h> has these requests as expressions that Swift can't import.
 
+static const uint32_t CLINUX_BLKGETSIZE64 = BLKGETSIZE64;
 static inline int clinux_block_size(int fd, uint64_t *bytes) {
   return ioctl(fd, BLKGETSIZE64, bytes);
 }

@@ -122,7 +122,8 @@ static inline int clinux_filter(struct sock_filter *program, uint16_t count) {
 }
 
 // Starts a program that keeps two files, as its standard output and as number 3, and little else: with
-// `user`, it is that one. Its number, or -1. Between fork(2) and execve(2) only what may be done there.
+// `user`, it is that one. It is not run without that or the filter. Its number, or -1. Between fork(2) and
+// execve(2) only what may be done there.
 static inline int clinux_start_confined(const char *path, char *const *arguments,
                                         char *const *environment, int output, int file, uint32_t user,
                                         struct sock_filter *program, uint16_t count) {
@@ -145,8 +146,7 @@ static inline int clinux_start_confined(const char *path, char *const *arguments
   // A change of user takes it back.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   clinux_drop_capabilities();
-  clinux_no_new_rights();
-  clinux_filter(program, count);
+  if (clinux_no_new_rights() < 0 || clinux_filter(program, count) < 0) _exit(126);
   execve(path, arguments, environment);
   _exit(127);
 }

@@ -47,14 +47,14 @@ package enum SystemCalls {
       SYS_mremap,
       SYS_madvise, SYS_brk, SYS_futex, SYS_getrandom, SYS_rt_sigaction, SYS_rt_sigprocmask,
       SYS_rt_sigreturn, SYS_sigaltstack, SYS_arch_prctl, SYS_set_tid_address, SYS_set_robust_list,
-      SYS_rseq, SYS_prlimit64, SYS_getrlimit, SYS_sysinfo, SYS_uname, SYS_getpid, SYS_gettid,
-      SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_clock_gettime, SYS_exit, SYS_exit_group,
+      SYS_rseq, SYS_getrlimit, SYS_sysinfo, SYS_uname, SYS_getpid, SYS_gettid, SYS_getuid,
+      SYS_geteuid, SYS_getgid, SYS_getegid, SYS_clock_gettime, SYS_exit, SYS_exit_group,
       // How it begins.
       SYS_execve,
     ].map { Rule(Int($0)) }
     return SystemCallFilter(
       plain + readingFiles + [
-        Rule(Int(SYS_ioctl), .allowIf(index: 1, [UInt32(TCGETS)])),
+        ownLimits, Rule(Int(SYS_ioctl), .allowIf(index: 1, [UInt32(TCGETS)])),
         Rule(
           Int(SYS_fcntl), .allowIf(index: 1, [UInt32(F_GETFD), UInt32(F_SETFD), UInt32(F_GETFL)])),
       ], error: EPERM)
@@ -62,22 +62,22 @@ package enum SystemCalls {
 
   /// The filter of a command that works on disk images, which may be anybody's: `process` opens files by
   /// their names, and changes some only if it `writes`; it starts no program and reaches no other process
-  /// and no network. What else it tries fails.
+  /// and no network, nor types into the terminal. What else it tries fails.
   package static func diskFilter(process: Int32, writes: Bool) -> SystemCallFilter {
     let names = [
-      SYS_stat, SYS_lstat, SYS_statx, SYS_access, SYS_faccessat, SYS_faccessat2, SYS_readlink,
-      SYS_readlinkat, SYS_getcwd, SYS_uname, SYS_sysinfo, SYS_prlimit64, SYS_flock, SYS_fadvise64,
-      SYS_ioctl,
+      SYS_newfstatat, SYS_stat, SYS_lstat, SYS_statx, SYS_access, SYS_faccessat, SYS_faccessat2,
+      SYS_readlink, SYS_readlinkat, SYS_getcwd, SYS_uname, SYS_sysinfo, SYS_flock, SYS_fadvise64,
     ].map { Rule(Int($0)) }
     let changes = [
       SYS_openat, SYS_open, SYS_rename, SYS_renameat, SYS_renameat2, SYS_link, SYS_linkat,
-      SYS_unlink,
-      SYS_unlinkat, SYS_fchmod, SYS_fchown, SYS_sync_file_range,
+      SYS_unlink, SYS_unlinkat, SYS_fchmod, SYS_fchown, SYS_sync_file_range,
     ].map { Rule(Int($0)) }
+    let requests = [UInt32(TCGETS), UInt32(TIOCGWINSZ), CLINUX_BLKGETSIZE64]
     let own = everybody(process).filter { $0.number != Int(SYS_newfstatat) }
     return SystemCallFilter(
-      own + [Rule(Int(SYS_newfstatat))] + names + files + (writes ? changes : readingFiles),
-      error: EPERM)
+      own + names + files + (writes ? changes : readingFiles) + [
+        ownLimits, Rule(Int(SYS_ioctl), .allowIf(index: 1, requests)),
+      ], error: EPERM)
   }
 
   /// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC are for others.
@@ -85,6 +85,9 @@ package enum SystemCalls {
     Rule(Int(SYS_openat), .allowIf(index: 2, mask: 0o1103, [0])),
     Rule(Int(SYS_open), .allowIf(index: 1, mask: 0o1103, [0])),
   ]
+
+  /// Limits of the calling process alone.
+  private static let ownLimits = Rule(Int(SYS_prlimit64), .allowIf(index: 0, [0]))
 
   // MARK: Calls
 

@@ -38,14 +38,6 @@ package enum DiskImage {
     package let bases: BaseWatch
     /// Its own file and those of what it is based on.
     let files: [HostDiskFile]
-
-    init(
-      store: any BlockStore, format: DiskFormat, warnings: [String], files: [HostDiskFile],
-      isBase: Bool
-    ) {
-      (self.store, self.format, self.warnings, self.files) = (store, format, warnings, files)
-      bases = BaseWatch(Array(isBase ? files[...] : files.dropFirst()))
-    }
   }
 
   /// How many images may be under one another.
@@ -57,7 +49,8 @@ package enum DiskImage {
     let isReadOnly = options.isReadOnly || options.isSnapshot
     let (store, format) = try chain.open(path, format: options.format, isReadOnly: isReadOnly)
     let opened = Opened(
-      store: store, format: format, warnings: chain.warnings, files: chain.files, isBase: false)
+      store: store, format: format, warnings: chain.warnings,
+      bases: BaseWatch(Array(chain.files.dropFirst())), files: chain.files)
     return options.isSnapshot ? try overlay(on: opened) : opened
   }
 
@@ -68,7 +61,7 @@ package enum DiskImage {
   ) throws(DiskError) -> Opened {
     Opened(
       store: try Qcow2Image.temporary(over: base.store, by: makeFile), format: base.format,
-      warnings: base.warnings, files: base.files, isBase: true)
+      warnings: base.warnings, bases: BaseWatch(base.files), files: base.files)
   }
 
   static func openFile(

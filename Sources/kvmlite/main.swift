@@ -75,16 +75,16 @@ guard HostEnvironment.arguments.first?.isEmpty == false else {
   exit(64)
 }
 let arguments = Array(HostEnvironment.arguments.dropFirst())
+if arguments.first == "__complete" {
+  let lines = Completion.lines(for: Array(arguments.dropFirst()))
+  try Message.output(lines.map { $0 + "\n" }.joined())
+  exit(0)
+}
 if arguments.first == "run" || !CommandWords.all.contains(arguments.first ?? "") {
   RunSandbox.prepare()
 }
 if let spec = VMConfiguration(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(spec, Session.Settings()).run())
-}
-if arguments.first == "__complete" {
-  let lines = Completion.lines(for: Array(arguments.dropFirst()))
-  try Message.output(lines.map { $0 + "\n" }.joined())
-  exit(0)
 }
 KVMLite.start(Arguments.normalized(arguments))

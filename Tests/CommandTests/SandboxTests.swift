@@ -118,6 +118,8 @@ struct TakeoverTests {
       (writes, "257:-100:path:2", false), (reads, "59:path:0:0", true),
       (writes, "59:path:0:0", true), (writes, "41:2:1:0", true), (reads, "57", true),
       (writes, "101:16:1:0:0", true), (writes, "62:1:0", true),
+      // The limits of another process, and TIOCSTI, which types into the terminal.
+      (writes, "302:1:7:0:0", true), (writes, "16:0:21522:path", true),
     ]
     for act in acts {
       let result = try Kvmlite.end(

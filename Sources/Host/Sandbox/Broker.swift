@@ -83,16 +83,7 @@ package final class Broker: Sendable {
   func ask(
     _ index: UInt32, _ number: UInt64, _ file: SharedDescriptor?
   ) throws(Errno) -> SharedDescriptor? {
-    let words = [UInt64(index), number].flatMap { word in
-      (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) }
-    }
-    return try transact([Order.perform] + words, file)
-  }
-
-  @discardableResult
-  private func transact(
-    _ message: [UInt8], _ file: SharedDescriptor?
-  ) throws(Errno) -> SharedDescriptor? {
+    let message = [Order.perform] + Words.bytes([UInt64(index), number])
     let answer = socket.withLock { socket -> Result<SharedDescriptor?, Errno> in
       do throws(Errno) {
         try socket.send(message.span, descriptors: file.map { [$0.file.number] } ?? [])
@@ -109,8 +100,8 @@ package final class Broker: Sendable {
       while !socket.descriptor.isReadable(within: -1) {}
       var span = bytes.mutableSpan
       guard let count = try socket.receive(into: &span, files: &files) else { continue }
-      guard count == 4 else { throw .brokenPipe }
-      let error = bytes.prefix(4).reversed().reduce(0) { $0 << 8 | Int32($1) }
+      guard count == bytes.count else { throw .brokenPipe }
+      let error = Int32(truncatingIfNeeded: Words.values(bytes[...])[0])
       if error != 0 { throw Errno(error) }
       return files.first
     }
@@ -147,9 +138,7 @@ package final class Broker: Sendable {
         isSealed = true
         continue
       case Order.perform where count == 17:
-        let words = [1, 9].map { start in
-          message[start..<(start + 8)].reversed().reduce(0) { $0 << 8 | UInt64($1) }
-        }
+        let words = Words.values(message.dropFirst())
         do throws(Errno) {
           guard words[0] < errands.count, let errand = errands[Int(words[0])] else {
             throw .invalidArgument
@@ -166,7 +155,7 @@ package final class Broker: Sendable {
   private static func answer(
     _ socket: borrowing UnixSocket, _ error: Int32, _ file: SharedDescriptor?
   ) {
-    let bytes = (0..<4).map { UInt8(truncatingIfNeeded: error >> ($0 * 8)) }
+    let bytes = Words.bytes([UInt64(error)])
     // Who waits for it is told by the end, then.
     guard (try? socket.send(bytes.span, descriptors: file.map { [$0.file.number] } ?? [])) != nil
     else { _exit(1) }
@@ -180,5 +169,19 @@ package final class Broker: Sendable {
     let nothing = unsafe open("/dev/null", O_RDWR)
     for standard in Int32(0)...2 { dup2(nothing, standard) }
     clinux_close_all(3, UInt32(number))
+  }
+}
+
+/// Numbers in messages between processes of this program.
+enum Words {
+  static func bytes(_ words: [UInt64]) -> [UInt8] {
+    words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
+  }
+
+  /// Those in `bytes`, whose count is a multiple of 8.
+  static func values(_ bytes: ArraySlice<UInt8>) -> [UInt64] {
+    stride(from: bytes.startIndex, to: bytes.endIndex, by: 8).map { start in
+      bytes[start..<(start + 8)].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
   }
 }

@@ -70,8 +70,8 @@ package struct Confinement: Sendable {
   }
 
   /// Gives all of it up, for ever. This process has no other thread, and has opened all it needs. `event`
-  /// is raised when a thread breaks out of its filter, for who tells of it. Throws if there is no thread to be had for starting
-  /// others.
+  /// is raised when a thread breaks out of its filter, for who tells of it; without one that thread does.
+  /// Throws if there is no thread to be had for starting others.
   package func enter(
     _ namespaces: Namespaces?, violation event: Int32?
   ) throws(Errno) -> [Layer] {
@@ -94,12 +94,7 @@ package struct Confinement: Sendable {
     if let filter {
       unsafe clinux_sandbox().pointee.before_end = { Terminal.restoreNow() }
       note(.violations, clinux_take_violations(onlyNotes ? 1 : 0, event ?? -1))
-      let lack: String?
-      do throws(Errno) {
-        try filter.install()
-        lack = nil
-      } catch { lack = "\(error)" }
-      layers.append(Layer(.systemCalls, lack: lack))
+      layers.append(Self.install(filter))
       // Behind the filter, which that thread then has, too.
       if startsWorkers { try Spawner.start() }
     }
@@ -112,12 +107,15 @@ package struct Confinement: Sendable {
   package static func enterFilter(_ filter: SystemCallFilter) -> Layer {
     clinux_limit(Int32(RLIMIT_CORE.rawValue), 0)
     clinux_no_new_rights()
-    var layer = Layer(.systemCalls, lack: nil)
+    defer { Takeover.act(as: .loop) }
+    return install(filter)
+  }
+
+  private static func install(_ filter: SystemCallFilter) -> Layer {
     do throws(Errno) { try filter.install() } catch {
-      layer = Layer(.systemCalls, lack: "\(error)")
+      return Layer(.systemCalls, lack: "\(error)")
     }
-    Takeover.act(as: .loop)
-    return layer
+    return Layer(.systemCalls, lack: nil)
   }
 
   /// Returns whether no file can be reached.

@@ -49,7 +49,7 @@ package final class Namespaces: Sendable {
   /// Has those of `kinds` made, while this process goes on.
   package func begin(_ kinds: Kinds) throws(Errno) {
     asked.store(kinds.rawValue, ordering: .relaxed)
-    try socket.send(Self.bytes([kinds.rawValue]).span)
+    try Self.send([kinds.rawValue], by: socket)
   }
 
   /// Moves this process, which has no other threads, into them. Returns which they are, and why it isn't
@@ -83,20 +83,18 @@ package final class Namespaces: Sendable {
 
   // MARK: What both say
 
-  private static func bytes(_ words: [Int32]) -> [UInt8] {
-    words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
+  private static func send(_ words: [Int32], by socket: borrowing UnixSocket) throws(Errno) {
+    try socket.send(Words.bytes(words.map { UInt64(UInt32(bitPattern: $0)) }).span)
   }
 
   /// Waits for so many; nil where the other side has gone.
   private static func words(_ count: Int, from socket: borrowing UnixSocket) -> [Int32]? {
     while !socket.descriptor.isReadable(within: -1) {}
-    var bytes = [UInt8](repeating: 0, count: count * 4)
+    var bytes = [UInt8](repeating: 0, count: count * 8)
     var files: [SharedDescriptor] = []
     var span = bytes.mutableSpan
     guard (try? socket.receive(into: &span, files: &files)) == bytes.count else { return nil }
-    return (0..<count).map { word in
-      bytes[(word * 4)..<(word * 4 + 4)].reversed().reduce(0) { $0 << 8 | Int32($1) }
-    }
+    return Words.values(bytes[...]).map { Int32(truncatingIfNeeded: $0) }
   }
 
   // MARK: The other process
@@ -107,9 +105,9 @@ package final class Namespaces: Sendable {
     guard let asked = words(1, from: socket) else { _exit(0) }
     let (made, lack) = make(Kinds(rawValue: asked[0]))
     // Whoever waits for it is told by the end, then.
-    guard (try? socket.send(bytes([getpid(), made.rawValue, lack?.code ?? 0]).span)) != nil else {
-      _exit(1)
-    }
+    do throws(Errno) {
+      try send([getpid(), made.rawValue, lack?.code ?? 0], by: socket)
+    } catch { _exit(1) }
     // Until the other has come, or gone.
     while !socket.descriptor.isReadable(within: -1) {}
     _exit(0)
