@@ -81,8 +81,8 @@ let package = Package(
     .target(
       name: "KVMLite",
       dependencies: [
-        "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "KVM",
-        "Memory", "Host",
+        "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "Sandbox",
+        "KVM", "Memory", "Host",
       ],
       swiftSettings: settings),
     // What the library has for tests alone, which may import Testing

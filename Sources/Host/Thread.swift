@@ -10,19 +10,22 @@ package final class HostThread: Sendable {
     init(_ run: @escaping @Sendable () -> Void) { self.run = run }
   }
 
-  /// Starts `body` on a new thread called `name` (15 bytes of it show in `ps`), which may do what `role`
-  /// allows where this process is confined, and no more than the calling thread.
+  /// Starts `body` on a new thread called `name` (15 bytes of it show in `ps`), which may do what `filters`
+  /// allow for its role, and no more than the calling thread.
   ///
   /// Corresponds to `pthread_create(3)`.
   init(
-    direct name: String, _ role: ThreadRole, _ body: @escaping @Sendable () -> Void
+    direct name: String, _ role: ThreadRole?, _ filters: ThreadFilters?,
+    _ body: @escaping @Sendable () -> Void
   ) throws(Errno) {
     // The new thread takes over the one reference made here, and only if it was started.
     let named: @Sendable () -> Void = {
       // Only a label: a thread without one works as well.
       _ = unsafe clinux_set_thread_name(name)
-      ThreadFilters.install(for: role)
-      Takeover.act(as: role)
+      if let role {
+        filters?.hold(role)
+        Takeover.act(as: role)
+      }
       body()
     }
     let context = unsafe Unmanaged.passRetained(Body(named))

@@ -79,15 +79,20 @@ package final class Worker: Sendable {
   /// Makes one whose thread will be called `name`; how it starts is for tests to change.
   package init(
     name: String,
-    makeThread: @escaping ThreadMaker = { (name, body) throws(Errno) in
-      try HostThread.start(name: name, body)
-    }
+    makeThread: @escaping ThreadMaker = Worker.maker(ThreadFilters.own)
   ) throws(Errno) {
     self.name = name
     self.makeThread = makeThread
     poller = try Poller()
     wake = try Event()
     try poller.addEdges(wake.descriptor, tag: Self.wakeTag)
+  }
+
+  /// Its thread is held to what threads of the worker's maker are, whoever gives it the first thing to do.
+  package static func maker(_ filters: ThreadFilters?) -> ThreadMaker {
+    { (name, body) throws(Errno) in
+      try HostThread.start(name: name, filters: filters ?? .current, body)
+    }
   }
 
   // MARK: Things to do

@@ -71,7 +71,10 @@ final class ConsoleLog: ByteSink {
       }
       return answers
     }
-    for (continuation, answer) in answers { continuation.resume(returning: answer) }
+    guard !answers.isEmpty else { return }
+    ConfinedThreads.wake {
+      for (continuation, answer) in answers { continuation.resume(returning: answer) }
+    }
   }
 
   /// Nothing more comes.
@@ -82,7 +85,10 @@ final class ConsoleLog: ByteSink {
       for (id, _) in waits { state.entries[id] = nil }
       return waits
     }
-    for (_, wait) in waits { wait.continuation.resume(returning: .failure(.ended)) }
+    guard !waits.isEmpty else { return }
+    ConfinedThreads.wake {
+      for (_, wait) in waits { wait.continuation.resume(returning: .failure(.ended)) }
+    }
   }
 
   // MARK: Waiting

@@ -7,7 +7,8 @@ import Synchronization
 /// A virtual machine, to be run once.
 ///
 /// It prints nothing and leaves the process's signals alone, but for `SIGRTMIN` + 4, by which it stops
-/// its own threads. Everything here may be called from any task or thread.
+/// its own threads. They alone are confined, by filters of system calls (seccomp(2)), unless the
+/// environment's `KVMLITE_SANDBOX` is `off`. Everything here may be called from any task or thread.
 public final class VirtualMachine: @unchecked Sendable {
   // Sound as Sendable: before the run `machine` and `resources` are reached inside the lock of `life`
   // alone, and from its beginning on by the thread that runs the machine alone.
@@ -70,13 +71,18 @@ public final class VirtualMachine: @unchecked Sendable {
     var options = RunOptions(timeLimit: timeLimit.map { $0 / .seconds(1) })
     options.restartsAtReset = restartsAtReset
     options.observation = countsExits ? Observation() : nil
-    options.report = report
+    let tell: @Sendable (String) -> Void = { text in ConfinedThreads.tell { report(text) } }
+    options.report = tell
     let opened: Resources
     do throws(ResourceError) {
-      opened = try Resources(opening: configuration, besides: given, report: report)
+      opened = try ConfinedThreads.with { () throws(ResourceError) in
+        try Resources(opening: configuration, besides: given, report: tell)
+      }
     } catch { throw VirtualMachineError(error) }
     do throws(MachineError) {
-      let machine = try Machine(configuration, opened, options)
+      let machine = try ConfinedThreads.with { () throws(MachineError) in
+        try Machine(configuration, opened, options)
+      }
       (commands, control) = (machine.commands, machine.control)
       (self.machine, resources) = (machine, opened)
     } catch {
@@ -106,8 +112,11 @@ public final class VirtualMachine: @unchecked Sendable {
     return await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         do throws(Errno) {
-          try HostThread.start(name: "machine") { continuation.resume(returning: self.runToEnd()) }
-            .detach()
+          try ConfinedThreads.start("machine") {
+            let outcome = self.runToEnd()
+            // What was reported comes before.
+            ConfinedThreads.tell { continuation.resume(returning: outcome) }
+          }
         } catch {
           end()
           continuation.resume(returning: .hostFailed("a thread can't be started: \(error)"))
@@ -121,7 +130,8 @@ public final class VirtualMachine: @unchecked Sendable {
   /// The same on the calling thread, which waits; not for tasks.
   public func runBlocking() throws(VirtualMachineError) -> Outcome {
     try begin()
-    return runToEnd()
+    defer { ConfinedThreads.finishTelling() }
+    return ConfinedThreads.with { runToEnd() }
   }
 
   private func begin() throws(VirtualMachineError) {
@@ -151,7 +161,7 @@ public final class VirtualMachine: @unchecked Sendable {
       defer { life.waiting = [] }
       return life.waiting
     }
-    for continuation in waiting { continuation.resume() }
+    ConfinedThreads.wake { for continuation in waiting { continuation.resume() } }
   }
 
   /// What it is doing now.
@@ -192,7 +202,9 @@ public final class VirtualMachine: @unchecked Sendable {
 
   private func send(_ command: Command) async throws(VirtualMachineError) {
     let answer = await withCheckedContinuation { continuation in
-      commands.send(command) { continuation.resume(returning: $0) }
+      commands.send(command) { answer in
+        ConfinedThreads.wake { continuation.resume(returning: answer) }
+      }
     }
     if case .failure(let error) = answer { throw VirtualMachineError(error) }
   }
@@ -263,7 +275,7 @@ public final class VirtualMachine: @unchecked Sendable {
             let value = body(machine)
             found.locked { $0 = value }
           }
-        ) { _ in continuation.resume() }
+        ) { _ in ConfinedThreads.wake { continuation.resume() } }
       }
       if let value = found.locked({ $0 }) { return value }
       // The run has ended meanwhile: the remains come when all its threads are gone.

@@ -17,9 +17,18 @@ package enum SystemCalls {
     for role: ThreadRole, process: Int32, exempt: UInt64? = nil
   ) -> SystemCallFilter {
     SystemCallFilter(
-      rules(for: role, process: process),
-      hot: role == .worker ? nil : (call: Int(SYS_ioctl), request: ckvm_run_request),
-      exempt: exempt)
+      rules(for: role, process: process), hot: runRequest(role), exempt: exempt)
+  }
+
+  /// The same for a thread in a process that is somebody else's, whose signals are, too: what isn't allowed
+  /// fails.
+  package static func libraryFilter(for role: ThreadRole, process: Int32) -> SystemCallFilter {
+    SystemCallFilter(
+      rules(for: role, process: process), hot: runRequest(role), error: EPERM)
+  }
+
+  private static func runRequest(_ role: ThreadRole) -> (call: Int, request: UInt32)? {
+    role == .worker ? nil : (call: Int(SYS_ioctl), request: ckvm_run_request)
   }
 
   /// The same as a table, a row for each call.

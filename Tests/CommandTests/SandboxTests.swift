@@ -30,22 +30,6 @@ private struct Caller: CustomTestStringConvertible, Sendable {
 
 @Suite("A guest that has taken over a thread", .needsKVM, .needsRoot, .limited)
 struct TakeoverTests {
-  /// A system call that would help it, by name, number and arguments; `path` stands for /etc/passwd.
-  private static let acts: [(name: String, call: String)] = [
-    ("openat", "257:-100:path:0"), ("open", "2:path:0"), ("execve", "59:path:0:0"),
-    ("socket", "41:2:1:0"), ("socket", "41:1:1:0"), ("connect", "42:0:path:16"),
-    ("bind", "49:0:path:16"), ("ptrace", "101:16:1:0:0"), ("kill", "62:1:0"),
-    ("tgkill", "234:1:1:0"), ("process_vm_readv", "310:1:path:1:path:1:0"),
-    ("mount", "165:path:path:path:0:0"), ("unshare", "272:268435456"), ("setns", "308:0:0"),
-    ("mmap", "9:0:4096:7:34:-1:0"), ("mprotect", "10:0:4096:4"), ("fork", "57"),
-    ("clone", "56:17:0:0:0:0"), ("setuid", "105:0"), ("capset", "126:path:path"),
-    ("unlink", "87:path"), ("rename", "82:path:path"), ("chmod", "90:path:511"),
-    ("io_uring_setup", "425:1:path"), ("bpf", "321:0:path:8"), ("pidfd_open", "434:1:0"),
-    ("keyctl", "250:0"), ("init_module", "175:path:1:path"), ("memfd_secret", "447:0"),
-    ("open_by_handle_at", "304:0:path:0"), ("prctl", "157:4:1:0:0:0"),
-    // TIOCSTI, which types into the terminal
-    ("ioctl", "16:0:21522:path"),
-  ]
   private static let roles = ["vcpu", "loop", "worker"]
 
   @Test(
@@ -55,7 +39,7 @@ struct TakeoverTests {
     // The clock's thread is a worker.
     let guest = role == "worker" ? "guest:rtc-irq" : "guest:hello-real"
     // Each takes most of a second where the host is software.
-    for (index, act) in Self.acts.enumerated() where !Trials.areFew || index % 4 == 0 {
+    for (index, act) in Takeovers.acts.enumerated() where !Trials.areFew || index % 4 == 0 {
       let (name, call) = act
       let process = try caller.start([guest], ["KVMLITE_TAKEOVER": "\(role):\(call)"])
       let result = try Kvmlite.end(of: process)
@@ -94,7 +78,7 @@ struct TakeoverTests {
     let scratch = try Scratch()
     let image = try scratch.file("disk.raw", [UInt8](repeating: 0, count: 64 << 10))
     let socket = scratch.path + "/socket"
-    for (name, call) in Self.acts where ["openat", "execve", "socket", "ptrace"].contains(name) {
+    for (name, call) in Takeovers.acts where ["openat", "execve", "socket", "ptrace"].contains(name) {
       let backEnd = try Caller.root.start(
         ["backend", "block", socket, image], ["KVMLITE_TAKEOVER": "\(role):\(call)"])
       if role == "worker" {

@@ -76,8 +76,9 @@ package struct Confinement: Sendable {
     _ namespaces: Namespaces?, violation event: Int32?
   ) throws(Errno) -> [Layer] {
     // Made while another process makes the namespaces.
-    let filter = ThreadFilters.filter(for: .loop)
-    _ = ThreadFilters.filter(for: .vcpu)
+    let filters = ThreadFilters.current
+    let filter = filters?.filter(for: .loop)
+    _ = filters?.filter(for: .vcpu)
     var layers: [Layer] = []
     func note(_ kind: Layer.Kind, _ result: Int32, _ number: Int? = nil) {
       let lack = result == 0 ? nil : Errno.current.description

@@ -5,7 +5,7 @@ import Glibc
 /// reach none.
 ///
 /// It is named before that, while the process is to be trusted; with a `Broker`, that process then does
-/// it, and does nothing else. Without one, this process does.
+/// it, and does nothing else. Without one, this process does, by a thread that isn't confined.
 package final class Errand: Sendable {
   /// What is to be done.
   package enum Kind: Sendable {
@@ -49,7 +49,8 @@ package final class Errand: Sendable {
     _ number: UInt64 = 0, with file: SharedDescriptor? = nil
   ) throws(Errno) -> SharedDescriptor? {
     guard let broker = Broker.current, broker.isNeeded else {
-      return try kind.perform(number, file)
+      let kind = kind
+      return try ThreadFilters.freely { () throws(Errno) in try kind.perform(number, file) }
     }
     guard let index else { throw .notPermitted }
     return try broker.ask(index, number, file)

@@ -4,8 +4,8 @@ import Synchronization
 final class Spawner: Sendable {
   // Set once, before there are other threads.
   private nonisolated(unsafe) static var started: Spawner?
-  /// That of this process, if it has one.
-  static var current: Spawner? { unsafe started }
+  /// That of a process that is confined as a whole.
+  static var ofProcess: Spawner? { unsafe started }
 
   private let job = Mutex<(@Sendable () -> Void)?>(nil)
   private let isWanted: Event
@@ -13,15 +13,16 @@ final class Spawner: Sendable {
   /// Held by who has a thread started.
   private let turn = Mutex(())
 
-  private init() throws(Errno) {
+  /// Starts the thread that starts threads, which may do what the calling one may.
+  init() throws(Errno) {
     isWanted = try Event()
     isDone = try Event()
+    try HostThread(direct: "spawner", nil, nil) { self.run() }.detach()
   }
 
-  /// Starts the thread that starts threads.
+  /// Starts that of a process that is confined as a whole.
   static func start() throws(Errno) {
     let spawner = try Spawner()
-    try HostThread(direct: "spawner", .loop) { spawner.run() }.detach()
     unsafe started = spawner
   }
 
@@ -40,7 +41,7 @@ final class Spawner: Sendable {
 
   /// Runs `job`, which starts a thread, on the one that may start any. Whoever asks may hold locks: that
   /// thread takes none of them.
-  func perform(_ job: @escaping @Sendable () -> Void) {
+  private func perform(_ job: @escaping @Sendable () -> Void) {
     turn.withLock { _ in
       self.job.withLock { $0 = job }
       isWanted.raise()
@@ -48,22 +49,31 @@ final class Spawner: Sendable {
       isDone.consume()
     }
   }
+
+  /// Has a thread started.
+  func start(
+    _ name: String, _ role: ThreadRole?, _ filters: ThreadFilters?,
+    _ body: @escaping @Sendable () -> Void
+  ) throws(Errno) -> HostThread {
+    let made = Mutex<Result<HostThread, Errno>>(.failure(.noMemory))
+    perform {
+      let result = Result { () throws(Errno) in try HostThread(direct: name, role, filters, body) }
+      made.withLock { $0 = result }
+    }
+    return try made.withLock { $0 }.get()
+  }
 }
 
 extension HostThread {
   /// Starts `body` on a new thread called `name` (15 bytes of it show in `ps`), which may do what `role`
-  /// allows where this process is confined, whatever the calling thread may.
+  /// allows where `filters` are, whatever the calling thread may.
   package static func start(
-    name: String, role: ThreadRole = .worker, _ body: @escaping @Sendable () -> Void
+    name: String, role: ThreadRole = .worker, filters: ThreadFilters? = .current,
+    _ body: @escaping @Sendable () -> Void
   ) throws(Errno) -> HostThread {
-    guard role == .worker, let spawner = Spawner.current else {
-      return try HostThread(direct: name, role, body)
+    guard role == .worker, let spawner = filters?.spawner else {
+      return try HostThread(direct: name, role, filters, body)
     }
-    let made = Mutex<Result<HostThread, Errno>>(.failure(.noMemory))
-    spawner.perform {
-      let result = Result { () throws(Errno) in try HostThread(direct: name, role, body) }
-      made.withLock { $0 = result }
-    }
-    return try made.withLock { $0 }.get()
+    return try spawner.start(name, role, filters, body)
   }
 }

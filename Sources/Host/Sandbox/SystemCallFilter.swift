@@ -1,15 +1,4 @@
 import CLinux
-import Synchronization
-
-/// What a thread is for in a process that runs guests, which decides what it may ask of the kernel.
-package enum ThreadRole: String, CaseIterable, Sendable {
-  /// Runs the event loop, and makes machines and threads.
-  case loop
-  /// Runs a VCPU.
-  case vcpu
-  /// Works for devices and clients.
-  case worker
-}
 
 /// Which system calls a thread may make, as a program for the kernel's filter machine.
 ///
@@ -161,34 +150,5 @@ package struct SystemCallFilter: Sendable {
     return unsafe program.withUnsafeMutableBufferPointer {
       unsafe body($0.baseAddress, UInt16($0.count))
     }
-  }
-}
-
-/// What this process's threads are held to.
-package enum ThreadFilters {
-  private struct State {
-    var make: (@Sendable (ThreadRole) -> SystemCallFilter)?
-    var made: [ThreadRole: SystemCallFilter] = [:]
-  }
-  private static let state = Mutex(State())
-
-  /// Has threads that start from now on install what `make` gives for their role.
-  package static func set(_ make: @escaping @Sendable (ThreadRole) -> SystemCallFilter) {
-    state.withLock { $0 = State(make: make) }
-  }
-
-  /// That for threads of this role, made when it is first asked for; nil if there are none.
-  static func filter(for role: ThreadRole) -> SystemCallFilter? {
-    state.withLock { state in
-      if let filter = state.made[role] { return filter }
-      let filter = state.make?(role)
-      state.made[role] = filter
-      return filter
-    }
-  }
-
-  /// Has the calling thread install its own, if its maker's isn't that. Where it fails it has its maker's.
-  static func install(for role: ThreadRole) {
-    if role != .loop { try? filter(for: role)?.install() }
   }
 }
