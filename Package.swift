@@ -81,7 +81,8 @@ let package = Package(
     .target(
       name: "KVMLite",
       dependencies: [
-        "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "Storage", "Network", "Sandbox",
+        "Inspect", "Doctor", "Machine", "Guests", "Boot", "Devices", "Storage", "Network",
+        "Sandbox",
         "KVM", "Memory", "Host",
       ],
       swiftSettings: settings),

@@ -19,7 +19,22 @@ package final class ChildProgram: Sendable {
     _ program: String, _ arguments: [String], inheriting file: borrowing FileDescriptor,
     standardError words: borrowing FileDescriptor
   ) throws(Errno) {
-    try self.init(program, arguments, error: words.number, inherited: file.number)
+    try self.init(program, arguments, error: words.number, inherited: [file.number])
+  }
+
+  /// The same with `files` for its input, output and error, and from `inheritedNumber` on; their numbers
+  /// here are above those.
+  package convenience init(
+    _ program: String, _ arguments: [String], files: [SharedDescriptor]
+  ) throws(Errno) {
+    // Who becomes one of them must not be another that is still to be taken.
+    let copies = try files.map { (file) throws(Errno) in
+      SharedDescriptor(try file.file.duplicate(from: Int32(files.count)))
+    }
+    let numbers = copies.map { $0.file.number }
+    try self.init(
+      program, arguments, input: numbers[0], output: numbers[1], error: numbers[2],
+      inherited: Array(numbers.dropFirst(3)))
   }
 
   /// What a program gives up that makes text of what it is handed: of what it has open it keeps nothing
@@ -45,7 +60,7 @@ package final class ChildProgram: Sendable {
   ) throws(Errno) {
     guard let confinement else {
       try self.init(
-        program, arguments, output: output.number, error: nil, inherited: file.number,
+        program, arguments, output: output.number, error: nil, inherited: [file.number],
         environment: environment)
       return
     }
@@ -71,12 +86,12 @@ package final class ChildProgram: Sendable {
   package convenience init(
     _ program: String, _ arguments: [String], standardError file: borrowing FileDescriptor
   ) throws(Errno) {
-    try self.init(program, arguments, error: file.number, inherited: nil)
+    try self.init(program, arguments, error: file.number)
   }
 
   private init(
-    _ program: String, _ arguments: [String], output: Int32? = nil, error: Int32?,
-    inherited: Int32?, environment: [String]? = nil
+    _ program: String, _ arguments: [String], input: Int32? = nil, output: Int32? = nil,
+    error: Int32?, inherited: [Int32] = [], environment: [String]? = nil
   ) throws(Errno) {
     var identifier: pid_t = 0
     let failure = unsafe Self.withStrings([program] + arguments) { words in
@@ -84,7 +99,7 @@ package final class ChildProgram: Sendable {
       unsafe posix_spawn_file_actions_init(&actions)
       defer { unsafe posix_spawn_file_actions_destroy(&actions) }
       // Duplicating a number onto itself takes its close-on-exec flag away.
-      for (standard, file) in [(Int32(0), Int32?.none), (1, output), (2, error)] {
+      for (standard, file) in [(Int32(0), input), (1, output), (2, error)] {
         if let file {
           unsafe posix_spawn_file_actions_adddup2(&actions, file, standard)
         } else {
@@ -92,8 +107,8 @@ package final class ChildProgram: Sendable {
         }
       }
       var end = Self.inheritedNumber
-      if let inherited {
-        unsafe posix_spawn_file_actions_adddup2(&actions, inherited, end)
+      for file in inherited {
+        unsafe posix_spawn_file_actions_adddup2(&actions, file, end)
         end += 1
       }
       unsafe posix_spawn_file_actions_addclosefrom_np(&actions, end)
@@ -138,11 +153,16 @@ package final class ChildProgram: Sendable {
     clinux_pidfd_kill(process.file.number)
   }
 
-  /// How it ended: its exit status, or 128 and the signal; nil while it runs.
-  package func endStatus() -> Int32? {
+  /// How it ended: its exit status, or 128 and the signal; nil while it runs. `waits` is for one whose
+  /// end descriptor is readable: the status can come a moment later.
+  package func endStatus(waits: Bool = false) -> Int32? {
     guard !hasEnded.load(ordering: .acquiring) else { return nil }
     var status: Int32 = 0
-    guard unsafe waitpid(identifier, &status, WNOHANG) == identifier else { return nil }
+    var found: Int32
+    repeat {
+      found = unsafe waitpid(identifier, &status, waits ? 0 : WNOHANG)
+    } while found < 0 && errno == EINTR
+    guard found == identifier else { return nil }
     hasEnded.store(true, ordering: .releasing)
     return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + (status & 0x7F)
   }

@@ -22,9 +22,10 @@ package struct FileDescriptor: ~Copyable, Sendable {
     if isOwned { close(number) }
   }
 
-  /// The same open file by another number. Corresponds to `F_DUPFD_CLOEXEC` of `fcntl(2)`.
-  package borrowing func duplicate() throws(Errno) -> FileDescriptor {
-    let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+  /// The same open file by another number, `least` or above. Corresponds to `F_DUPFD_CLOEXEC` of
+  /// `fcntl(2)`.
+  package borrowing func duplicate(from least: Int32 = 0) throws(Errno) -> FileDescriptor {
+    let copy = fcntl(number, F_DUPFD_CLOEXEC, least)
     guard copy >= 0 else { throw Errno.current }
     return FileDescriptor(owning: copy)
   }

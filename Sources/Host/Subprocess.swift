@@ -39,7 +39,7 @@ package enum Subprocess {
     }
     // It has closed its output, and may still be there.
     guard program.makeEndDescriptor()?.file.isReadable(within: timeLeft()) ?? true,
-      program.endStatus() == 0
+      program.endStatus(waits: true) == 0
     else { return nil }
     return String(decoding: output, as: UTF8.self)
   }

@@ -54,6 +54,19 @@ package struct UnixSocket: ~Copyable, Sendable {
     descriptor = FileDescriptor(owning: ends[0])
   }
 
+  /// Another number for the open file `number`, if that is a Unix socket of this kind: `ENOTSOCK` and
+  /// `EPROTOTYPE` if it isn't. Corresponds to `SO_TYPE` and `F_DUPFD_CLOEXEC`.
+  package static func duplicate(_ number: Int32, _ kind: Kind) throws(Errno) -> FileDescriptor {
+    var type: Int32 = 0
+    var size = socklen_t(MemoryLayout<Int32>.size)
+    // The kernel writes one number.
+    guard unsafe getsockopt(number, SOL_SOCKET, SO_TYPE, &type, &size) == 0 else {
+      throw Errno.current
+    }
+    guard type == kind.number & ~Int32(SOCK_CLOEXEC.rawValue) else { throw Errno(EPROTOTYPE) }
+    return try FileDescriptor(borrowing: number).duplicate()
+  }
+
   fileprivate static func make(_ kind: Kind, waits: Bool = true) throws(Errno) -> FileDescriptor {
     let never = waits ? 0 : Int32(SOCK_NONBLOCK.rawValue)
     let number = socket(AF_UNIX, kind.number | never, 0)

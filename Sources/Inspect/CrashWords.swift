@@ -4,13 +4,13 @@ import Machine
 /// A crash in words.
 extension CrashReport {
   /// What happened, in one line.
-  public var summary: String { CrashWords(self).summary }
+  public var summary: String { told?.summary ?? CrashWords(self).summary }
   /// What that means and the likely causes, a sentence a line.
-  public var explanation: [String] { CrashWords(self).explanation }
+  public var explanation: [String] { told?.explanation ?? CrashWords(self).explanation }
   /// What to try, a step a line.
   package var advice: [String] { CrashWords(self).advice }
   /// The last exits, oldest first: one line each.
-  public var lastExits: [String] { ExitLine.lines(of: history) }
+  public var lastExits: [String] { told?.lastExits ?? ExitLine.lines(of: history) }
 }
 
 /// The words for each way to crash.

@@ -15,9 +15,22 @@ struct Account {
     self.backEnd = backEnd
   }
 
-  /// Says what there is to say and returns the exit status.
-  func tell(statistics format: StatisticsFormat?) -> Int32 {
+  /// Says what there is to say, but nothing of how the run ended if it `isOwned` by who knows that, and
+  /// returns the exit status.
+  func tell(statistics format: StatisticsFormat?, isOwned: Bool = false) -> Int32 {
     if outcome.isFromOutside { Message.hurry() }
+    if !isOwned { tellEnd() }
+    if let format, let statistics = machine.statistics {
+      StatisticsReport(statistics).tell(format)
+    }
+    if let failure = machine.traceFailure {
+      Message.error(failure)
+      return 71
+    }
+    return outcome.exitStatus
+  }
+
+  private func tellEnd() {
     switch outcome {
     case .poweredOff, .halted, .reset, .exited, .stopped(.user): break
     case .stopped(.signal(let number)): Message.note("ended by \(Signal(number).name)")
@@ -30,14 +43,6 @@ struct Account {
       CrashAccount(report).tell()
       explainBackEnd()
     }
-    if let format, let statistics = machine.statistics {
-      StatisticsReport(statistics).tell(format)
-    }
-    if let failure = machine.traceFailure {
-      Message.error(failure)
-      return 71
-    }
-    return outcome.exitStatus
   }
 
   /// Says so where the host's KVM, not the kernel, may be why a stock kernel came to nothing.

@@ -35,7 +35,8 @@ final class RunSandbox: Sendable {
   convenience init(_ settings: Session.Settings, _ spec: VMConfiguration) throws(Failure) {
     try self.init(
       settings.sandbox, user: settings.user,
-      isSmall: spec.devices.isEmpty && !settings.isNamed && settings.traceFile == nil,
+      isSmall: spec.devices.isEmpty && !settings.isNamed && settings.owner == nil
+        && settings.traceFile == nil,
       // A tap's interface and passt's programs are in the host's network.
       keepsNetwork: spec.devices.contains { $0.net.isUser || $0.net.tap != nil },
       violation: true)

@@ -28,6 +28,8 @@ struct Session {
     var isNamed = false
     /// What there is of it for others, if it has one.
     var named: NamedRun?
+    /// Who has it for their own.
+    var owner: ControlOwner?
     /// How far it is confined.
     var sandbox = SandboxMode.on
     /// Who the confined process becomes, if root has started it.
@@ -110,6 +112,7 @@ struct Session {
     run.observation = try makeObservation(resources)
     run.signals = signals
     options.named?.prepare(&run)
+    run.owner = options.owner
     let walks = options.walks
     run.look = { machine in
       Message.note(
@@ -198,7 +201,8 @@ struct Session {
     if machine.format.isLinux, let warning = backEnd?.warningForLinux { Message.note(warning) }
     if options.isPaused { machine.commands.send(.pause) }
     let outcome = machine.run()
-    var status = Account(machine, outcome, backEnd).tell(statistics: options.statistics)
+    var status = Account(machine, outcome, backEnd)
+      .tell(statistics: options.statistics, isOwned: options.owner != nil)
     status = reports.write(machine, outcome, status)
     options.named?.end(OutcomeReport(outcome, status: status).json())
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }

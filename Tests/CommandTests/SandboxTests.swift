@@ -78,7 +78,8 @@ struct TakeoverTests {
     let scratch = try Scratch()
     let image = try scratch.file("disk.raw", [UInt8](repeating: 0, count: 64 << 10))
     let socket = scratch.path + "/socket"
-    for (name, call) in Takeovers.acts where ["openat", "execve", "socket", "ptrace"].contains(name) {
+    for (name, call) in Takeovers.acts
+    where ["openat", "execve", "socket", "ptrace"].contains(name) {
       let backEnd = try Caller.root.start(
         ["backend", "block", socket, image], ["KVMLITE_TAKEOVER": "\(role):\(call)"])
       if role == "worker" {

@@ -66,7 +66,9 @@ struct ConfinedThreadsTests {
 
   #if DEBUG
     /// The roles, with a guest that has such a thread. The clock's needs seconds.
-    private static let roles = [("vcpu", "hello-real"), ("loop", "hello-real"), ("worker", "rtc-irq")]
+    private static let roles = [
+      ("vcpu", "hello-real"), ("loop", "hello-real"), ("worker", "rtc-irq"),
+    ]
 
     private static func acts(of role: String) -> [(name: String, call: String)] {
       Takeovers.acts.enumerated()

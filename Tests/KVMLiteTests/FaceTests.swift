@@ -12,8 +12,14 @@ struct FaceTests {
     0xEB, 0xFE,  // 04: jmp 0x4
   ]
 
+  /// In this process, and in one of its own.
+  private static let isolations = [
+    VirtualMachine.Isolation.threads, .process(program: Kvmlite.path),
+  ]
+
   private static func make(
-    _ image: [UInt8] = spin, restartsAtReset: Bool = false, countsExits: Bool = false
+    _ isolation: VirtualMachine.Isolation, _ image: [UInt8] = spin, restartsAtReset: Bool = false,
+    countsExits: Bool = false
   ) throws -> VirtualMachine {
     var configuration = VMConfiguration()
     configuration.memorySize = 2 << 20
@@ -21,17 +27,19 @@ struct FaceTests {
     // It only bounds a hang.
     return try VirtualMachine(
       configuration, image: image, timeLimit: .seconds(3600), restartsAtReset: restartsAtReset,
-      countsExits: countsExits)
+      countsExits: countsExits, isolation: isolation)
   }
 
   private static func isStopped(_ outcome: Outcome) -> Bool {
     if case .stopped(.user) = outcome { true } else { false }
   }
 
-  @Test("as many spinning machines as processors, and more, don't hold up another task's timer")
-  func timers() async throws {
+  @Test(
+    "as many spinning machines as processors, and more, don't hold up another task's timer",
+    arguments: isolations)
+  func timers(isolation: VirtualMachine.Isolation) async throws {
     let count = ProcessInfo.processInfo.activeProcessorCount + 1
-    let machines = try (0..<count).map { _ in try Self.make() }
+    let machines = try (0..<count).map { _ in try Self.make(isolation) }
     let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { group in
       for machine in machines { group.addTask { try await machine.run() } }
       for machine in machines { try await machine.console.wait(for: "!") }
@@ -43,16 +51,16 @@ struct FaceTests {
     #expect(outcomes.count == count && outcomes.allSatisfy(Self.isStopped), "\(outcomes)")
   }
 
-  @Test("a cancelled task stops its machine, whenever that comes")
-  func cancellation() async throws {
-    let machine = try Self.make()
+  @Test("a cancelled task stops its machine, whenever that comes", arguments: isolations)
+  func cancellation(isolation: VirtualMachine.Isolation) async throws {
+    let machine = try Self.make(isolation)
     let task = Task { try await machine.run() }
     try await machine.console.wait(for: "!")
     task.cancel()
     #expect(try await Self.isStopped(task.value))
     #expect(machine.state == .ended)
 
-    let early = try Self.make()
+    let early = try Self.make(isolation)
     let cancelled = Task {
       while !Task.isCancelled { await Task.yield() }
       return try await early.run()
@@ -61,9 +69,9 @@ struct FaceTests {
     #expect(try await Self.isStopped(cancelled.value))
   }
 
-  @Test("a machine runs once, in whichever way")
-  func once() async throws {
-    let machine = try Self.make([0xB0, 5, 0xE6, 0xF4])  // mov al,5; out 0xf4,al
+  @Test("a machine runs once, in whichever way", arguments: isolations)
+  func once(isolation: VirtualMachine.Isolation) async throws {
+    let machine = try Self.make(isolation, [0xB0, 5, 0xE6, 0xF4])  // mov al,5; out 0xf4,al
     #expect(machine.state == .created)
     #expect(try machine.runBlocking().exitValue == 5)
     await #expect { _ = try await machine.run() } throws: { error in
@@ -73,9 +81,22 @@ struct FaceTests {
     #expect(throws: VirtualMachineError.self) { try machine.runBlocking() }
   }
 
-  @Test("waits end with the text, the run, the time or the task")
-  func waits() async throws {
-    let machine = try Self.make()
+  @Test("the time limit ends the run and says where the guest was", arguments: isolations)
+  func timeLimit(isolation: VirtualMachine.Isolation) async throws {
+    let guest = try #require(Guest.named("spin"))
+    let outcome = try await VirtualMachine(
+      VMConfiguration(guest: guest), timeLimit: .milliseconds(50), isolation: isolation
+    ).run()
+    guard case .timedOut(let positions) = outcome else {
+      Issue.record("\(outcome)")
+      return
+    }
+    #expect(positions.count == 1 && positions.first?.text.hasPrefix("running at") == true)
+  }
+
+  @Test("waits end with the text, the run, the time or the task", arguments: isolations)
+  func waits(isolation: VirtualMachine.Isolation) async throws {
+    let machine = try Self.make(isolation)
     async let outcome = machine.run()
     #expect(try await machine.console.wait(for: "!") == "!")
     // What has been waited for is behind.
@@ -92,9 +113,11 @@ struct FaceTests {
     #expect(try await Self.isStopped(outcome))
   }
 
-  @Test("commands after the end are refused in words, those before it are all answered")
-  func commands() async throws {
-    let machine = try Self.make()
+  @Test(
+    "commands after the end are refused in words, those before it are all answered",
+    arguments: isolations)
+  func commands(isolation: VirtualMachine.Isolation) async throws {
+    let machine = try Self.make(isolation)
     let run = Task { try await machine.run() }
     await Self.expect(.isNotPaused) { try await machine.resume() }
     try await machine.pause()
@@ -116,9 +139,11 @@ struct FaceTests {
     await Self.expect(.hasEnded) { try await machine.reset() }
   }
 
-  @Test("a reset from outside starts the guest anew, though its own would end the run")
-  func reset() async throws {
-    let machine = try Self.make()
+  @Test(
+    "a reset from outside starts the guest anew, though its own would end the run",
+    arguments: isolations)
+  func reset(isolation: VirtualMachine.Isolation) async throws {
+    let machine = try Self.make(isolation)
     async let outcome = machine.run()
     try await machine.console.wait(for: "!")
     try await machine.reset()
@@ -128,9 +153,11 @@ struct FaceTests {
     #expect(try await Self.isStopped(outcome))
   }
 
-  @Test("memory, registers and counts can be had before, during and after the run")
-  func looks() async throws {
-    let machine = try Self.make(countsExits: true)
+  @Test(
+    "memory, registers and counts can be had before, during and after the run",
+    arguments: isolations)
+  func looks(isolation: VirtualMachine.Isolation) async throws {
+    let machine = try Self.make(isolation, countsExits: true)
     let place = GuestAddress(0x10000)
     #expect(try await machine.memory(at: place, count: 6) == Self.spin)
     async let outcome = machine.run()
@@ -146,52 +173,66 @@ struct FaceTests {
     }
     await machine.stop()
     _ = try await outcome
-    #expect(try await machine.memory(at: place, count: 6) == Self.spin)
-    #expect(try await machine.registers().rip == 4)
+    if case .threads = isolation {
+      #expect(try await machine.memory(at: place, count: 6) == Self.spin)
+      #expect(try await machine.registers().rip == 4)
+    } else {
+      await Self.expect(.hasEnded) { try await machine.memory(at: place, count: 6) }
+      await Self.expect(.hasEnded) { try await machine.registers() }
+    }
     let statistics = await machine.statistics
     #expect(statistics.exits.portIO.count == 1)
     #expect(await machine.statistics.elapsed == statistics.elapsed)
   }
 
-  @Test("a crash prints as words")
-  func crash() async throws {
+  @Test("a crash prints as words", arguments: isolations)
+  func crash(isolation: VirtualMachine.Isolation) async throws {
     let guest = try #require(Guest.named("triple-fault"))
     let outcome = try await VirtualMachine(
-      VMConfiguration(guest: guest), timeLimit: .seconds(3600)
+      VMConfiguration(guest: guest), timeLimit: .seconds(3600), isolation: isolation
     ).run()
     guard case .crashed(let report) = outcome else {
       Issue.record("\(outcome)")
       return
     }
     #expect("\(outcome)".contains("VCPU 0: the guest made a triple fault"))
-    #expect("\(report)".contains("Registers:"))
+    #expect("\(report)".contains("Registers:") && "\(report)".contains("Last exits"))
     #expect("\(Outcome.timedOut([]))" == "the time was up, and the guest was still running")
     #expect("\(Outcome.stopped(.signal(SIGTERM)))" == "the run was ended by SIGTERM")
   }
 
-  @Test("what can't be a machine is refused by kind and in words")
-  func refusals() {
+  @Test("what can't be a machine is refused by kind and in words", arguments: isolations)
+  func refusals(isolation: VirtualMachine.Isolation) {
     var configuration = VMConfiguration()
     configuration.image = "guest:helo-real"
-    Self.expect(.configuration, "did you mean 'hello-real'", configuration)
+    // By its exit status it is like a file that isn't there.
+    let reason =
+      if case .threads = isolation {
+        VirtualMachineError.Reason.configuration
+      } else {
+        VirtualMachineError.Reason.resource
+      }
+    Self.expect(isolation, reason, "did you mean 'hello-real'", configuration)
     configuration.image = "/no/such/image"
-    Self.expect(.resource, "/no/such/image", configuration)
+    Self.expect(isolation, .resource, "/no/such/image", configuration)
     configuration = VMConfiguration()
     configuration.vcpuCount = 0
-    Self.expect(.configuration, "VCPU", configuration)
+    Self.expect(isolation, .configuration, "VCPU", configuration)
     configuration = VMConfiguration()
     configuration.devices = [.init(.disk(.init()))]
-    Self.expect(.configuration, "disk0", configuration)
+    Self.expect(isolation, .configuration, "disk0", configuration)
   }
 
   private static func expect(
-    _ reason: VirtualMachineError.Reason, _ text: String, _ configuration: VMConfiguration,
+    _ isolation: VirtualMachine.Isolation, _ reason: VirtualMachineError.Reason, _ text: String,
+    _ configuration: VMConfiguration,
     _ location: SourceLocation = #_sourceLocation
   ) {
     #expect(sourceLocation: location) {
-      _ = try VirtualMachine(configuration)
+      _ = try VirtualMachine(configuration, isolation: isolation)
     } throws: { error in
-      (error as? VirtualMachineError)?.reason == reason && error.localizedDescription.contains(text)
+      let found = (error as? VirtualMachineError)?.reason
+      return found == reason && error.localizedDescription.contains(text)
     }
   }
 

@@ -41,8 +41,7 @@ package struct TimeLimit: SuiteTrait, TestTrait, TestScoping {
 }
 
 extension Trait where Self == TimeLimit {
-  /// Ends the run, and names the test, when one takes longer than ten minutes: what waits for its turn
-  /// behind all others has that, too.
+  /// Ends the run, and names the test, when one takes longer than ten minutes.
   package static var limited: Self { limited(minutes: 10) }
 
   /// Ends the run, and names the test, when one takes longer than `minutes`.
@@ -56,10 +55,17 @@ private final class TestWatch: Sendable {
   private struct Running {
     let name: String
     let start: UInt64
-    let end: UInt64
+    let limit: UInt64
   }
 
-  private let running = Mutex<(next: Int, tests: [Int: Running])>((0, [:]))
+  private struct State {
+    var next = 0
+    var tests: [Int: Running] = [:]
+    /// When the last one ended.
+    var lastEnd: UInt64 = 0
+  }
+
+  private let state = Mutex(State())
 
   private init() {
     Thread.detachNewThread { [self] in
@@ -72,21 +78,29 @@ private final class TestWatch: Sendable {
 
   func begin(_ name: String, seconds: Double) -> Int {
     let now = Clock.monotonicNanoseconds
-    return running.withLock {
+    return state.withLock {
       $0.next += 1
-      $0.tests[$0.next] = Running(name: name, start: now, end: now + UInt64(seconds * 1e9))
+      $0.tests[$0.next] = Running(name: name, start: now, limit: UInt64(seconds * 1e9))
       return $0.next
     }
   }
 
-  func end(_ ticket: Int) { running.withLock { $0.tests[ticket] = nil } }
+  func end(_ ticket: Int) {
+    let now = Clock.monotonicNanoseconds
+    state.withLock {
+      $0.tests[ticket] = nil
+      $0.lastEnd = now
+    }
+  }
 
-  /// Ends the process if a test's time is up. Which thread is in which test nobody can ask, so all that
-  /// run are named, and the oldest first.
+  /// Ends the process if a test's time is up: since it started, and since another ended, for a task that
+  /// has waited gets a thread again when all tests that were to start before have had theirs. Which thread
+  /// is in which test nobody can ask, so all that run are named, and the oldest first.
   private func look() {
     let now = Clock.monotonicNanoseconds
-    let tests = running.withLock { Array($0.tests.values) }.sorted { $0.start < $1.start }
-    guard tests.contains(where: { $0.end <= now }) else { return }
+    let (all, lastEnd) = state.withLock { (Array($0.tests.values), $0.lastEnd) }
+    let tests = all.sorted { $0.start < $1.start }
+    guard tests.contains(where: { max($0.start, lastEnd) + $0.limit <= now }) else { return }
     let lines = tests.map {
       "  \($0.name), for \(($0.start.distance(to: now)) / 1_000_000_000) s\n"
     }

@@ -9,22 +9,19 @@ enum ControlAnswer {
   /// It was not; why.
   case failure(String)
 
-  /// The answer as a message.
-  var json: JSON {
-    switch self {
-    case .success(let state, let more):
-      JSON(
-        .object(
-          [
-            JSON.Member("ok", JSON(.bool(true))),
-            JSON.Member("state", JSON(.string(state.rawValue))),
-          ] + more))
-    case .failure(let error):
-      JSON(
-        .object([
-          JSON.Member("ok", JSON(.bool(false))), JSON.Member("error", JSON(.string(error))),
-        ]))
-    }
+  /// The answer as a message, to the one that has `id`.
+  func json(_ id: JSON? = nil) -> JSON {
+    let members =
+      switch self {
+      case .success(let state, let more):
+        [
+          JSON.Member("ok", JSON(.bool(true))),
+          JSON.Member("state", JSON(.string(state.rawValue))),
+        ] + more
+      case .failure(let error):
+        [JSON.Member("ok", JSON(.bool(false))), JSON.Member("error", JSON(.string(error)))]
+      }
+    return JSON(.object(members + (id.map { [JSON.Member("id", $0)] } ?? [])))
   }
 
   /// The devices of `machine`, which stands still, and where they are.
@@ -44,6 +41,24 @@ enum ControlAnswer {
       JSON.Member("memory", JSON(.unsigned(machine.memory.ramSize))),
       JSON.Member("devices", JSON(.array(devices))),
     ]
+  }
+
+  /// The registers of VCPU `id` of `machine`, which stands still; nil where there are none.
+  static func registers(of machine: Machine, vcpu id: Int) -> [JSON.Member]? {
+    guard let general = machine.registers(ofVCPU: id),
+      let special = machine.specialRegisters(ofVCPU: id)
+    else { return nil }
+    return [
+      JSON.Member("registers", RegisterNames.json(general)),
+      JSON.Member("special_registers", RegisterNames.json(special)),
+    ]
+  }
+
+  /// Bytes of the guest's memory, two digits each; nil where there is none.
+  static func memory(of machine: Machine, at address: UInt64, count: Int) -> [JSON.Member]? {
+    guard let bytes = try? machine.memory.read(count, at: GuestAddress(address)) else { return nil }
+    let digits = bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    return [JSON.Member("bytes", JSON(.string(digits)))]
   }
 
   /// What `machine`, which stands still, has done so far: exits only if it is observed, KVM's counters

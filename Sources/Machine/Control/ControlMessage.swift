@@ -8,20 +8,37 @@ package struct ControlMessage: Sendable {
   package enum Kind: String, CaseIterable, Sendable {
     case pause, resume, reset, stop
     case powerButton = "power-button"
-    case inspect, stats, status, attach
+    case timeOut = "time-out"
+    case inspect, stats, status, registers, memory, attach
 
-    /// The members that a message may have besides its command.
-    package var members: [String] { self == .attach ? ["from", "input"] : [] }
+    /// The members that a message may have besides its command and `id`.
+    package var members: [String] {
+      switch self {
+      case .attach: ["from", "input"]
+      case .registers: ["vcpu"]
+      case .memory: ["address", "count"]
+      default: []
+      }
+    }
     /// How many files come with it.
     package var fileCount: Int { self == .attach ? 1 : 0 }
   }
 
   /// What is to be done.
   package let kind: Kind
+  /// What the answer is known by (`id`).
+  let id: JSON?
+  /// Whose registers are asked for (`vcpu`).
+  let vcpu: Int
+  /// Which memory is asked for: `count` bytes from `address` on.
+  let memory: (address: UInt64, count: Int)
   /// Where the console is shown from (`from`).
   let start: ConsoleHub.Start
   /// Whether what comes from there is for the guest (`input`).
   let mayType: Bool
+
+  /// Bytes of memory in an answer.
+  package static let mostMemory = 16 << 10
 
   /// Reads a message that came with so many files.
   init(_ bytes: [UInt8], fileCount: Int) throws(ControlProblem) {
@@ -38,7 +55,8 @@ package struct ControlMessage: Sendable {
       throw ControlProblem(message: "a message names its command, a string")
     }
     kind = try Self.kind(name)
-    for member in members where member.name != "command" && !kind.members.contains(member.name) {
+    for member in members
+    where !["command", "id"].contains(member.name) && !kind.members.contains(member.name) {
       let hint = Spelling.hint(member.name, among: kind.members)
       throw ControlProblem(message: "\(kind.rawValue) has no \(JSON.shown(member.name))\(hint)")
     }
@@ -46,6 +64,14 @@ package struct ControlMessage: Sendable {
       let due = kind.fileCount == 0 ? "no files" : "one file"
       throw ControlProblem(message: "\(kind.rawValue) takes \(due); \(fileCount) came")
     }
+    id = try json["id"].map { (json) throws(ControlProblem) in
+      JSON(.unsigned(try Self.number(json, "id", .max)))
+    }
+    vcpu = Int(try Self.number(json["vcpu"], "vcpu", 1 << 16))
+    memory = (
+      try Self.number(json["address"], "address", .max),
+      Int(try Self.number(json["count"], "count", UInt64(Self.mostMemory)))
+    )
     start = try Self.start(json["from"])
     mayType = try Self.flag(json["input"])
   }
@@ -54,6 +80,17 @@ package struct ControlMessage: Sendable {
     if let kind = Kind(rawValue: name) { return kind }
     let hint = Spelling.hint(String(name.prefix(64)), among: Kind.allCases.map(\.rawValue))
     throw ControlProblem(message: "there is no command \(JSON.shown(name))\(hint)")
+  }
+
+  /// A number up to `limit`; 0 where there is none.
+  private static func number(
+    _ json: JSON?, _ name: String, _ limit: UInt64
+  ) throws(ControlProblem) -> UInt64 {
+    guard let json else { return 0 }
+    guard case .unsigned(let number) = json.value, number <= limit else {
+      throw ControlProblem(message: "\(name) is a number from 0 to \(limit)")
+    }
+    return number
   }
 
   private static func start(_ json: JSON?) throws(ControlProblem) -> ConsoleHub.Start {

@@ -13,6 +13,16 @@ package final class ControlSocket: Sendable {
   }
 }
 
+/// Whoever has a machine for their own: they hold the other end of a socket, and with them it ends.
+package final class ControlOwner: Sendable {
+  fileprivate let descriptor: FileDescriptor
+
+  /// Takes the open file `number`, a Unix socket of messages: `ENOTSOCK` and `EPROTOTYPE` if it is none.
+  package init(_ number: Int32) throws(Errno) {
+    descriptor = try UnixSocket.duplicate(number, .messages)
+  }
+}
+
 /// Serves a machine's commands at a Unix socket: the only way to its queue from outside the process.
 ///
 /// A message is a JSON object, `{"command": "pause"}`; so is the answer, which has `ok` and, if that is
@@ -29,43 +39,59 @@ package final class ControlServer: Sendable {
   private final class Client: Sendable {
     let socket: UnixSocket
     let isWelcome: Bool
+    let isOwner: Bool
     let place = Atomic(-1)
-    init(_ socket: consuming UnixSocket) {
+    init(_ socket: consuming UnixSocket, isOwner: Bool = false) {
       let user = socket.peerUser
-      isWelcome = user == 0 || user == Identity.original
+      isWelcome = isOwner || user == 0 || user == Identity.original
       self.socket = socket
+      self.isOwner = isOwner
     }
   }
 
-  private let socket: ControlSocket
+  private let socket: ControlSocket?
   private let worker: Worker
   private let machine: CommandQueue
   private let hub: ConsoleHub?
   private let clients = RankedMutex<[Client]>(.last, [])
 
-  /// Listens at `socket` for commands to `machine`, whose console is at `hub`.
+  /// Listens at `socket`, and to the owner, for commands to `machine`, whose console is at `hub`.
   package init(
-    at socket: ControlSocket, for machine: CommandQueue, _ hub: ConsoleHub? = nil
+    at socket: ControlSocket?, owner: ControlOwner? = nil, for machine: CommandQueue,
+    _ hub: ConsoleHub? = nil
   ) throws(Errno) {
     self.socket = socket
     self.machine = machine
     self.hub = hub
     worker = try Worker(name: "control")
-    try worker.watch(socket.listener.descriptor) { [weak self] in self?.accept() }
-    accept()
+    if let socket {
+      try worker.watch(socket.listener.descriptor) { [weak self] in self?.accept() }
+      accept()
+    }
+    if let owner {
+      let client = Client(UnixSocket(try owner.descriptor.duplicate()), isOwner: true)
+      clients.withLock { $0.append(client) }
+      try watch(client)
+    }
+  }
+
+  /// That of a run; nil if nobody is to be served.
+  convenience init?(_ run: RunOptions, for machine: CommandQueue) throws(Errno) {
+    guard run.control != nil || run.owner != nil else { return nil }
+    try self.init(at: run.control, owner: run.owner, for: machine, run.hub)
   }
 
   /// Serves nobody any more; answers that are still to come are lost.
   package func stop() {
     worker.stop()
     clients.withLock { $0 = [] }
-    socket.listener.removeName()
+    socket?.listener.removeName()
   }
 
   // MARK: Clients
 
   private func accept() {
-    while let socket = try? socket.listener.accept() {
+    while let socket = try? socket?.listener.accept() {
       let client = Client(socket)
       let isRoom = clients.withLock { clients in
         guard clients.count < Self.mostClients else { return false }
@@ -73,16 +99,19 @@ package final class ControlServer: Sendable {
         return true
       }
       guard isRoom else { continue }
-      do throws(Errno) {
-        let place = try worker.watch(client.socket.descriptor) { [weak self, weak client] in
-          if let client { self?.serve(client) }
-        }
-        client.place.store(place, ordering: .relaxed)
-      } catch { drop(client) }
+      do throws(Errno) { try watch(client) } catch { drop(client) }
     }
   }
 
+  private func watch(_ client: Client) throws(Errno) {
+    let place = try worker.watch(client.socket.descriptor) { [weak self, weak client] in
+      if let client { self?.serve(client) }
+    }
+    client.place.store(place, ordering: .relaxed)
+  }
+
   private func drop(_ client: Client) {
+    if client.isOwner { machine.send(.stop(.user)) }
     let place = client.place.load(ordering: .relaxed)
     if place >= 0 { worker.ignore(client.socket.descriptor, at: place) }
     clients.withLock { clients in clients.removeAll { $0 === client } }
@@ -113,8 +142,8 @@ package final class ControlServer: Sendable {
     }
   }
 
-  private func answer(_ client: Client, _ answer: ControlAnswer) {
-    let bytes = Array(answer.json.text.utf8)
+  private func answer(_ client: Client, _ answer: ControlAnswer, to id: JSON? = nil) {
+    let bytes = Array(answer.json(id).text.utf8)
     // Who doesn't read isn't waited for.
     do { try client.socket.send(bytes.span) } catch { drop(client) }
   }
@@ -126,23 +155,27 @@ package final class ControlServer: Sendable {
     do throws(ControlProblem) {
       let message = try ControlMessage(bytes, fileCount: files.count)
       guard let command = try command(message, files, details) else {
-        return answer(client, .success(state: machine.state, []))
+        return answer(client, .success(state: machine.state, []), to: message.id)
       }
       machine.send(command) { [weak self, weak client, machine] result in
         guard let self, let client else { return }
-        switch result {
-        case .success: answer(client, .success(state: machine.state, details.members))
-        case .failure(let error): answer(client, .failure(error.description))
-        }
+        let found: ControlAnswer =
+          switch result {
+          case .success:
+            details.members.map { .success(state: machine.state, $0) }
+              ?? .failure("there is nothing there")
+          case .failure(let error): .failure(error.description)
+          }
+        answer(client, found, to: message.id)
       }
     } catch { answer(client, .failure(error.message)) }
   }
 
-  /// What a look at the machine found.
+  /// What a look at the machine found; nil for nothing.
   private final class Details: Sendable {
-    private let found = RankedMutex<[JSON.Member]>(.last, [])
-    var members: [JSON.Member] { found.withLock { $0 } }
-    func set(_ members: [JSON.Member]) { found.withLock { $0 = members } }
+    private let found = RankedMutex<[JSON.Member]?>(.last, [])
+    var members: [JSON.Member]? { found.withLock { $0 } }
+    func set(_ members: [JSON.Member]?) { found.withLock { $0 = members } }
   }
 
   /// What the machine is asked for; nil if the message needed none of it, and is done.
@@ -154,9 +187,16 @@ package final class ControlServer: Sendable {
     case .resume: return .resume
     case .reset: return .reset
     case .stop: return .stop(.user)
+    case .timeOut: return .timeOut
     case .powerButton: return .powerButton
     case .inspect: return .inspect { details.set(ControlAnswer.description(of: $0)) }
     case .stats: return .inspect { details.set(ControlAnswer.statistics(of: $0)) }
+    case .registers:
+      let id = message.vcpu
+      return .inspect { details.set(ControlAnswer.registers(of: $0, vcpu: id)) }
+    case .memory:
+      let (address, count) = message.memory
+      return .inspect { details.set(ControlAnswer.memory(of: $0, at: address, count: count)) }
     case .status:
       // Walking the process's memory takes a while: not on the machine's thread.
       let process = ControlAnswer.process()

@@ -24,6 +24,8 @@ public struct CrashReport: Sendable {
   public let codeBits: Int
   /// The last exits.
   package let history: ExitHistory
+  /// What the process that had the machine says of it; nil for this one.
+  package let told: Told?
 
   /// Makes the account of `exit`, on the VCPU's own thread.
   init(_ exit: Exit, _ runner: VCPURunner, _ memory: GuestMemory) {
@@ -39,7 +41,7 @@ public struct CrashReport: Sendable {
     specialRegisters = try? vcpu.specialRegisters()
     registersAreReset =
       exit.isShutdown && registers?.rip == 0xFFF0 && specialRegisters?.cs.selector == 0xF000
-    history = runner.history
+    (history, told) = (runner.history, nil)
     codeBits = specialRegisters.map(CrashReport.bits) ?? 16
     let base = codeBits == 64 ? 0 : specialRegisters?.cs.base ?? 0
     codeAddress = base &+ (registers?.rip ?? 0)

@@ -190,7 +190,7 @@ final class EventLoop {
     }
   }
 
-  private func positions() -> [VCPUPosition] {
+  func positions() -> [VCPUPosition] {
     if isSuspended { return [VCPUPosition(vcpu: 0, text: "suspended: nothing has woken it")] }
     let runners = machine.engine.runners
     var positions: [VCPUPosition] = []

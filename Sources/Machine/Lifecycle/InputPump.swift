@@ -4,7 +4,7 @@ import Host
 /// What is to be typed on a machine's console, from any thread; it never waits for the guest.
 package final class ConsoleInputQueue: Sendable {
   /// Raised when something has come.
-  let event: Event
+  package let event: Event
   private let bytes = RankedMutex<[UInt8]>(.device, [])
 
   /// An empty one.
@@ -17,7 +17,7 @@ package final class ConsoleInputQueue: Sendable {
   }
 
   /// Takes what has come.
-  func take() -> [UInt8] {
+  package func take() -> [UInt8] {
     event.consume()
     return bytes.withLock { bytes in
       defer { bytes = [] }

@@ -128,9 +128,7 @@ package final class Machine {
       ?? configuration.timeLimit.map { startTime &+ UInt64($0 * 1e9) }
     var server: ControlServer?
     do throws(Errno) {
-      server = try configuration.run.control.map { (socket) throws(Errno) in
-        try ControlServer(at: socket, for: commands, configuration.run.hub)
-      }
+      server = try ControlServer(configuration.run, for: commands)
       try EventLoop(self, deadline: deadline).run()
     } catch {
       control.finish(.hostFailed("can't start the virtual machine: \(error)"))

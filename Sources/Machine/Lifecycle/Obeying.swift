@@ -26,6 +26,9 @@ extension EventLoop {
     case .stop(let reason):
       control.stop(reason)
       request.reply(.success(()))
+    case .timeOut:
+      control.finish(.timedOut(positions()))
+      request.reply(.success(()))
     case .inspect(let look): inspections.append((look, request.reply))
     case .look(let look):
       look(machine)

@@ -12,19 +12,19 @@ public struct ExitStatistics: Sendable {
   }
 
   /// By what the exits are called: `io`, `mmio`, or a rarer reason.
-  public private(set) var portIO = Count()
+  public internal(set) var portIO = Count()
   /// Accesses to addresses without memory.
-  public private(set) var mmio = Count()
+  public internal(set) var mmio = Count()
   /// Kicks: signals that made `KVM_RUN` return.
-  public private(set) var interrupted = Count()
+  public internal(set) var interrupted = Count()
   /// Everything else, by reason.
-  package private(set) var rare: [ExitReason: Count] = [:]
+  package internal(set) var rare: [ExitReason: Count] = [:]
   /// Time inside `KVM_RUN`, in nanoseconds.
-  public private(set) var inGuest: UInt64 = 0
+  public internal(set) var inGuest: UInt64 = 0
   /// Port I/O and MMIO that no device claimed.
-  public private(set) var unclaimed: UInt64 = 0
+  public internal(set) var unclaimed: UInt64 = 0
   /// Accesses that repeated instructions made beyond the first.
-  public private(set) var repeated: UInt64 = 0
+  public internal(set) var repeated: UInt64 = 0
 
   mutating func add(_ exit: Exit, inGuest time: UInt64, handling: UInt64, isClaimed: Bool) {
     inGuest &+= time

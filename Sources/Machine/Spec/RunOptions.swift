@@ -12,6 +12,8 @@ package struct RunOptions: Sendable {
   package var deadline: UInt64?
   /// Where it takes commands while it runs (docs/control.md).
   package var control: ControlSocket?
+  /// Who has it for their own, and gives it commands.
+  package var owner: ControlOwner?
   /// A file that becomes readable when a thread made a system call that it has no right to, and what then
   /// tells of it and ends the process.
   package var violation: (file: Int32, tell: @Sendable (Machine) -> Never)?
