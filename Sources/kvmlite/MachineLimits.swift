@@ -10,7 +10,8 @@ struct MachineLimits {
   init(_ spec: VMConfiguration, _ broker: Broker, error: Int32?) {
     self.spec = spec
     let memory = ByteCount.text(spec.limits.memory ?? 0)
-    let words = "the host's kernel has ended this machine: it had used up its limit of memory, \(memory)"
+    let words =
+      "the host's kernel has ended this machine: it had used up its limit of memory, \(memory)"
     group = ControlGroup(
       ControlGroup.Limits(spec.limits), broker,
       words: .init(line: "kvmlite: " + words, outcome: OutcomeReport.ofMemoryLimit(words)),

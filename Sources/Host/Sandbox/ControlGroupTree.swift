@@ -2,11 +2,11 @@ import Glibc
 
 /// The host's cgroups, version 2, as this process sees them: directories with files of a line or a few
 /// (cgroups(7), Documentation/admin-guide/cgroup-v2.rst).
-struct ControlGroupTree {
+package struct ControlGroupTree {
   /// The directory at which they are mounted.
-  let top: String
+  package let top: String
   /// That of the group which this process is in.
-  let own: String
+  package let own: String
 
   /// This process's; nil where none are mounted, or only some that it isn't in.
   init?() {
@@ -15,7 +15,7 @@ struct ControlGroupTree {
   }
 
   /// The same by what these two files say (proc(5)).
-  init?(mounts: String, groups: String) {
+  package init?(mounts: String, groups: String) {
     guard let line = groups.split(separator: "\n").first(where: { $0.hasPrefix("0::/") }) else {
       return nil
     }

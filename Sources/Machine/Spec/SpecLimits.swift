@@ -38,6 +38,18 @@ extension VMConfiguration.Limits {
   }
 }
 
+extension VMConfiguration {
+  /// Refuses limits that no machine can keep: besides its VCPUs' threads there are kvmlite's own, and
+  /// KVM's.
+  func checkLimits() throws(SpecError) {
+    let (least, overflow) = vcpuCount.addingReportingOverflow(2)
+    guard let threads = limits.threads, overflow || threads < least else { return }
+    throw SpecError(
+      "a limit of \(threads) threads is too few: with \(vcpuCount) VCPUs there are \(least) or more",
+      path: ["limits", "threads"])
+  }
+}
+
 extension SpecKeys {
   static let limits = SpecTable<VMConfiguration.Limits>(
     "limits", "what the host gives a machine at most",
@@ -45,7 +57,8 @@ extension SpecKeys {
       .init("memory", \.memory, .allMemory, "the guest's memory and kvmlite's own, in all"),
       .init("cpus", \.cpus, .processors, "so many processors' time"),
       .init(
-        "threads", \.threads, .number(1...4_194_304), "kvmlite's threads, one of them for each VCPU"),
+        "threads", \.threads, .number(1...4_194_304), "kvmlite's threads, one of them for each VCPU"
+      ),
       .init("read", \.readRate, .rate, "what it reads from each disk of the host's in a second"),
       .init("write", \.writeRate, .rate, "what it writes to each of them in a second"),
     ])
@@ -74,7 +87,8 @@ extension SpecType where Value == Double {
 
 extension SpecType where Value == UInt64 {
   /// At least 1 MiB: with less not even kvmlite would start.
-  fileprivate static let allMemory = amount(from: 1 << 20, "a size such as 512M, or bytes, from 1M on")
+  fileprivate static let allMemory = amount(
+    from: 1 << 20, "a size such as 512M, or bytes, from 1M on")
   /// How much a second: with less than a page nothing would come to an end.
   fileprivate static let rate = amount(from: 4096, "a size such as 10M, or bytes, from 4K on")
 
