@@ -35,6 +35,11 @@ package struct ControlGroup: Sendable {
         }
       }
     }
+
+    /// The same, and what else it takes: whose a page is that is written later only `memory` knows.
+    fileprivate var needed: Set<Controller> {
+      Set(controllers).union(writeRate == nil ? [] : [.memory])
+    }
   }
 
   private let limits: Limits
@@ -49,7 +54,7 @@ package struct ControlGroup: Sendable {
     _ limits: Limits, _ broker: Broker, words: ControlGroupEnd.Words, error: Int32?
   ) {
     self.limits = limits
-    let wanted = Set(limits.controllers)
+    let wanted = limits.needed
     guard let tree = ControlGroupTree() else {
       for controller in wanted {
         lacks[controller] =
@@ -61,7 +66,12 @@ package struct ControlGroup: Sendable {
     for controller in wanted where place?.controllers.contains(controller) != true {
       lacks[controller] = ControlGroupPlace.lack(of: controller, in: tree)
     }
-    guard let place else { return }
+    if let place { enter(place, broker, words, error) }
+  }
+
+  private mutating func enter(
+    _ place: ControlGroupPlace, _ broker: Broker, _ words: ControlGroupEnd.Words, _ error: Int32?
+  ) {
     let directory = place.parent + "/kvmlite-\(getpid())"
     self.directory = directory
     do throws(Errno) {
@@ -74,7 +84,7 @@ package struct ControlGroup: Sendable {
       configure(directory)
       try ControlGroupTree.write("0", to: directory + "/cgroup.procs")
     } catch let lack {
-      for controller in wanted where lacks[controller] == nil {
+      for controller in limits.needed where lacks[controller] == nil {
         lacks[controller] = "\(directory) can't be made, or entered: \(lack)"
       }
     }
@@ -142,6 +152,9 @@ package struct ControlGroup: Sendable {
       do throws(Errno) { try ControlGroupTree.write("\(disk)\(words)", to: path) } catch {
         return "\(path) can't be written for the disk \(disk): \(error)"
       }
+    }
+    if limits.writeRate != nil, let lack = lacks[.memory] {
+      return "what is written by the page cache takes the controller 'memory', too: \(lack)"
     }
     let others = files.filter { HostDisk(of: $0) == nil }
     return others.isEmpty
