@@ -101,6 +101,14 @@ enum DeviceOptions {
     return Spelling.hint(word == "file" ? "" : word, among: names)
   }
 
+  /// `--limit`: names of limits and their values, with commas between them.
+  static func limits(_ text: String) throws -> VMConfiguration.Limits {
+    let parts = text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+    do throws(SpecError) { return try VMConfiguration.Limits(settings: settings(parts)) } catch {
+      throw ValidationError(error.message)
+    }
+  }
+
   /// What a key of the machine itself takes.
   static func set(
     _ key: String, _ text: String, in spec: inout VMConfiguration

@@ -116,6 +116,15 @@ struct MachineOptions: ParsableArguments {
       """, valueName: "where"), transform: DeviceOptions.console)
   var console: VMConfiguration.Console?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Let the host give it no more than this: memory=SIZE, cpus=NUMBER of processors' time, \
+      threads=NUMBER, and read=SIZE, write=SIZE a second from and to each disk of the host's, with \
+      commas between them.
+      """, valueName: "name=value,..."), transform: DeviceOptions.limits)
+  var limit: [VMConfiguration.Limits] = []
+
   /// The machine that they describe; what is wrong with it ends the command.
   func read() throws -> VMConfiguration {
     do throws(Failure) { return try configuration() } catch {
@@ -136,6 +145,7 @@ struct MachineOptions: ParsableArguments {
     spec.cpu = cpu ?? spec.cpu
     if let virtioBus { spec.move(to: virtioBus) }
     if let console { spec.consoles = [console] }
+    for one in limit { spec.limits.take(one) }
     for device in disk + net.compactMap(\.self) + [vsock].compactMap(\.self) { spec.put(device) }
     for name in VMConfiguration.Device.types {
       for one in device where one.kind.name == name { spec.put(one, keeps: true) }

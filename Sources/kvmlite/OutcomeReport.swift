@@ -67,4 +67,9 @@ struct OutcomeReport {
   static func ofSandbox(_ message: String) -> String {
     "{\"end\":\"sandbox\",\"message\":\(jsonString(message)),\"status\":71}"
   }
+
+  /// The same of a run that the host's kernel ended, by SIGKILL, as it had reached its limit of memory.
+  static func ofMemoryLimit(_ message: String) -> String {
+    "{\"end\":\"memory-limit\",\"message\":\(jsonString(message)),\"status\":137}"
+  }
 }

@@ -22,6 +22,7 @@ final class RunSandbox: Sendable {
   private let isUserAskedFor: Bool
   private let namespaces: Namespaces?
   private let violation: SharedEvent?
+  private let limits: MachineLimits?
   /// Whether making the machine starts no thread and touches nothing of the host's: then the sandbox can
   /// close behind it, and making it hides the time that namespaces take.
   let isSmall: Bool
@@ -39,7 +40,10 @@ final class RunSandbox: Sendable {
         && settings.traceFile == nil,
       // A tap's interface and passt's programs are in the host's network.
       keepsNetwork: spec.devices.contains { $0.net.isUser || $0.net.tap != nil },
-      violation: true)
+      violation: true,
+      // Whoever starts one in the background waits for the end of its standard error.
+      limits: spec.limits == VMConfiguration.Limits()
+        ? nil : { MachineLimits(spec, $0, error: settings.isNamed ? nil : 2) })
     if mode != .off { CrashAccount.prepare() }
   }
 
@@ -48,25 +52,31 @@ final class RunSandbox: Sendable {
     try self.init(
       options.sandbox, user: options.user, isSmall: false, keepsNetwork: false,
       // The thread that it happens on says so itself.
-      violation: false)
+      violation: false, limits: nil)
   }
 
   private init(
     _ mode: SandboxMode, user: Confinement.User?, isSmall: Bool, keepsNetwork: Bool,
-    violation isTold: Bool
+    violation isTold: Bool, limits: ((Broker) -> MachineLimits)?
   ) throws(Failure) {
     self.mode = mode
     self.isSmall = isSmall
     self.user = Identity.original == 0 ? user ?? .unshared : nil
     isUserAskedFor = user != nil && Identity.original == 0
-    guard mode != .off else {
+    guard mode != .off || limits != nil else {
       Broker.dismiss()
-      (namespaces, violation) = (nil, nil)
+      (namespaces, violation, self.limits) = (nil, nil, nil)
       return
     }
     do throws(Errno) {
-      violation = isTold ? try SharedEvent() : nil
       let broker = if let early = Broker.current { early } else { try Self.startBroker() }
+      // Before anything is made that counts.
+      self.limits = limits?(broker)
+      guard mode != .off else {
+        (namespaces, violation) = (nil, nil)
+        return
+      }
+      violation = isTold ? try SharedEvent() : nil
       try broker.namespaces.begin(Confinement.kinds(keepsNetwork: keepsNetwork))
       namespaces = broker.namespaces
     } catch { throw Failure(status: 71, message: "the sandbox can't be prepared: \(error)") }
@@ -86,20 +96,25 @@ final class RunSandbox: Sendable {
 
   /// Gives up all that the run doesn't need: nothing of the guest has run yet, and all is open.
   func enter(isVerbose: Bool) throws(Failure) {
-    guard let layers = try layers() else {
-      if isVerbose { Message.note("the sandbox is off: a guest that breaks out has your rights") }
-      return
-    }
+    let limited = limited()
+    limits?.tell(limited)
+    let layers = try layers() ?? []
     if isUserAskedFor, let lack = layers.first(where: { $0.kind == .user })?.lack {
       throw Failure(status: 71, message: "can't become the user that --user names: \(lack)")
     }
     for layer in layers { Self.tell(layer) }
     guard isVerbose else { return }
-    Message.heading("Sandbox")
-    for layer in layers {
+    if mode == .off {
+      Message.note("the sandbox is off: a guest that breaks out has your rights")
+    }
+    if !(limited + layers).isEmpty { Message.heading("Sandbox") }
+    for layer in limited + layers {
       Message.line("  " + column(layer.name, 28) + (layer.lack.map { "no: \($0)" } ?? "yes"))
     }
   }
+
+  /// Limits what the host gives this process, as the machine asks for it; returns what there was to limit.
+  func limited() -> [Confinement.Layer] { limits?.finish() ?? [] }
 
   /// Says of a layer that isn't there what the others don't make up for.
   static func tell(_ layer: Confinement.Layer) {

@@ -15,7 +15,10 @@ struct SandboxReport {
     do throws(Errno) {
       let run = try Subprocess.result {
         do throws(Failure) {
-          return try text(RunSandbox(Session.Settings(), VMConfiguration()).layers() ?? [])
+          var spec = VMConfiguration()
+          spec.limits = .trial
+          let sandbox = try RunSandbox(Session.Settings(), spec)
+          return try text(sandbox.limited() + (sandbox.layers() ?? []))
         } catch { return error.message }
       }
       // A run asks for it where it has no namespaces.
@@ -72,6 +75,10 @@ extension Confinement.Layer.Kind {
     case .landlock: "stands in for namespaces: no files, TCP ports, signals"
     case .violations: "a system call that is refused is told of"
     case .systemCalls: "none but those that a thread's work needs"
+    case .memoryLimit: "limits.memory is kept"
+    case .processorLimit: "limits.cpus is kept"
+    case .threadLimit: "limits.threads is kept"
+    case .diskLimit: "limits.read and limits.write are kept"
     }
   }
 

@@ -230,9 +230,8 @@ struct Reports: Sendable {
   private let outcome: (path: String, errand: Errand)?
 
   init(_ settings: Session.Settings) {
-    func file(_ path: String?) -> (String, Errand)? { path.map { ($0, Errand(.write($0))) } }
-    statistics = file(settings.statisticsFile)
-    outcome = file(settings.outcomeFile)
+    statistics = settings.statisticsFile.map { ($0, Errand(.write($0))) }
+    outcome = settings.outcomeFile.map { ($0, Errand(.writeEnd($0))) }
   }
 
   /// Writes them; returns `status`, or 71 if that can't be.

@@ -66,7 +66,7 @@ struct DoctorTests {
   @Test("says which layers the sandbox has here, as a run in it does", .needsKVM)
   func sandbox() throws {
     let layers = try layers(["env"])
-    #expect(layers.count == 14)
+    #expect(layers.count == 18)
     let run = try Kvmlite.run("--verbose", "guest:hello-real")
     var count = 0
     for line in run.errors.split(separator: "\n") {

@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Runs kvmlite as root, or as a user who may use KVM.
-private struct Caller: CustomTestStringConvertible, Sendable {
+struct Caller: CustomTestStringConvertible, Sendable {
   let testDescription: String
   let wrapper: [String]
 

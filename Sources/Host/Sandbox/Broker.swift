@@ -29,6 +29,8 @@ package final class Broker: Sendable {
     static let seal: UInt8 = 1
     /// An errand's index and a number for it follow, 64 bits each.
     static let perform: UInt8 = 2
+    /// What is to be done with a cgroup in the end follows, with a file for words.
+    static let end: UInt8 = 3
   }
 
   private static let longestMessage = 16 << 10
@@ -71,6 +73,15 @@ package final class Broker: Sendable {
       (try? socket.withLock({ (socket) throws(Errno) in try socket.send(message.span) })) != nil
     else { return nil }
     return count.add(1, ordering: .relaxed).oldValue
+  }
+
+  /// Has `end` done when this process has ended, whatever ends it; what it says goes to `error`.
+  package func add(_ end: ControlGroupEnd, error: Int32?) throws(Errno) {
+    let message = [Order.end] + end.message
+    guard message.count <= Self.longestMessage else { throw .invalidArgument }
+    try socket.withLock { (socket) throws(Errno) in
+      try socket.send(message.span, descriptors: error.map { [$0] } ?? [])
+    }
   }
 
   /// Adds no more errands: from now on this process is not to be trusted.
@@ -120,13 +131,20 @@ package final class Broker: Sendable {
     guard clinux_no_new_rights() == 0 else { _exit(1) }
     var errands: [Errand.Kind?] = []
     var isSealed = false
+    var last: (end: ControlGroupEnd, error: SharedDescriptor?)?
+    func leave(_ status: Int32) -> Never {
+      last?.end.tell(last?.error, errands.compactMap { $0?.endPath })
+      last?.error = nil
+      last?.end.removeGroups()
+      _exit(status)
+    }
     var bytes = [UInt8](repeating: 0, count: longestMessage + 1)
     while true {
       while !socket.descriptor.isReadable(within: -1) {}
       var files: [SharedDescriptor] = []
       var span = bytes.mutableSpan
       guard let count = try? socket.receive(into: &span, files: &files) else { continue }
-      guard count > 0 else { _exit(0) }
+      guard count > 0 else { leave(0) }
       let message = bytes.prefix(count)
       var (code, result): (Int32, SharedDescriptor?) = (0, nil)
       switch message[0] {
@@ -136,6 +154,11 @@ package final class Broker: Sendable {
         continue
       case Order.seal:
         isSealed = true
+        continue
+      case Order.end:
+        if !isSealed, let end = ControlGroupEnd(message: message.dropFirst()) {
+          last = (end, files.first)
+        }
         continue
       case Order.perform where count == 17:
         let words = Words.values(message.dropFirst())
@@ -148,17 +171,16 @@ package final class Broker: Sendable {
         } catch { code = error.code }
       default: code = EINVAL
       }
-      answer(socket, code, result)
+      // Who waits for it is told by the end, then.
+      guard answer(socket, code, result) else { leave(1) }
     }
   }
 
   private static func answer(
     _ socket: borrowing UnixSocket, _ error: Int32, _ file: SharedDescriptor?
-  ) {
+  ) -> Bool {
     let bytes = Words.bytes([UInt64(error)])
-    // Who waits for it is told by the end, then.
-    guard (try? socket.send(bytes.span, descriptors: file.map { [$0.file.number] } ?? [])) != nil
-    else { _exit(1) }
+    return (try? socket.send(bytes.span, descriptors: file.map { [$0.file.number] } ?? [])) != nil
   }
 
   /// Nobody shall wait for the end of a stream that this process has, and no key ends it before the one

@@ -23,6 +23,10 @@ package struct Confinement: Sendable {
       case landlock = "Landlock"
       case violations
       case systemCalls = "system calls"
+      case memoryLimit = "limit of memory"
+      case processorLimit = "limit of processor time"
+      case threadLimit = "limit of threads"
+      case diskLimit = "limit of disks"
     }
     package let kind: Kind
     /// The user's number, or Landlock's version.

@@ -17,6 +17,9 @@ package final class Errand: Sendable {
     case removeDirectory(String)
     /// Makes the file at a path whole and new, of what the file that is handed over holds.
     case write(String)
+    /// The same, for how the process ended; if the kernel ends it for want of memory, who does errands
+    /// says so there.
+    case writeEnd(String)
     /// Keeps what a path names as an older one, and makes a new and empty file in its place, which comes
     /// back.
     case renew(String, older: String)
@@ -69,7 +72,7 @@ extension Errand.Kind {
     case .move(let old, let new):
       guard unsafe rename(old, new) == 0 else { throw Errno.current }
     case .removeDirectory(let path): try PrivateDirectory.remove(path)
-    case .write(let path):
+    case .write(let path), .writeEnd(let path):
       guard let file else { throw .invalidArgument }
       let output = try OutputFile(path)
       try output.write(try Subprocess.contents(ofTemporaryFile: file))
@@ -102,6 +105,9 @@ extension Errand.Kind {
     return nil
   }
 
+  /// Where it writes how the process ended; nil for other errands.
+  var endPath: String? { if case .writeEnd(let path) = self { path } else { nil } }
+
   // MARK: Travelling
 
   /// As a message: the kind's number, and words that each end in a zero.
@@ -119,6 +125,7 @@ extension Errand.Kind {
       case .signal(let process): (7, [String(process)])
       case .run(let programs, let arguments): (8, ["\(programs.count)"] + programs + arguments)
       case .makeUnnamed(let directory): (9, [directory])
+      case .writeEnd(let path): (10, [path])
       }
     return [number] + words.flatMap { Array($0.utf8) + [0] }
   }
@@ -145,6 +152,7 @@ extension Errand.Kind {
       guard let count = Int(words[0]), (1..<words.count).contains(count) else { return nil }
       self = .run(Array(words[1...count]), Array(words[(count + 1)...]))
     case (9, 1): self = .makeUnnamed(words[0])
+    case (10, 1): self = .writeEnd(words[0])
     default: return nil
     }
   }

@@ -24,6 +24,7 @@ extension VMConfiguration {
   /// Refuses what no machine can be. It is to be `completed()`.
   package func check() throws(SpecError) {
     try checkSizes()
+    try checkLimits()
     guard consoles.count <= 1 else {
       throw SpecError("there is one console at most", path: ["consoles", "1"])
     }

@@ -38,6 +38,9 @@ package enum SpecKeys {
         "virtioBus", \.virtioBus, .word,
         "the bus of all virtio devices that name none; pci without it"),
       .init(
+        "limits", \.limits, .object(limits, from: VMConfiguration.Limits()),
+        usual: VMConfiguration.Limits(), "what the host gives it at most; anything without it"),
+      .init(
         "devices", \.devices, .list(of: device, most: 256, "a list of devices"),
         "devices that not every machine has, in the order the guest finds them"),
     ])
@@ -146,7 +149,7 @@ package enum SpecKeys {
 
   /// All keys of all objects, in the order of the docs.
   package static var rows: [SpecRow] {
-    machine.rows + console.rows + devices.flatMap(\.table.rows)
+    machine.rows + limits.rows + console.rows + devices.flatMap(\.table.rows)
   }
 
   // MARK: Devices

@@ -33,6 +33,8 @@ public struct VMConfiguration: Sendable, Equatable {
   public var consoles = [Console(isStandard: true)]
   /// The bus of all virtio devices but the disks that name another.
   public var virtioBus = VirtioBus.pci
+  /// What the host gives it at most.
+  public var limits = Limits()
   /// The devices that not every machine has, in the order the guest finds them on each bus.
   public var devices: [Device] = []
 

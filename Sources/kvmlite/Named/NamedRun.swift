@@ -30,7 +30,7 @@ final class NamedRun: Sendable {
         FileDescriptor(
           opening: places.words, [.writeOnly, .create, .truncate], permissions: 0o600)))
         ?? (try? SharedDescriptor(FileDescriptor(opening: "/dev/null", [.writeOnly])))
-    outcome = Errand(.write(places.outcome))
+    outcome = Errand(.writeEnd(places.outcome))
     removals = [places.state, places.runtime].map { Errand(.removeDirectory($0)) }
     ProcessMemory.keepOpen()
     guard spec.consoles.first?.isStandard == true else {
