@@ -88,13 +88,6 @@ package final class Worker: Sendable {
     try poller.addEdges(wake.descriptor, tag: Self.wakeTag)
   }
 
-  /// Its thread is held to what threads of the worker's maker are, whoever gives it the first thing to do.
-  package static func maker(_ filters: ThreadFilters?) -> ThreadMaker {
-    { (name, body) throws(Errno) in
-      try HostThread.start(name: name, filters: filters ?? .current, body)
-    }
-  }
-
   // MARK: Things to do
 
   /// Starts the thread, if it isn't there: for those who want to know now that there is none to be had.

@@ -124,3 +124,12 @@ package final class ThreadFilters: Sendable {
     return try free.start(name, nil, nil, body)
   }
 }
+
+extension Worker {
+  /// Its thread is held to what threads of the worker's maker are, whoever gives it the first thing to do.
+  package static func maker(_ filters: ThreadFilters?) -> ThreadMaker {
+    { (name, body) throws(Errno) in
+      try HostThread.start(name: name, filters: filters ?? .current, body)
+    }
+  }
+}
