@@ -76,13 +76,20 @@ package struct FileDescriptor: ~Copyable, Sendable {
     return count
   }
 
-  /// Reads at most `count` bytes and returns those that came; none means the end.
-  package borrowing func read(atMost count: Int) throws(Errno) -> [UInt8] {
+  /// Reads at most `count` bytes and returns those that came; none means the end. After signals it goes
+  /// on, unless who calls decides that: then `EINTR` is thrown.
+  package borrowing func read(
+    atMost count: Int, goesOn: Bool = true
+  ) throws(Errno) -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: count)
-    var span = bytes.mutableSpan
-    let length = try read(into: &span)
-    bytes.removeLast(count - length)
-    return bytes
+    while true {
+      do throws(Errno) {
+        var span = bytes.mutableSpan
+        let length = try read(into: &span)
+        bytes.removeLast(count - length)
+        return bytes
+      } catch { if error != .interrupted || !goesOn { throw error } }
+    }
   }
 
   /// Writes at most all of `bytes` and returns how many went. Corresponds to `write(2)`.

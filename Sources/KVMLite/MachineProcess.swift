@@ -181,9 +181,9 @@ final class MachineProcess: Sendable {
     let isOver = processEnd?.file.isReadable(until: deadline) ?? false
     let status = isOver ? program.endStatus(waits: true) : nil
     program.stop(politely: false)
-    func rest(_ file: SharedDescriptor) -> [UInt8] {
+    func rest(_ file: SharedDescriptor, until deadline: UInt64 = 0) -> [UInt8] {
       var all: [UInt8] = []
-      while file.file.isReadable(within: 0), let bytes = try? file.file.read(atMost: 1 << 16),
+      while file.file.isReadable(until: deadline), let bytes = try? file.file.read(atMost: 1 << 16),
         !bytes.isEmpty, all.count < 64 << 20
       {
         all += bytes
@@ -191,7 +191,8 @@ final class MachineProcess: Sendable {
       return all
     }
     listener.output(rest(output))
-    note(rest(words) + [0x0A], listener)
+    // The last ones can be its broker's.
+    note(rest(words, until: deadline) + [0x0A], listener)
     let (outcome, statistics) = (rest(outcome.reading), rest(statistics.reading))
     let end = heard.locked { heard in
       Self.add(outcome, to: &heard.outcome)

@@ -10,10 +10,8 @@ package enum Command: Sendable {
   case reset
   /// Press the power button: what follows is the guest's decision.
   case powerButton
-  /// End the run.
-  case stop(Outcome.StopReason)
-  /// End the run as if its time were over.
-  case timeOut
+  /// End the run; nil as if its time were over.
+  case stop(Outcome.StopReason?)
   /// Stand still for a moment in which this is called, on the event loop's thread; it must not wait.
   case inspect(@Sendable (Machine) -> Void)
   /// This is called at once, on the event loop's thread, while the machine runs; it must not wait.

@@ -46,7 +46,7 @@ extension Outcome {
         })
     case "stopped", "signal": self = .stopped(.user)
     case "input-changed": self = .inputChanged(json.text("path"))
-    case "host-failed", "sandbox": self = .hostFailed(json.text("message"))
+    case "host-failed", "sandbox", "memory-limit": self = .hostFailed(json.text("message"))
     default: return nil
     }
   }

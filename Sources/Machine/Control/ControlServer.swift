@@ -187,7 +187,7 @@ package final class ControlServer: Sendable {
     case .resume: return .resume
     case .reset: return .reset
     case .stop: return .stop(.user)
-    case .timeOut: return .timeOut
+    case .timeOut: return .stop(nil)
     case .powerButton: return .powerButton
     case .inspect: return .inspect { details.set(ControlAnswer.description(of: $0)) }
     case .stats: return .inspect { details.set(ControlAnswer.statistics(of: $0)) }

@@ -121,12 +121,11 @@ final class InputPump: ReceiveDemand, @unchecked Sendable {
       if let queue = source.queue {
         pending += queue.take()
       } else {
-        let bytes = try FileDescriptor(borrowing: source.number).read(atMost: 4096)
+        let bytes = try FileDescriptor(borrowing: source.number).read(atMost: 4096, goesOn: false)
         if bytes.isEmpty { sources[index].isAtEnd = true }
         pending += source.filter?(bytes, control) ?? bytes
       }
-    } catch .interrupted {
-    } catch .tryAgain {
+    } catch .interrupted, .tryAgain {
     } catch {
       // A terminal that went away gives EIO: for the guest that is silence.
       sources[index].isAtEnd = true

@@ -24,10 +24,7 @@ extension EventLoop {
       machine.inventory.powerManagement.pressPowerButton()
       request.reply(.success(()))
     case .stop(let reason):
-      control.stop(reason)
-      request.reply(.success(()))
-    case .timeOut:
-      control.finish(.timedOut(positions()))
+      control.finish(reason.map { .stopped($0) } ?? .timedOut(positions()))
       request.reply(.success(()))
     case .inspect(let look): inspections.append((look, request.reply))
     case .look(let look):

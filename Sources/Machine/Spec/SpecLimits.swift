@@ -2,7 +2,8 @@ extension VMConfiguration {
   /// What the host gives a machine's process and the programs that it starts at most; nil for any
   /// amount.
   ///
-  /// The command kvmlite has the host keep them. The library doesn't: its process is the caller's.
+  /// The command kvmlite has the host keep them. The library doesn't for a machine in the caller's
+  /// process.
   public struct Limits: Sendable, Equatable {
     /// Bytes of memory, the guest's and kvmlite's own, from 1 MiB on.
     public var memory: UInt64?
