@@ -134,7 +134,11 @@ static inline int clinux_epoll_next(int epoll, int64_t nanoseconds, uint64_t *nu
 int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
 
 static inline int clinux_accept(int fd) {
-  return accept4(fd, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
+  int socket;
+  // Another may wait behind one that has gone.
+  do socket = accept4(fd, NULL, NULL, O_CLOEXEC | O_NONBLOCK);
+  while (socket < 0 && (errno == EINTR || errno == ECONNABORTED));
+  return socket;
 }
 
 // Block devices: <linux/fs.h> has these requests as expressions that Swift can't import.
@@ -240,7 +244,9 @@ static inline ssize_t clinux_receive(
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                            .msg_controllen = sizeof control};
   *fd_count = 0;
-  ssize_t length = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  ssize_t length;
+  do length = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  while (length < 0 && errno == EINTR);
   if (length < 0) return -1;
   // The room is for one message of rights: there is never a second one in it.
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);

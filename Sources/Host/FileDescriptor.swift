@@ -85,8 +85,7 @@ package struct FileDescriptor: ~Copyable, Sendable {
     while true {
       do throws(Errno) {
         var span = bytes.mutableSpan
-        let length = try read(into: &span)
-        bytes.removeLast(count - length)
+        bytes.removeLast(count - (try read(into: &span)))
         return bytes
       } catch { if error != .interrupted || !goesOn { throw error } }
     }

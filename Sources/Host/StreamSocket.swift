@@ -83,10 +83,8 @@ extension FileDescriptor {
   package borrowing func accept() throws(Errno) -> FileDescriptor? {
     let number = clinux_accept(self.number)
     if number >= 0 { return FileDescriptor(owning: number) }
-    switch Errno.current {
-    case .tryAgain, .interrupted, Errno(ECONNABORTED): return nil
-    default: throw Errno.current
-    }
+    guard Errno.current == .tryAgain else { throw Errno.current }
+    return nil
   }
 
   /// Ends one direction of a socket. Corresponds to `shutdown(2)`.

@@ -110,7 +110,7 @@ package struct UnixSocket: ~Copyable, Sendable {
       files.append(SharedDescriptor(FileDescriptor(owning: number)))
     }
     if count >= 0 { return count }
-    if error == .tryAgain || error == .interrupted { return nil }
+    if error == .tryAgain { return nil }
     throw error
   }
 

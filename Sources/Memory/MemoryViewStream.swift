@@ -2,7 +2,8 @@ import CLinux
 import Glibc
 import Host
 
-/// Sockets and devices whose bytes go straight from and to guest memory, one system call each.
+/// Sockets and devices that never wait, whose bytes go straight from and to guest memory, one system call
+/// each. Interrupted, that is made again: who is told once that something has come must not miss it.
 extension FileDescriptor {
   /// Writes the bytes of `first` and then those of `segments`, all in one call, and returns how many
   /// went. Corresponds to `writev(2)`.
@@ -56,7 +57,8 @@ extension FileDescriptor {
         unsafe vector.initializeElement(at: used + index, to: iovec(of: segments[index]))
       }
       guard let base = vector.baseAddress else { return -Int(EINVAL) }
-      let count = unsafe body(number, base, capacity)
+      var count: Int
+      repeat { count = unsafe body(number, base, capacity) } while count < 0 && errno == EINTR
       return count < 0 ? -Int(errno) : count
     }
     guard count >= 0 else { throw Errno(Int32(-count)) }

@@ -146,7 +146,7 @@ package final class StreamBackEnd: NetworkBackEnd {
       input.end += count
       return true
     } catch {
-      if error == .tryAgain || error == .interrupted { return false }
+      if error == .tryAgain { return false }
       throw NetworkError(.host, "\(name) has ended: the guest's network cable is out")
     }
   }

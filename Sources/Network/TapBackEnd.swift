@@ -106,7 +106,7 @@ package final class TapBackEnd: NetworkBackEnd {
     } catch {
       switch error {
       // EIO: the interface or this queue is off for now.
-      case .tryAgain, .interrupted, .inputOutput, .invalidArgument: return .nothing
+      case .tryAgain, .inputOutput, .invalidArgument: return .nothing
       default: throw NetworkError(.host, "\(name) gives no more frames: \(error)")
       }
     }

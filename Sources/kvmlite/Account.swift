@@ -15,7 +15,7 @@ struct Account {
     self.backEnd = backEnd
   }
 
-  /// Says what there is to say, but nothing of how the run ended if it `isOwned` by who knows that, and
+  /// Says what there is to say, but nothing of how the run ended if it `isOwned` by who reads that, and
   /// returns the exit status.
   func tell(statistics format: StatisticsFormat?, isOwned: Bool = false) -> Int32 {
     if outcome.isFromOutside { Message.hurry() }

@@ -202,7 +202,8 @@ struct Session {
     if options.isPaused { machine.commands.send(.pause) }
     let outcome = machine.run()
     var status = Account(machine, outcome, backEnd)
-      .tell(statistics: options.statistics, isOwned: options.owner != nil)
+      .tell(
+        statistics: options.statistics, isOwned: options.owner != nil && options.outcomeFile != nil)
     status = reports.write(machine, outcome, status)
     options.named?.end(OutcomeReport(outcome, status: status).json())
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }

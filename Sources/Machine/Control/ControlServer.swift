@@ -10,6 +10,8 @@ package final class ControlSocket: Sendable {
   /// Listens at `path`, where nobody may listen yet.
   package init(at path: String) throws(Errno) {
     listener = try UnixListener(at: path, .messages, waits: false)
+    // For `status`, when files can't be opened any more.
+    ProcessMemory.keepOpen()
   }
 }
 
@@ -20,6 +22,7 @@ package final class ControlOwner: Sendable {
   /// Takes the open file `number`, a Unix socket of messages: `ENOTSOCK` and `EPROTOTYPE` if it is none.
   package init(_ number: Int32) throws(Errno) {
     descriptor = try UnixSocket.duplicate(number, .messages)
+    ProcessMemory.keepOpen()
   }
 }
 

@@ -32,7 +32,6 @@ final class NamedRun: Sendable {
         ?? (try? SharedDescriptor(FileDescriptor(opening: "/dev/null", [.writeOnly])))
     outcome = Errand(.writeEnd(places.outcome))
     removals = [places.state, places.runtime].map { Errand(.removeDirectory($0)) }
-    ProcessMemory.keepOpen()
     guard spec.consoles.first?.isStandard == true else {
       hub = nil
       return
