@@ -29,7 +29,9 @@ package final class VhostUserBlock: VirtioDevice {
     var queues: [Wanted?]
     var mayUseMemory = true
     var isPaused = false
-    /// Hears of the pause, once no queue is served.
+    /// How many pauses there were.
+    var pauses = 0
+    /// Hears of the last one, once no queue is served.
     var still: (@Sendable () -> Void)?
     weak var owner: (any VirtioRemoteOwner)?
   }
@@ -169,6 +171,7 @@ extension VhostUserBlock: VirtioRemote {
   package func pause(_ still: @escaping @Sendable () -> Void) {
     wish.withLock { wish in
       wish.isPaused = true
+      wish.pauses += 1
       wish.still = still
     }
     do throws(Errno) { try worker.post { [weak self] in self?.follow() } } catch {
@@ -234,11 +237,13 @@ extension VhostUserBlock {
 
   /// Makes the other side do what the driver wants.
   private func follow() {
+    // One that comes while queues start has its own turn, which takes them back.
+    let pause = wish.withLock { $0.isPaused ? $0.pauses : nil }
     do throws(VhostUserError) {
       for index in queueSizes.indices { try follow(queue: index) }
     } catch { fail(error) }
     for index in queueSizes.indices { finish(queue: index) }
-    wish.withLock { $0.isPaused ? $0.still.take() : nil }?()
+    wish.withLock { $0.isPaused && $0.pauses == pause ? $0.still.take() : nil }?()
   }
 
   private func follow(queue index: Int) throws(VhostUserError) {

@@ -217,11 +217,8 @@ struct DeviceTests {
     device.end()
   }
 
-  @Test("takes back a queue that is stopped while it starts")
-  func stoppedMeanwhile() throws {
-    let device = try makeDevice([.configuration, .acknowledge])
-    defer { device.end() }
-    try start(device)
+  /// Answers all that starts a queue but the last.
+  private func acknowledgeStart() throws {
     let before: [VhostUserMessage.Request] = [
       .setFeatures, .setMemoryTable, .setRingSize, .setRingBase, .setRingAddress, .setRingCall,
       .setRingKick,
@@ -231,6 +228,14 @@ struct DeviceTests {
       try script.answer(request, .numbers(UInt64(0)))
     }
     try script.waitFor(.setRingEnable)
+  }
+
+  @Test("takes back a queue that is stopped while it starts")
+  func stoppedMeanwhile() throws {
+    let device = try makeDevice([.configuration, .acknowledge])
+    defer { device.end() }
+    try start(device)
+    try acknowledgeStart()
     device.stop(queue: 0)
     try script.answer(.setRingEnable, .numbers(UInt64(0)))
     try script.waitFor(.getRingBase)
@@ -267,6 +272,21 @@ struct DeviceTests {
     device.resume()
     #expect(try positionTold() == 9)
     try script.waitFor(.setRingEnable)
+  }
+
+  @Test("a pause that comes while a queue starts takes it back first")
+  func pausedMeanwhile() throws {
+    let device = try makeDevice([.configuration, .acknowledge])
+    defer { device.end() }
+    try start(device)
+    try acknowledgeStart()
+    device.pause { [owner] in owner.isStill() }
+    try script.answer(.setRingEnable, .numbers(UInt64(0)))
+    try script.waitFor(.getRingBase)
+    #expect(owner.stillCount == 0, "it is still at work there")
+    try script.answer(.getRingBase, .numbers(UInt32(0), UInt32(5)))
+    try owner.waitForStills(1)
+    #expect(device.position(ofQueue: 0) == 5)
   }
 
   @Test("begins nothing in a pause: a queue that starts waits for its end")
