@@ -155,7 +155,9 @@ struct WorkerTests {
     try worker.post { [log, worker] in
       entered.open()
       repeat {
-        do throws(Errno) { _ = try FileDescriptor(borrowing: number).read(atMost: 1) } catch {
+        do throws(Errno) {
+          _ = try FileDescriptor(borrowing: number).read(atMost: 1, goesOn: false)
+        } catch {
           log.add("\(error == .interrupted)")
         }
       } while !worker.isStopping
