@@ -54,14 +54,14 @@ struct FaceTests {
   @Test("a cancelled task stops its machine, whenever that comes", arguments: isolations)
   func cancellation(isolation: VirtualMachine.Isolation) async throws {
     let machine = try Self.make(isolation)
-    let task = Task { try await machine.run() }
+    let task = ownTask { try await machine.run() }
     try await machine.console.wait(for: "!")
     task.cancel()
     #expect(try await Self.isStopped(task.value))
     #expect(machine.state == .ended)
 
     let early = try Self.make(isolation)
-    let cancelled = Task {
+    let cancelled = ownTask {
       while !Task.isCancelled { await Task.yield() }
       return try await early.run()
     }
@@ -103,10 +103,10 @@ struct FaceTests {
     await Self.expect(.timedOut) {
       try await machine.console.wait(for: "!", timeout: .milliseconds(1))
     }
-    let task = Task { try await machine.console.wait(for: "?") }
+    let task = ownTask { try await machine.console.wait(for: "?") }
     task.cancel()
     await Self.expect(.cancelled) { try await task.value }
-    let last = Task { try await machine.console.wait(for: "?") }
+    let last = ownTask { try await machine.console.wait(for: "?") }
     await machine.stop()
     await Self.expect(.hasEnded) { try await last.value }
     await Self.expect(.hasEnded) { try await machine.console.wait(for: "?") }
@@ -118,7 +118,7 @@ struct FaceTests {
     arguments: isolations)
   func commands(isolation: VirtualMachine.Isolation) async throws {
     let machine = try Self.make(isolation)
-    let run = Task { try await machine.run() }
+    let run = ownTask { try await machine.run() }
     await Self.expect(.isNotPaused) { try await machine.resume() }
     try await machine.pause()
     #expect(machine.state == .paused)

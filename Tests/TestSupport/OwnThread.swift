@@ -22,7 +22,7 @@ package struct OwnThread: SuiteTrait, TestTrait, TestScoping {
     try await withTaskExecutorPreference(Executor()) { try await function() }
   }
 
-  private final class Executor: TaskExecutor {
+  fileprivate final class Executor: TaskExecutor {
     // A serial queue has a thread whenever it has something to do.
     private let queue = DispatchQueue(label: "test")
 
@@ -36,4 +36,11 @@ package struct OwnThread: SuiteTrait, TestTrait, TestScoping {
 extension Trait where Self == OwnThread {
   /// Runs each case of asynchronous tests on a thread of its own.
   package static var ownThread: Self { Self() }
+}
+
+/// A task that nobody awaits yet, on a thread of its own: such tasks don't have their maker's.
+package func ownTask<Value: Sendable>(
+  _ body: @escaping @Sendable () async throws -> Value
+) -> Task<Value, any Error> {
+  Task(executorPreference: OwnThread.Executor()) { try await body() }
 }
