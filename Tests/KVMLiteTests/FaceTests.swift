@@ -12,10 +12,9 @@ struct FaceTests {
     0xEB, 0xFE,  // 04: jmp 0x4
   ]
 
-  /// In this process, and in one of its own.
-  private static let isolations = [
-    VirtualMachine.Isolation.threads, .process(program: Kvmlite.path),
-  ]
+  /// In this process, and, where that doesn't take minutes, in one of its own.
+  private static let isolations: [VirtualMachine.Isolation] =
+    Trials.areFew ? [.threads] : [.threads, .process(program: Kvmlite.path)]
 
   private static func make(
     _ isolation: VirtualMachine.Isolation, _ image: [UInt8] = spin, restartsAtReset: Bool = false,
