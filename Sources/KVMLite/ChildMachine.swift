@@ -69,6 +69,7 @@ final class ChildMachine: MachinePlace {
         self?.note(end)
       })
     do throws(Errno) { try process.begin(console.queue, listener) } catch {
+      process.end()
       throw VirtualMachineError(.host, "a thread can't be started: \(error)")
     }
     let isThere = Guarded<Bool?>(nil)
@@ -77,10 +78,7 @@ final class ChildMachine: MachinePlace {
       isThere.wakeAll()
     }
     guard isThere.waiting({ $0 }) else {
-      process.hangUp()
-      let end = shared.waiting { $0.end }
-      process.end()
-      throw VirtualMachineError(end)
+      throw VirtualMachineError(endProcess())
     }
     let words = shared.locked { shared in
       defer { shared.words = nil }
@@ -107,6 +105,8 @@ final class ChildMachine: MachinePlace {
       reply?(.success(message))
     } else if case .string(let text)? = message["error"]?.value {
       reply?(.failure(VirtualMachineError(refusal: text)))
+    } else {
+      reply?(.failure(VirtualMachineError(.host, "the machine's process answers with no sense")))
     }
   }
 
@@ -184,7 +184,15 @@ final class ChildMachine: MachinePlace {
     return Outcome(end)
   }
 
-  func end() { process.end() }
+  func end() { _ = endProcess() }
+
+  /// Has the process end, and waits until all that it said is heard.
+  private func endProcess() -> MachineProcess.End {
+    process.hangUp()
+    let end = shared.waiting { $0.end }
+    process.end()
+    return end
+  }
 
   func stop() {
     let hasBegun = shared.locked { shared in

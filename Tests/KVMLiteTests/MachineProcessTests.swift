@@ -67,6 +67,21 @@ struct MachineProcessTests {
     #expect(text.contains("left: 0"), "\(text)")
   }
 
+  @Test("that a signal ends says which")
+  func signal() async throws {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent],
+      performing: {
+        let machine = try Self.make()
+        async let outcome = machine.run()
+        try await machine.console.wait(for: "!")
+        for child in try Self.children() { kill(child, SIGTERM) }
+        print("\(try await outcome)")
+      })
+    let text = String(decoding: try #require(result).standardOutputContent, as: UTF8.self)
+    #expect(text.contains("the run was ended by SIGTERM"), "\(text)")
+  }
+
   @Test("goes when nobody has the machine any more, or when this process is killed")
   func goes() async throws {
     let result = await #expect(

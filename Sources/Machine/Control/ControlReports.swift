@@ -44,7 +44,8 @@ extension Outcome {
         positions.map {
           VCPUPosition(vcpu: Int(clamping: $0.number("vcpu")), text: $0.text("text"))
         })
-    case "stopped", "signal": self = .stopped(.user)
+    case "stopped": self = .stopped(.user)
+    case "signal": self = .stopped(.signal(Int32(clamping: json.number("status")) - 128))
     case "input-changed": self = .inputChanged(json.text("path"))
     case "host-failed", "sandbox", "memory-limit": self = .hostFailed(json.text("message"))
     default: return nil
