@@ -6,15 +6,7 @@ import Testing
 /// Swift's own threads are as many as processors, and tests that wait in system calls hold them: a test that
 /// awaits something would go on when all others have had their turn, and what it has running, a guest that
 /// spins, would take a processor until then.
-package struct OwnThread: SuiteTrait, TestTrait, TestScoping {
-  /// The suites in a suite have it.
-  package var isRecursive: Bool { true }
-
-  /// Each case has one.
-  package func scopeProvider(for test: Test, testCase: Test.Case?) -> Self? {
-    testCase == nil ? nil : self
-  }
-
+package struct OwnThread: EachCase {
   /// Runs a test there, with the tasks that it awaits.
   package func provideScope(
     for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void

@@ -8,16 +8,8 @@ import Testing
 ///
 /// Swift Testing's own `.timeLimit` cancels a task. A test that spins in code of ours, or waits for
 /// what never comes, doesn't notice that: only a thread beside it can tell, and end the process.
-package struct TimeLimit: SuiteTrait, TestTrait, TestScoping {
+package struct TimeLimit: EachCase {
   let minutes: Int
-
-  /// The suites in a suite have its limit.
-  package var isRecursive: Bool { true }
-
-  /// Each case of each test is watched, and no suite as a whole.
-  package func scopeProvider(for test: Test, testCase: Test.Case?) -> Self? {
-    testCase == nil ? nil : self
-  }
 
   /// Runs a test, and watches it.
   package func provideScope(
