@@ -1,4 +1,5 @@
 import Foundation
+import Host
 import Testing
 import TestSupport
 
@@ -77,6 +78,31 @@ struct NetworkOptionTests {
     #expect(result.end == .exited(0))
     #expect(result.errors.contains("virtio-vsock"))
     #expect(scratch.names == [])
+  }
+
+  @Test("a guest and a program at its socket talk", .needsKVM)
+  func talk() throws {
+    let scratch = try Scratch()
+    let path = scratch.path + "/socket"
+    let vsock = ["--vsock", "cid=3,socket=\(path)", "--virtio-bus", "mmio", "guest:virtio-vsock"]
+    #expect(try Kvmlite.run(vsock).output == "nobody listens at port 5000 of the host\n")
+
+    let listener = try UnixListener(at: path + "_5000")
+    let guest = try ChildProcess(Kvmlite.path, vsock)
+    listener.descriptor.waitUntilReadable(milliseconds: Deadline().milliseconds)
+    let peer = try #require(try listener.descriptor.accept())
+    var heard: [UInt8] = []
+    while heard.count < 5 {
+      peer.waitUntilReadable(milliseconds: Deadline().milliseconds)
+      let piece = try peer.read(atMost: 5 - heard.count)
+      if piece.isEmpty { break }
+      heard += piece
+    }
+    #expect(heard == Array("ping\n".utf8))
+    _ = try peer.send(Array("pong\n".utf8).span)
+    peer.shutDown(.sending)
+    #expect(try guest.waitForEnd() == .exited(0))
+    #expect(guest.output == Array("pong\n".utf8))
   }
 
   @Test("a socket in use is said")
