@@ -35,6 +35,14 @@ struct MachineLimits {
   }
 }
 
+extension VMConfiguration.Limits {
+  /// Says so where one of them may be why the host failed with `message`.
+  func explain(_ message: String) {
+    guard let threads, message.hasSuffix("\(Errno.tryAgain)") else { return }
+    Message.note("that is what a limit of \(threads) threads does where more are needed: raise it")
+  }
+}
+
 extension ControlGroup.Limits {
   /// Those of a spec.
   fileprivate init(_ limits: VMConfiguration.Limits) {

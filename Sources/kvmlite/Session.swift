@@ -87,6 +87,7 @@ struct Session {
       return status
     } catch {
       Message.error(error.message)
+      spec.limits.explain(error.message)
       options.named?.end(didNotStart: error)
       return error.status
     }
@@ -204,6 +205,7 @@ struct Session {
     var status = Account(machine, outcome, backEnd)
       .tell(
         statistics: options.statistics, isOwned: options.owner != nil && options.outcomeFile != nil)
+    if case .hostFailed(let message) = outcome { spec.limits.explain(message) }
     status = reports.write(machine, outcome, status)
     options.named?.end(OutcomeReport(outcome, status: status).json())
     for address in options.walks { WalkAccount(machine: machine).tell(address.value) }

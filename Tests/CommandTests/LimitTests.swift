@@ -289,6 +289,16 @@ struct LimitTests {
     while FileManager.default.fileExists(atPath: leaf) { usleep(1000) }
   }
 
+  @Test("says which limit it is that leaves it no thread more")
+  func threads() throws {
+    let group = try TestGroup()
+    let process = try start(
+      in: group,
+      ["--limit", "threads=3", "--timeout", "60", "--trace-file", scratch.path + "/trace", spin])
+    #expect(try process.waitForEnd() == .exited(71))
+    #expect(process.errorText.contains("a limit of 4 threads"), "\(process.errorText)")
+  }
+
   @Test("has no more processor time than it is given")
   func processors() throws {
     let group = try TestGroup()
