@@ -162,7 +162,7 @@ struct LabTests {
     #expect(scratch.names == ["sleeps.c"])
   }
 
-  @Test("refuses what it doesn't know, and sheets that are none")
+  @Test("refuses what it doesn't know, and sheets that are none", .sameOnEachHost)
   func refusals() throws {
     #expect(try Kvmlite.run("lab", "nothing").end == .exited(64))
     #expect(try Kvmlite.run("lab", "--json").end == .exited(64))

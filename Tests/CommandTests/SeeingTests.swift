@@ -153,7 +153,7 @@ struct SeeingTests {
   }
 
   @Test(
-    "a picture of any file, whatever it says of times and names",
+    "a picture of any file, whatever it says of times and names", .sameOnEachHost,
     arguments: [
       "0,\"dur\":0", "1e300,\"dur\":0", "1e308,\"dur\":1.7e308", "1e15,\"dur\":1e15",
       "1e-320,\"dur\":0",

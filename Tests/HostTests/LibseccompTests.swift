@@ -9,7 +9,8 @@ private let hasLibseccomp =
 
 @Suite(
   "The filters and those that libseccomp makes of the same table",
-  .enabled(if: hasLibseccomp, "needs python3-seccomp, for /usr/bin/python3"), .limited)
+  .enabled(if: hasLibseccomp, "needs python3-seccomp, for /usr/bin/python3"), .limited,
+  .sameOnEachHost)
 struct LibseccompTests {
   private static let process: Int32 = 4711
   private static let trap: UInt32 = 0x0003_0000

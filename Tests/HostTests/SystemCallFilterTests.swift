@@ -2,7 +2,7 @@ import Host
 import Sandbox
 import Testing
 
-@Suite("The filters of system calls", .limited)
+@Suite("The filters of system calls", .limited, .sameOnEachHost)
 struct SystemCallFilterTests {
   private static let allow: UInt32 = 0x7FFF_0000
   private static let trap: UInt32 = 0x0003_0000

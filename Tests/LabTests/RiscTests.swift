@@ -76,7 +76,7 @@ struct RiscTests {
   }
 
   @Test(
-    "an emulator that does not run the image is told, with its words",
+    "an emulator that does not run the image is told, with its words", .sameOnEachHost,
     arguments: [
       ("echo no such machine >&2; exit 1", "it said: no such machine"),
       ("printf 'sensitive\\tx\\tuser\\truns\\t1\\nend\\n'", "a line that is none"),
