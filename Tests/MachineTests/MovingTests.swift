@@ -278,6 +278,36 @@ struct MovingTests {
     #expect(refused > 0)
   }
 
+  @Test("goes on with the features that it had, and not where those lack")
+  func features() throws {
+    let (saved, memory, setup) = try saved()
+    let index = try #require(saved.sections.firstIndex { $0.name == "engine" })
+    /// Where the ECX of CPUID's leaf 1 is (Intel SDM vol 2A).
+    func place(in bytes: [UInt8]) throws -> Int {
+      let first = try #require(bytes.firstRange(of: Array("KVM_SET_CPUID2".utf8))).upperBound + 4
+      let entries = stride(from: first, to: bytes.count, by: 28)
+      return try #require(entries.first { bytes[$0] == 1 && bytes[$0 + 3] == 0 }) + 20
+    }
+    func restored(_ change: (inout [UInt8], Int) -> Void) throws -> Machine {
+      var sections = saved.sections
+      var bytes = sections[index].bytes
+      change(&bytes, try place(in: bytes))
+      sections[index] = .init(name: "engine", version: 1, bytes: bytes)
+      return try Machine(
+        restoring: SavedMachine(sections: sections), .moved(memory), setup.resources, setup.options)
+    }
+    // The hypervisor's bit, which each machine has that starts here.
+    let before = saved.sections[index].bytes
+    #expect(before[try place(in: before) + 3] & 0x80 != 0)
+    let after = try restored { $0[$1 + 3] &= 0x7F }.save().sections[index].bytes
+    #expect(after[try place(in: after) + 3] & 0x80 == 0)
+    // A reserved bit, which none has.
+    let error = try #require(throws: RestoreError.self) { _ = try restored { $0[$1 + 2] |= 1 } }
+    #expect(
+      "\(error)" == "this host can't go on with the saved machine: it lacks CPUID 1 ECX[16] "
+        + "(a machine of --cpu baseline needs less)")
+  }
+
   @Test("has all of its processor's state, its controllers' and its timer's")
   func engine() throws {
     let (saved, memory, setup) = try saved()

@@ -25,19 +25,19 @@ final class Engine {
     case restored(EngineState)
   }
 
-  /// Makes an engine in `vm`, which is empty, with `memory` where `map` says and the devices of
-  /// `inventory`: at the start of a machine, after a reset, and when it wakes.
+  /// Makes an engine in `vm`, which is empty, with `memory` where `map` says, the devices of `inventory`
+  /// and a VCPU for each of `cpuids`: at the start of a machine, after a reset, and when it wakes.
   init(
     _ vm: VM, _ host: KVMHost, _ memory: GuestMemory, _ map: MemoryMap, _ inventory: Inventory,
-    _ control: RunControl, _ configuration: Configuration, _ start: Start
+    _ control: RunControl, _ cpuids: [CPUID], _ start: Start
   ) throws(KVMError) {
     try Self.furnish(vm, map)
     let parking = Parking()
     let synchronizes = host.system.value(of: .syncRegisters) != 0
     var runners: [VCPURunner] = []
-    for id in 0..<configuration.vcpuCount {
+    for (id, cpuid) in cpuids.enumerated() {
       let vcpu = try vm.makeVCPU(id: id)
-      try vcpu.setCPUID(configuration.cpu.cpuid(host, id: id, count: configuration.vcpuCount))
+      try vcpu.setCPUID(cpuid)
       try vcpu.setUpModelSpecificRegisters()
       vcpu.setSynchronizesRegisters(synchronizes)
       runners.append(

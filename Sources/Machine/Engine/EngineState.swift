@@ -8,6 +8,8 @@ import KVM
 /// What devices do to the controllers' inputs isn't in it: they drive their lines anew.
 package struct EngineState: Sendable {
   /// By APIC ID.
+  let cpuids: [CPUID]
+  /// Likewise.
   var processors: [ProcessorState]
   /// The two 8259s and the IOAPIC.
   var controllers: [kvm_irqchip]
@@ -21,13 +23,11 @@ package struct EngineState: Sendable {
     UInt32(KVM_IRQCHIP_PIC_SLAVE), UInt32(KVM_IRQCHIP_PIC_MASTER), UInt32(KVM_IRQCHIP_IOAPIC),
   ]
 
-  /// Takes the state of an engine that stands still.
-  init(of engine: Engine, _ host: KVMHost) throws(KVMError) {
+  /// Takes the state of an engine that stands still, whose guest was told `cpuids`.
+  init(of engine: Engine, _ cpuids: [CPUID], _ host: KVMHost) throws(KVMError) {
     let extent = try ProcessorState.Extent(host.system)
-    try self.init(vm: engine.vm, engine.runners.map(\.vcpu), extent)
-  }
-
-  init(vm: VM, _ vcpus: [VCPU], _ extent: ProcessorState.Extent) throws(KVMError) {
+    let (vm, vcpus) = (engine.vm, engine.runners.map(\.vcpu))
+    self.cpuids = cpuids
     processors = try vcpus.map { (vcpu) throws(KVMError) in try ProcessorState(vcpu, extent) }
     controllers = try Self.chips.map { (chip) throws(KVMError) in try vm.irqChip(chip) }
     timer = try vm.pit()
@@ -50,8 +50,11 @@ package struct EngineState: Sendable {
 
   /// Writes KVM's structures, each by the name of its ioctl.
   package func save(to state: inout StateWriter) {
-    for (id, processor) in processors.enumerated() {
-      state.group("vcpu\(id)") { processor.save(to: &$0) }
+    for (id, (cpuid, processor)) in zip(cpuids, processors).enumerated() {
+      state.group("vcpu\(id)") {
+        cpuid.save(to: &$0)
+        processor.save(to: &$0)
+      }
     }
     for controller in controllers {
       state.group("KVM_GET_IRQCHIP \(controller.chip_id)") {
@@ -62,11 +65,19 @@ package struct EngineState: Sendable {
     state.write("KVM_GET_CLOCK", clock)
   }
 
-  /// Reads what `save` wrote of an engine with `vcpuCount` VCPUs.
+  /// Reads what CPUID answered on each of `vcpuCount` VCPUs in what `save` wrote.
+  static func cpuids(from state: StateReader, vcpuCount: Int) throws(StateError) -> [CPUID] {
+    try (0..<vcpuCount).map { (id) throws(StateError) in
+      try CPUID(from: state.group("vcpu\(id)"))
+    }
+  }
+
+  /// Reads the rest of it.
   init(
-    from state: StateReader, vcpuCount: Int, _ extent: ProcessorState.Extent
+    from state: StateReader, _ cpuids: [CPUID], _ extent: ProcessorState.Extent
   ) throws(StateError) {
-    processors = try (0..<vcpuCount).map { (id) throws(StateError) in
+    self.cpuids = cpuids
+    processors = try cpuids.indices.map { (id) throws(StateError) in
       try ProcessorState(from: state.group("vcpu\(id)"), extent)
     }
     controllers = try Self.chips.map { (chip) throws(StateError) in

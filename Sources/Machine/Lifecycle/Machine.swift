@@ -32,6 +32,8 @@ package final class Machine {
   let recorders: [Recorder]
 
   let host: KVMHost
+  /// What CPUID answers on each VCPU, as long as there is the machine.
+  let cpuids: [CPUID]
   private let plan: BootPlan
   /// Whether the guest has suspended it to RAM.
   var isSuspended = false
@@ -88,9 +90,9 @@ package final class Machine {
     memoryMap = MemoryMap(memory, hole: inventory.memoryHole)
     do throws(RestoreError) {
       let start = try Self.begin(plan, tables, restoration, inventory, memory, host)
+      cpuids = start.cpuids ?? configuration.cpu.cpuids(host, count: configuration.vcpuCount)
       do throws(KVMError) {
-        engine = try Engine(
-          host.vm, host, memory, memoryMap, inventory, control, configuration, start)
+        engine = try Engine(host.vm, host, memory, memoryMap, inventory, control, cpuids, start)
       } catch { throw .machine(.kvm(error)) }
     } catch {
       // Devices that were restored may have their threads.
@@ -200,7 +202,7 @@ package final class Machine {
   /// Replaces the engine, whose VCPUs have no threads, by one that begins with `start`.
   func replaceEngine(_ start: Engine.Start) throws(KVMError) {
     let new = try Engine(
-      host.system.makeVM(), host, memory, memoryMap, inventory, control, configuration, start)
+      host.system.makeVM(), host, memory, memoryMap, inventory, control, cpuids, start)
     if trace != nil { pastCounters += counters(of: engine) }
     for (old, new) in zip(engine.runners, new.runners) { new.history = old.history }
     engine = new
@@ -334,16 +336,7 @@ package final class Machine {
       } catch { throw .machine(.host("\(error)")) }
       return .entry(plan.entry, plan.format)
     }
-    try inventory.hold()
-    try inventory.restore(from: saved)
-    let extent: ProcessorState.Extent
-    do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
-    let name = SavedMachine.Name.engine
-    let state = try saved.fields(name)
-    do throws(StateError) {
-      return .restored(
-        try EngineState(from: state, vcpuCount: inventory.spec.vcpuCount, extent))
-    } catch { throw .section(name, error) }
+    return .restored(try saved.begin(inventory, host))
   }
 
   private static func openKVM(_ configuration: Configuration) throws(MachineError) -> KVMHost {

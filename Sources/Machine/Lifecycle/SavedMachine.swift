@@ -108,6 +108,8 @@ package enum RestoreError: Error, Sendable {
   case section(String, StateError)
   /// The memory isn't that of this machine.
   case memory
+  /// This host hasn't got what the guest may count on, each in words.
+  case processor([String])
   /// The machine can't be made.
   case machine(MachineError)
 }
@@ -128,6 +130,9 @@ extension RestoreError: CustomStringConvertible {
     case .spec(let error): "the saved machine's spec: \(error.message)"
     case .section(let name, let error): "the saved machine is damaged: \(name): \(error)"
     case .memory: "the memory isn't that of the saved machine"
+    case .processor(let lacks):
+      "this host can't go on with the saved machine: it lacks \(lacks.joined(separator: ", ")) "
+        + "(a machine of --cpu baseline needs less)"
     case .machine(let error): error.description
     }
   }

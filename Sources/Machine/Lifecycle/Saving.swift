@@ -21,7 +21,7 @@ extension Machine {
       }
     }
     var state = StateWriter()
-    do { try EngineState(of: engine, host).save(to: &state) } catch { throw .kvm("\(error)") }
+    do { try EngineState(of: engine, cpuids, host).save(to: &state) } catch { throw .kvm("\(error)") }
     add(Name.engine, state.bytes)
     // What was typed and the guest's device has not taken yet.
     add(Name.input, input.waiting)
@@ -43,6 +43,39 @@ extension Machine {
   struct Restoration {
     let saved: SavedMachine
     let memory: RestoredMemory
+  }
+}
+
+extension SavedMachine {
+  /// Puts devices' states into those of `inventory`, and returns the engine's, if this `host` can go on
+  /// with it.
+  func begin(_ inventory: Inventory, _ host: KVMHost) throws(RestoreError) -> EngineState {
+    let spec = inventory.spec
+    let state = try fields(Name.engine)
+    let cpuids: [CPUID]
+    do { cpuids = try EngineState.cpuids(from: state, vcpuCount: spec.vcpuCount) } catch {
+      throw .section(Name.engine, error)
+    }
+    for (id, cpuid) in cpuids.enumerated() {
+      let lacks = cpuid.features(
+        beyond: spec.cpu.cpuid(host, id: id, count: spec.vcpuCount))
+      guard lacks.isEmpty else { throw .processor(lacks) }
+    }
+    try inventory.hold()
+    try inventory.restore(from: self)
+    let extent: ProcessorState.Extent
+    do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
+    do { return try EngineState(from: state, cpuids, extent) } catch {
+      throw .section(Name.engine, error)
+    }
+  }
+}
+
+extension Engine.Start {
+  /// What CPUID answered on each VCPU, where that was saved.
+  var cpuids: [CPUID]? {
+    guard case .restored(let state) = self else { return nil }
+    return state.cpuids
   }
 }
 

@@ -19,6 +19,11 @@ extension CPUModel {
     return cpuid
   }
 
+  /// The same on each of `count` VCPUs.
+  func cpuids(_ host: KVMHost, count: Int) -> [CPUID] {
+    (0..<count).map { cpuid(host, id: $0, count: count) }
+  }
+
   /// The processor's name, 48 characters in leaves 0x80000002 to 4 (Intel SDM vol 2A, CPUID; AMD APM
   /// vol 3, E.4.3): some KVMs leave it to their user.
   private static func addName(_ cpuid: inout CPUID) {
