@@ -44,9 +44,12 @@ extension CPUID {
   /// The words whose bits are features (Intel SDM vol 2A, CPUID; AMD APM vol 3, E; Linux,
   /// Documentation/virt/kvm/x86/cpuid.rst). OSXSAVE and OSPKE are CR4's, and are left out.
   private static let featureWords: [Word] = [
-    Word(1, 0, "ECX", { $0.ecx }, changing: 1 << 27), Word(1, 0, "EDX", { $0.edx }), Word(7, 0, "EBX", { $0.ebx }),
-    Word(7, 0, "ECX", { $0.ecx }, changing: 1 << 4), Word(7, 0, "EDX", { $0.edx }), Word(7, 1, "EAX", { $0.eax }),
-    Word(0xD, 0, "EAX", { $0.eax }), Word(0xD, 1, "EAX", { $0.eax }), Word(0x4000_0001, 0, "EAX", { $0.eax }),
+    Word(1, 0, "ECX", { $0.ecx }, changing: 1 << 27), Word(1, 0, "EDX", { $0.edx }),
+    Word(7, 0, "EBX", { $0.ebx }),
+    Word(7, 0, "ECX", { $0.ecx }, changing: 1 << 4), Word(7, 0, "EDX", { $0.edx }),
+    Word(7, 1, "EAX", { $0.eax }),
+    Word(0xD, 0, "EAX", { $0.eax }), Word(0xD, 1, "EAX", { $0.eax }),
+    Word(0x4000_0001, 0, "EAX", { $0.eax }),
     Word(0x8000_0001, 0, "ECX", { $0.ecx }), Word(0x8000_0001, 0, "EDX", { $0.edx }),
     Word(0x8000_0007, 0, "EDX", { $0.edx }), Word(0x8000_0008, 0, "EBX", { $0.ebx }),
   ]

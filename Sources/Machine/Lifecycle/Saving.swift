@@ -21,7 +21,9 @@ extension Machine {
       }
     }
     var state = StateWriter()
-    do { try EngineState(of: engine, cpuids, host).save(to: &state) } catch { throw .kvm("\(error)") }
+    do { try EngineState(of: engine, cpuids, host).save(to: &state) } catch {
+      throw .kvm("\(error)")
+    }
     add(Name.engine, state.bytes)
     // What was typed and the guest's device has not taken yet.
     add(Name.input, input.waiting)
