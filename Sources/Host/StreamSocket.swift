@@ -25,12 +25,12 @@ package enum StreamSocket {
     return numbers
   }
 
-  /// Connects to the socket at `path`. Corresponds to `connect(2)`.
+  /// Connects to the socket at `path`, whatever signals come. Corresponds to `connect(2)`.
   package static func connect(to path: String) throws(Errno) -> FileDescriptor {
     let descriptor = try make()
     unsafe try withAddress(path) { (address, count) throws(Errno) in
-      guard unsafe Glibc.connect(descriptor.number, address, count) == 0 else {
-        throw Errno.current
+      while unsafe Glibc.connect(descriptor.number, address, count) != 0 {
+        guard Errno.current == .interrupted else { throw Errno.current }
       }
     }
     return descriptor

@@ -36,10 +36,12 @@ package struct UnixSocket: ~Copyable, Sendable {
     }
   }
 
-  /// Connects to who listens at `path`; throws `EINTR` too.
+  /// Connects to who listens at `path`, whatever signals come.
   package init(connectingTo path: String, _ kind: Kind = .stream) throws(Errno) {
     let descriptor = try Self.make(kind)
-    guard unsafe clinux_unix_name(descriptor.number, path, 0) == 0 else { throw Errno.current }
+    while unsafe clinux_unix_name(descriptor.number, path, 0) != 0 {
+      guard Errno.current == .interrupted else { throw Errno.current }
+    }
     self.descriptor = descriptor
   }
 

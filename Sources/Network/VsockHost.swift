@@ -10,8 +10,8 @@ package protocol VsockHost: AnyObject, Sendable {
   var listenerDescriptor: Int32 { get }
   /// The next program that has connected; nil if there is none.
   func accept() -> FileDescriptor?
-  /// Connects to the program that listens for `port`; nil if there is none.
-  func connect(port: UInt32) -> FileDescriptor?
+  /// Connects to the program that listens for `port`; nil if there is none, or it takes nobody now.
+  func connect(port: UInt32) throws(Errno) -> FileDescriptor?
   /// Lets nobody connect any more.
   func close()
 }
@@ -60,8 +60,10 @@ package final class VsockSockets: VsockHost {
   }
 
   /// Connects to the socket `path`_PORT.
-  package func connect(port: UInt32) -> FileDescriptor? {
-    guard let socket = try? connecting.perform(UInt64(port)) else { return nil }
-    return try? socket.file.duplicate()
+  package func connect(port: UInt32) throws(Errno) -> FileDescriptor? {
+    do throws(Errno) { return try connecting.perform(UInt64(port))?.file.duplicate() } catch {
+      guard [.noSuchFile, .connectionRefused, .tryAgain].contains(error) else { throw error }
+      return nil
+    }
   }
 }

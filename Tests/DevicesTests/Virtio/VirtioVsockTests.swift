@@ -198,6 +198,19 @@ import Testing
     #expect(vsock.device.connectionCount == 0)
   }
 
+  @Test func `a program that goes without having read what it was sent resets the connection`()
+    throws
+  {
+    let vsock = try VsockDriver()
+    defer { vsock.stop() }
+    var (program, port): (VsockDriver.Program?, UInt32) = try vsock.open(port: 80)
+    try vsock.send(
+      .init(operation: VsockDriver.data, guestPort: 80, hostPort: port, data: [1, 2, 3]))
+    #expect(program != nil)
+    program = nil
+    #expect(try vsock.next().operation == VsockDriver.reset)
+  }
+
   @Test func `a program gets all that the guest sent before it was done`() throws {
     let vsock = try VsockDriver()
     defer { vsock.stop() }

@@ -121,6 +121,9 @@ package final class VirtioVsock: VirtioDevice {
       case Queue.event: try Self.tellOfLoss(&state, queue)
       default: break
       }
+      if let error = state.connections.takeFailure() {
+        state.signals?.report(.host, "\(name): a connection failed on the host: \(error)")
+      }
     }
   }
 

@@ -46,6 +46,8 @@ final class VsockConnection {
   var isQueued = false
   /// Whether the program's bytes may be there. False once there are none, until an event.
   var isReadable = true
+  /// Why its socket has failed, so that bytes may be missing: the guest is to hear of a reset, not of an end.
+  var failure: Errno?
   /// What the program won't do any more, and how much of that the guest knows.
   private(set) var hostShutdown: VsockPacket.Shutdown = []
   /// What the guest won't do any more.
@@ -151,7 +153,11 @@ final class VsockConnection {
         countForwarded(count - own)
       } catch {
         if error == .interrupted { continue }
-        if error != .tryAgain { programIsGone() }
+        if error == .brokenPipe || error == .connectionReset {
+          programIsGone()
+        } else if error != .tryAgain {
+          failure = error
+        }
         break
       }
     }

@@ -26,6 +26,7 @@ struct VsockConnections: ~Copyable {
   private var nextPort = hostPorts.lowerBound
   private var opened: UInt64 = 0
   private var refused: UInt64 = 0
+  private var failure: Errno?
 
   init(cid: UInt64, host: any VsockHost) throws(Errno) {
     let poller = try Poller()
@@ -42,6 +43,12 @@ struct VsockConnections: ~Copyable {
   var isFull: Bool { refusals.count >= Self.mostRefusals }
   /// Whether there is something for the guest.
   var hasOutput: Bool { !refusals.isEmpty || !ready.isEmpty }
+
+  /// What the host failed to do since this was asked for last.
+  mutating func takeFailure() -> Errno? {
+    defer { failure = nil }
+    return failure
+  }
 
   /// For `--stats`; the bytes are those of the rings.
   var counters: [DeviceStatistics.Counter] {
@@ -79,9 +86,9 @@ struct VsockConnections: ~Copyable {
   }
 
   private mutating func enqueue(_ connection: VsockConnection) {
-    guard !connection.isQueued, !connection.notices.isEmpty || connection.wantsToRead else {
-      return
-    }
+    let hasOutput =
+      !connection.notices.isEmpty || connection.wantsToRead || connection.failure != nil
+    guard !connection.isQueued, hasOutput else { return }
     connection.isQueued = true
     ready.append(connection)
   }
@@ -179,7 +186,7 @@ struct VsockConnections: ~Copyable {
   }
 
   private mutating func accept(_ packet: VsockPacket, _ ports: VsockConnection.Ports) {
-    guard connections.count < Self.most, let socket = host.connect(port: ports.host),
+    guard connections.count < Self.most, let socket = program(at: ports.host),
       let connection = add(socket, .open, ports)
     else { return refuse(packet) }
     opened &+= 1
@@ -187,6 +194,13 @@ struct VsockConnections: ~Copyable {
     connection.takeCredit(from: packet)
     connection.notices.insert(.response)
     enqueue(connection)
+  }
+
+  private mutating func program(at port: UInt32) -> FileDescriptor? {
+    do throws(Errno) { return try host.connect(port: port) } catch {
+      failure = error
+      return nil
+    }
   }
 
   /// Does what a packet of a connection asks for; false if it is against the rules.
@@ -231,19 +245,26 @@ struct VsockConnections: ~Copyable {
   /// Puts the next packet into `buffers`, which have room for a header and a byte, and returns it; nil
   /// if there is nothing to say.
   mutating func give(_ buffers: DescriptorChain) -> VsockPacket? {
-    if !refusals.isEmpty { return put(refusals.removeFirst(), buffers) }
-    while !ready.isEmpty {
+    while true {
+      if !refusals.isEmpty { return put(refusals.removeFirst(), buffers) }
+      guard !ready.isEmpty else { return nil }
       let connection = ready.removeFirst()
       connection.isQueued = false
       let packet = give(connection, buffers)
+      if let error = connection.failure {
+        // A program may go when it likes.
+        if error != .connectionReset { failure = error }
+        abandon(connection)
+        continue
+      }
       // The others first, then it is its turn again.
       enqueue(connection)
       if let packet { return packet }
     }
-    return nil
   }
 
   private func give(_ connection: VsockConnection, _ buffers: DescriptorChain) -> VsockPacket? {
+    guard connection.failure == nil else { return nil }
     var packet = VsockPacket()
     for (notice, operation) in Self.firstNotices
     where connection.notices.remove(notice) != nil {
@@ -258,7 +279,7 @@ struct VsockConnections: ~Copyable {
         return packet
       }
     }
-    return giveLast(connection, buffers)
+    return connection.failure == nil ? giveLast(connection, buffers) : nil
   }
 
   private static let firstNotices: [(VsockConnection.Notices, UInt16)] = [
@@ -304,7 +325,7 @@ struct VsockConnections: ~Copyable {
       if error == .tryAgain {
         connection.isReadable = false
       } else if error != .interrupted {
-        connection.announce(.both)
+        connection.failure = error
       }
       return nil
     }
