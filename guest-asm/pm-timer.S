@@ -17,15 +17,15 @@
         .code16
         .globl  _start
 _start:
+        mov     dx, PM_TIMER            // before the 8254 begins: what comes between is not missed
+        in      eax, dx
+        mov     ebp, eax
         mov     al, 0x30                // channel 0, low byte then high, mode 0: counts down once
         out     PIT_COMMAND, al
         mov     al, TICKS & 0xFF
         out     PIT_CHANNEL0, al
         mov     al, TICKS >> 8
         out     PIT_CHANNEL0, al
-        mov     dx, PM_TIMER
-        in      eax, dx
-        mov     ebp, eax
 
 1:      mov     al, 0xE2                // read back channel 0's status: bit 7 is its output
         out     PIT_COMMAND, al

@@ -52,7 +52,7 @@ final class IORig {
   ) throws(LabError) {
     self.model = model
     self.contents = contents
-    io = try IOBench(kit, seconds: 50)
+    io = try IOBench(kit, seconds: 200)
     switch model {
     case .uart:
       try io.add(port: UART16550A(line: io.interrupt, sink: sink), at: 0x3F8, count: 8)

@@ -31,7 +31,7 @@ final class StackRig {
   /// Sets up `kind` in front of `store`.
   init(_ kind: Kind, _ kit: Probe.Kit, _ store: any BlockStore) throws(LabError) {
     self.kind = kind
-    io = try IOBench(kit, seconds: 30, name: "stack")
+    io = try IOBench(kit, seconds: 120, name: "stack")
     if kind == .ide {
       try addIDE(store)
     } else {
@@ -42,7 +42,7 @@ final class StackRig {
   /// Sets up virtio-pci in front of another process that serves at `socket`.
   init(_ kit: Probe.Kit, socket: String) throws(LabError) {
     kind = .pci
-    io = try IOBench(kit, seconds: 30, name: "stack")
+    io = try IOBench(kit, seconds: 120, name: "stack")
     do {
       try addVirtio(
         VhostUserBlock(VhostUserSocket(path: socket), memory: io.bench.memory, mostQueues: 1))
