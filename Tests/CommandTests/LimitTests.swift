@@ -296,7 +296,7 @@ struct LimitTests {
       in: group,
       ["--limit", "threads=3", "--timeout", "60", "--trace-file", scratch.path + "/trace", spin])
     #expect(try process.waitForEnd() == .exited(71))
-    #expect(process.errorText.contains("a limit of 4 threads"), "\(process.errorText)")
+    #expect(process.errorText.contains("a limit of 3 threads"), "\(process.errorText)")
   }
 
   @Test("has no more processor time than it is given")
