@@ -100,14 +100,20 @@ final class ConsoleLog: ByteSink {
       state.entries[state.lastID] = .coming
       return state.lastID
     }
-    let timer = timeout.map { limit in
-      Task {
-        try? await Task.sleep(for: limit)
+    guard let timeout else { return await wait(id, text, start) }
+    return await withTaskGroup(of: Void.self) { group in
+      // A child of the task that waits, so that it runs where that does.
+      group.addTask {
+        try? await Task.sleep(for: timeout)
         if !Task.isCancelled { self.giveUp(id, .timedOut) }
       }
+      defer { group.cancelAll() }
+      return await wait(id, text, start)
     }
-    defer { timer?.cancel() }
-    return await withTaskCancellationHandler {
+  }
+
+  private func wait(_ id: Int, _ text: [UInt8], _ start: Int) async -> Answer {
+    await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         let next = start + max(1, text.count)
         let answer = shared.withLock { state in

@@ -5,7 +5,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite("The threads of a machine in somebody's process", .needsKVM, .ownThread, .limited)
+@Suite("The threads of a machine in somebody's process", .needsKVM, .limited)
 struct ConfinedThreadsTests {
   /// Writes `!` and then jumps to itself: no more exits.
   private static let spin: [UInt8] = [0xB0, 0x21, 0xE6, 0xE9, 0xEB, 0xFE]

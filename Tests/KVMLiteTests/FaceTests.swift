@@ -3,7 +3,7 @@ import KVMLite
 import TestSupport
 import Testing
 
-@Suite("The library's face", .needsKVM, .ownThread, .limited)
+@Suite("The library's face", .needsKVM, .limited)
 struct FaceTests {
   /// Writes `!` and then jumps to itself: no more exits.
   private static let spin: [UInt8] = [

@@ -4,7 +4,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@Suite("A machine in a process of its own", .needsKVM, .ownThread, .limited)
+@Suite("A machine in a process of its own", .needsKVM, .limited)
 struct MachineProcessTests {
   /// Writes `!` and then jumps to itself: no more exits.
   private static let spin: [UInt8] = [0xB0, 0x21, 0xE6, 0xE9, 0xEB, 0xFE]

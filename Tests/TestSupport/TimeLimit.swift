@@ -4,7 +4,8 @@ import Host
 import Synchronization
 import Testing
 
-/// Ends the run of the tests, and names the test, when one takes longer than its time.
+/// Gives each test a thread of its own when it is its turn, and ends the run of the tests, and names the
+/// test, when one takes longer than its time.
 ///
 /// Swift Testing's own `.timeLimit` cancels a task. A test that spins in code of ours, or waits for
 /// what never comes, doesn't notice that: only a thread beside it can tell, and end the process.
@@ -17,9 +18,11 @@ package struct TimeLimit: EachCase {
   ) async throws {
     let location = test.sourceLocation
     let name = "\"\(test.displayName ?? test.name)\" (\(location.fileID):\(location.line))"
-    let ticket = TestWatch.shared.begin(name, seconds: Self.seconds(minutes))
-    defer { TestWatch.shared.end(ticket) }
-    try await function()
+    try await OwnThread.run {
+      let ticket = TestWatch.shared.begin(name, seconds: Self.seconds(minutes))
+      defer { TestWatch.shared.end(ticket) }
+      try await function()
+    }
   }
 
   /// KVMLITE_TEST_SECONDS, where somebody is sure to wait for a hang, else `minutes`: twice as many on
@@ -85,9 +88,8 @@ private final class TestWatch: Sendable {
     }
   }
 
-  /// Ends the process if a test's time is up: since it started, and since another ended, for a task that
-  /// has waited gets a thread again when all tests that were to start before have had theirs. Which thread
-  /// is in which test nobody can ask, so all that run are named, and the oldest first.
+  /// Ends the process if a test's time is up: since it started, and since another ended. Which thread is in
+  /// which test nobody can ask, so all that run are named, and the oldest first.
   private func look() {
     let now = Clock.monotonicNanoseconds
     let (all, lastEnd) = state.withLock { (Array($0.tests.values), $0.lastEnd) }

@@ -128,7 +128,7 @@ struct VsockConnections: ~Copyable {
       endIfDone(connection)
     case .lingering:
       connection.flush()
-      if connection.isFlushed { return remove(connection) }
+      if connection.isFlushed || connection.failure != nil { return remove(connection) }
     }
     enqueue(connection)
   }
