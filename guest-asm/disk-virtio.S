@@ -11,7 +11,6 @@
 
 #include "ports.inc"
 
-#define VIRTIO_MMIO 0xC0100000
 #define QUEUE_SIZE 8
 #define DESCRIPTORS 0x100000            // three parts of the ring, each on a page of its own
 #define AVAILABLE 0x101000
@@ -34,31 +33,14 @@
         .globl  _start
 _start:
         mov     ebp, VIRTIO_MMIO
-        cmp     dword ptr [ebp], 0x74726976     // "virt"
+        mov     eax, 2                          // a block device
+        mov     ebx, 1 << 9 | 1 << 14           // FLUSH, WRITE_ZEROES if there
+        call    virtio_begin
         jne     none
-        cmp     dword ptr [ebp + 8], 2          // a block device
-        jne     none
-
-// The driver's moves in order (virtio 1.2, 3.1.1).
-        mov     dword ptr [ebp + 0x70], 0
-        mov     dword ptr [ebp + 0x70], 3       // ACKNOWLEDGE, DRIVER
-        mov     dword ptr [ebp + 0x24], 0       // features 0 to 31: FLUSH, WRITE_ZEROES if there
-        mov     dword ptr [ebp + 0x14], 0
-        mov     eax, [ebp + 0x10]
-        and     eax, 1 << 9 | 1 << 14
-        mov     [ebp + 0x20], eax
-        mov     dword ptr [ebp + 0x24], 1       // features 32 to 63: VERSION_1
-        mov     dword ptr [ebp + 0x20], 1
-        mov     dword ptr [ebp + 0x70], 11      // FEATURES_OK
-        mov     dword ptr [ebp + 0x30], 0       // queue 0
-        mov     dword ptr [ebp + 0x38], QUEUE_SIZE
-        mov     dword ptr [ebp + 0x80], DESCRIPTORS
-        mov     dword ptr [ebp + 0x84], 0
-        mov     dword ptr [ebp + 0x90], AVAILABLE
-        mov     dword ptr [ebp + 0x94], 0
-        mov     dword ptr [ebp + 0xA0], USED
-        mov     dword ptr [ebp + 0xA4], 0
-        mov     dword ptr [ebp + 0x44], 1
+        xor     ecx, ecx
+        mov     edx, QUEUE_SIZE
+        mov     edi, DESCRIPTORS
+        call    virtio_queue
         mov     dword ptr [ebp + 0x70], 15      // DRIVER_OK
         mov     eax, [ebp + 0x100]              // capacity in sectors
         shr     eax, 3
@@ -133,6 +115,7 @@ request:
         ret
 
 #include "print.inc"
+#include "virtio.inc"
 #include "disk.inc"
 
 nothing: .asciz "no virtio disk: give one with --disk FILE,bus=mmio\n"

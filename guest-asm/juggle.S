@@ -13,7 +13,6 @@
 
 #include "ports.inc"
 
-#define VIRTIO_MMIO 0xC0100000
 #define QUEUE_SIZE 8
 #define SEGMENT 0x10000                 // where this segment is: disks know addresses, not offsets
 #define ROUNDS 32

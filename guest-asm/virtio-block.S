@@ -12,7 +12,6 @@
 
 #include "ports.inc"
 
-#define VIRTIO_MMIO 0xC0100000
 #define QUEUE_SIZE 8
 #define DESCRIPTORS 0x100000            // three parts of the ring, each on a page of its own
 #define AVAILABLE 0x101000
@@ -32,34 +31,14 @@
         .globl  _start
 _start:
         mov     ebp, VIRTIO_MMIO
-        cmp     dword ptr [rbp], 0x74726976     // "virt"
+        mov     eax, 2                          // a block device
+        mov     ebx, 1 << 9                     // FLUSH
+        call    virtio_begin
         jne     none
-        cmp     dword ptr [rbp + 4], 2          // version
-        jne     none
-        cmp     dword ptr [rbp + 8], 2          // a block device
-        jne     none
-
-// The driver's moves in order (virtio 1.2, 3.1.1).
-        mov     dword ptr [rbp + 0x70], 0
-        mov     dword ptr [rbp + 0x70], 1       // ACKNOWLEDGE
-        mov     dword ptr [rbp + 0x70], 3       // DRIVER
-        mov     dword ptr [rbp + 0x24], 0       // features 0 to 31: FLUSH
-        mov     dword ptr [rbp + 0x20], 1 << 9
-        mov     dword ptr [rbp + 0x24], 1       // features 32 to 63: VERSION_1
-        mov     dword ptr [rbp + 0x20], 1
-        mov     dword ptr [rbp + 0x70], 11      // FEATURES_OK
-        mov     eax, [rbp + 0x70]
-        test    eax, 8
-        jz      failed
-        mov     dword ptr [rbp + 0x30], 0       // queue 0
-        mov     dword ptr [rbp + 0x38], QUEUE_SIZE
-        mov     dword ptr [rbp + 0x80], DESCRIPTORS
-        mov     dword ptr [rbp + 0x84], 0
-        mov     dword ptr [rbp + 0x90], AVAILABLE
-        mov     dword ptr [rbp + 0x94], 0
-        mov     dword ptr [rbp + 0xA0], USED
-        mov     dword ptr [rbp + 0xA4], 0
-        mov     dword ptr [rbp + 0x44], 1
+        xor     ecx, ecx
+        mov     edx, QUEUE_SIZE
+        mov     edi, DESCRIPTORS
+        call    virtio_queue
         mov     dword ptr [rbp + 0x70], 15      // DRIVER_OK
 
         mov     r12d, [rbp + 0x100]             // capacity in sectors
@@ -186,6 +165,7 @@ request:
         ret
 
 #include "print.inc"
+#include "virtio.inc"
 
 sectors: .asciz "sectors: "
 written: .asciz "written\n"

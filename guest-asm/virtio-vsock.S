@@ -13,7 +13,6 @@
 
 #include "ports.inc"
 
-#define VIRTIO_MMIO 0xC0100000
 #define COMES 0x100000                  // queue 0: descriptors, then the two rings, a page each
 #define GOES 0x104000                   // queue 1
 #define AVAILABLE 0x1000
@@ -36,31 +35,17 @@
         .globl  _start
 _start:
         mov     ebp, VIRTIO_MMIO
-        cmp     dword ptr [rbp], 0x74726976     // "virt"
+        mov     eax, 19                         // a socket device
+        xor     ebx, ebx                        // no features
+        call    virtio_begin
         jne     none
-        cmp     dword ptr [rbp + 4], 2          // version
-        jne     none
-        cmp     dword ptr [rbp + 8], 19         // a socket device
-        jne     none
-
-// The driver's moves in order (virtio 1.2, 3.1.1).
-        mov     dword ptr [rbp + 0x70], 0
-        mov     dword ptr [rbp + 0x70], 1       // ACKNOWLEDGE
-        mov     dword ptr [rbp + 0x70], 3       // DRIVER
-        mov     dword ptr [rbp + 0x24], 0       // features 0 to 31: none
-        mov     dword ptr [rbp + 0x20], 0
-        mov     dword ptr [rbp + 0x24], 1       // features 32 to 63: VERSION_1
-        mov     dword ptr [rbp + 0x20], 1
-        mov     dword ptr [rbp + 0x70], 11      // FEATURES_OK
-        mov     eax, [rbp + 0x70]
-        test    eax, 8
-        jz      failed
         xor     ecx, ecx
+        mov     edx, 1                          // descriptors
         mov     edi, COMES
-        call    queue
+        call    virtio_queue
         mov     ecx, 1
         mov     edi, GOES
-        call    queue
+        call    virtio_queue
         mov     dword ptr [rbp + 0x70], 15      // DRIVER_OK
 
         mov     edi, COMES                      // descriptor 0 is where packets come, again and again
@@ -102,6 +87,8 @@ _start:
         je      lost
         cmp     ax, SHUTDOWN
         jne     1b
+        test    r12d, r12d                      // an end without an answer is a loss
+        jz      lost
         mov     r14d, RST
         call    send
         cli
@@ -122,21 +109,6 @@ say:    call    print
         mov     al, bl
         out     EXIT_PORT, al
         hlt
-
-// queue: makes queue ECX at RDI.
-queue:
-        mov     [rbp + 0x30], ecx
-        mov     dword ptr [rbp + 0x38], 1       // descriptors
-        mov     [rbp + 0x80], edi
-        mov     dword ptr [rbp + 0x84], 0
-        lea     eax, [rdi + AVAILABLE]
-        mov     [rbp + 0x90], eax
-        mov     dword ptr [rbp + 0x94], 0
-        lea     eax, [rdi + USED]
-        mov     [rbp + 0xA0], eax
-        mov     dword ptr [rbp + 0xA4], 0
-        mov     dword ptr [rbp + 0x44], 1
-        ret
 
 // send: a packet of operation R14 with R15 bytes behind the header. Changes EAX, EBX, ECX, EDI.
 send:
@@ -199,6 +171,7 @@ taken:
 2:      ret
 
 #include "print.inc"
+#include "virtio.inc"
 
 nothing: .asciz "no virtio-vsock: give one with --vsock cid=3,socket=PATH --virtio-bus mmio\n"
 nobody: .asciz  "nobody listens at port 5000 of the host\n"

@@ -13,7 +13,7 @@
 
 #define END 0xF0
 #define WAIT 0xF1
-#define VIRTIO_MMIO 0x30000000
+#define DISK_MMIO 0x30000000
 #define WINDOW 0x31000000               // where ranges of PCI functions are put, 1 MiB for each
 #define VIRTIO_DISK 0x10421AF4
 
@@ -181,7 +181,7 @@ pci_write:
 
 // The same driver's part for each transport: reset, features, one queue (virtio 1.2, 3.1.1).
         probe   "mmio setup"
-        mov     ebp, VIRTIO_MMIO
+        mov     ebp, DISK_MMIO
         mov     dword ptr [rbp + 0x70], 0
         mov     dword ptr [rbp + 0x70], 1       // ACKNOWLEDGE
         mov     dword ptr [rbp + 0x70], 3       // DRIVER
@@ -265,7 +265,7 @@ request:
         jz      1f
         mov     [rdx], eax
         out     WAIT, al
-        mov     dword ptr [VIRTIO_MMIO + 0x64], 1       // takes the interrupt back
+        mov     dword ptr [DISK_MMIO + 0x64], 1       // takes the interrupt back
         jmp     2f
 1:      mov     [rdx], ax
         out     WAIT, al

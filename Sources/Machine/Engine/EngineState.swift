@@ -7,9 +7,9 @@ import KVM
 ///
 /// What devices do to the controllers' inputs isn't in it: they drive their lines anew.
 package struct EngineState: Sendable {
-  /// By APIC ID.
+  /// What CPUID answers on each VCPU, by APIC ID.
   let cpuids: [CPUID]
-  /// Likewise.
+  /// The VCPUs, likewise.
   var processors: [ProcessorState]
   /// The two 8259s and the IOAPIC.
   var controllers: [kvm_irqchip]

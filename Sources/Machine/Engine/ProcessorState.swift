@@ -101,8 +101,8 @@ extension ProcessorState {
     state.write("KVM_GET_VCPU_EVENTS", events.stateBytes)
     var bytes: [UInt8] = []
     for entry in msrs {
-      for shift in 0..<4 { bytes.append(UInt8(truncatingIfNeeded: entry.index >> (8 * shift))) }
-      for shift in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: entry.data >> (8 * shift))) }
+      bytes.append(number: entry.index)
+      bytes.append(number: entry.data)
     }
     state.write("KVM_GET_MSRS", bytes)
   }
@@ -133,10 +133,9 @@ extension ProcessorState {
     }
     var left = known
     return try stride(from: 0, to: bytes.count, by: size).map { (start) throws(StateError) in
-      let index = (0..<4).reduce(0 as UInt32) { $0 | UInt32(bytes[start + $1]) << (8 * $1) }
-      let data = (0..<8).reduce(0 as UInt64) { $0 | UInt64(bytes[start + 4 + $1]) << (8 * $1) }
+      let index: UInt32 = bytes.number(at: start)
       guard left.remove(index) != nil else { throw .impossible("KVM_GET_MSRS") }
-      return kvm_msr_entry(index: index, reserved: 0, data: data)
+      return kvm_msr_entry(index: index, reserved: 0, data: bytes.number(at: start + 4))
     }
   }
 }

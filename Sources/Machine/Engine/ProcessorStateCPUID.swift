@@ -13,9 +13,7 @@ extension CPUID {
     for entry in entries {
       for word in [
         entry.function, entry.index, entry.flags, entry.eax, entry.ebx, entry.ecx, entry.edx,
-      ] {
-        for shift in 0..<4 { bytes.append(UInt8(truncatingIfNeeded: word >> (8 * shift))) }
-      }
+      ] { bytes.append(number: word) }
     }
     state.write("KVM_SET_CPUID2", bytes)
   }
@@ -29,9 +27,7 @@ extension CPUID {
     }
     self.init(
       entries: stride(from: 0, to: bytes.count, by: size).map { start in
-        func word(_ number: Int) -> UInt32 {
-          (0..<4).reduce(0) { $0 | UInt32(bytes[start + 4 * number + $1]) << (8 * $1) }
-        }
+        func word(_ number: Int) -> UInt32 { bytes.number(at: start + 4 * number) }
         var entry = Entry()
         (entry.function, entry.index, entry.flags) = (word(0), word(1), word(2))
         (entry.eax, entry.ebx, entry.ecx, entry.edx) = (word(3), word(4), word(5), word(6))

@@ -59,8 +59,7 @@ extension SavedMachine {
     }
 
     mutating func number<T: FixedWidthInteger>() throws(RestoreError) -> T {
-      let part = try take(T.bitWidth / 8)
-      return part.reversed().reduce(0) { $0 << 8 | T($1) }
+      try take(T.bitWidth / 8).number(at: 0)
     }
 
     mutating func section() throws(RestoreError) -> Section {
@@ -81,9 +80,20 @@ extension SavedMachine {
 }
 
 extension [UInt8] {
-  fileprivate mutating func append(number: some FixedWidthInteger) {
+  /// Appends a number in as many bytes as its type has.
+  mutating func append(number: some FixedWidthInteger) {
     for shift in stride(from: 0, to: number.bitWidth, by: 8) {
       append(UInt8(truncatingIfNeeded: number >> shift))
+    }
+  }
+}
+
+extension RandomAccessCollection<UInt8> where Index == Int {
+  /// The number whose bytes begin `offset` bytes behind the first; all of them are there.
+  func number<T: FixedWidthInteger>(at offset: Int) -> T {
+    let start = startIndex + offset
+    return self[start..<start + T.bitWidth / 8].reversed().reduce(0) {
+      $0 << 8 | T(truncatingIfNeeded: $1)
     }
   }
 }

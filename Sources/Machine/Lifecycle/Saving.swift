@@ -58,9 +58,8 @@ extension SavedMachine {
     do { cpuids = try EngineState.cpuids(from: state, vcpuCount: spec.vcpuCount) } catch {
       throw .section(Name.engine, error)
     }
-    for (id, cpuid) in cpuids.enumerated() {
-      let lacks = cpuid.features(
-        beyond: spec.cpu.cpuid(host, id: id, count: spec.vcpuCount))
+    for (saved, here) in zip(cpuids, spec.cpu.cpuids(host, count: spec.vcpuCount)) {
+      let lacks = saved.features(beyond: here)
       guard lacks.isEmpty else { throw .processor(lacks) }
     }
     try inventory.hold()

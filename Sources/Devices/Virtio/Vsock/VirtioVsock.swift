@@ -114,16 +114,18 @@ package final class VirtioVsock: VirtioDevice {
 
   /// Carries packets one way or the other.
   package func serve(_ queue: ActiveQueue) throws(RingFault) {
-    try state.withLock { (state) throws(RingFault) in
+    let (failure, signals) = try state.withLock {
+      (state) throws(RingFault) -> (Errno?, VirtioSignals?) in
       switch queue.index {
       case Queue.receive: try Self.receive(&state, queue)
       case Queue.transmit: try Self.transmit(&state, queue)
       case Queue.event: try Self.tellOfLoss(&state, queue)
       default: break
       }
-      if let error = state.connections.takeFailure() {
-        state.signals?.report(.host, "\(name): a connection failed on the host: \(error)")
-      }
+      return (state.connections.takeFailure(), state.signals)
+    }
+    if let failure {
+      signals?.report(.host, "\(name): a connection failed on the host: \(failure)")
     }
   }
 

@@ -232,7 +232,7 @@ struct VsockConnections: ~Copyable {
 
   private mutating func takeReset(_ connection: VsockConnection) {
     guard connection.phase == .open, connection.guestShutdown.contains(.send),
-      !connection.isFlushed
+      !connection.isFlushed, connection.failure == nil
     else { return remove(connection) }
     // The program still gets what the guest sent before.
     byPorts[connection.ports] = nil
