@@ -62,7 +62,7 @@ let package = Package(
     .target(
       name: "VhostUser", dependencies: ["Devices", "Storage", "Memory", "Host"],
       swiftSettings: settings),
-    .target(name: "Boot", dependencies: ["Memory"], swiftSettings: settings),
+    .target(name: "Boot", dependencies: ["Memory", "Host"], swiftSettings: settings),
     .target(name: "ACPI", dependencies: ["Memory"], swiftSettings: settings),
     .target(
       name: "Machine",

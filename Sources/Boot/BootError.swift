@@ -1,3 +1,5 @@
+import Host
+
 /// Why an image can't be booted, in words for whoever started kvmlite.
 package struct BootError: Error, Equatable, Sendable {
   /// Where the remedy lies.
@@ -15,9 +17,9 @@ package struct BootError: Error, Equatable, Sendable {
   /// Where the remedy lies.
   package let cause: Cause
   /// What is wrong with which image, where, and what to do next.
-  package let message: String
+  package let message: Advice
 
-  init(_ cause: Cause, _ message: String) {
+  init(_ cause: Cause, _ message: Advice) {
     self.cause = cause
     self.message = message
   }
@@ -25,5 +27,5 @@ package struct BootError: Error, Equatable, Sendable {
 
 extension BootError: CustomStringConvertible {
   /// The message.
-  package var description: String { message }
+  package var description: String { message.description }
 }

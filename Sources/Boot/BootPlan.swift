@@ -1,3 +1,4 @@
+import Host
 import Memory
 
 /// What to put where in the guest's memory, and the state its first VCPU starts in.
@@ -90,31 +91,31 @@ struct BootRequest {
     if let asked = options.mode, asked != mode {
       throw image.error(
         .options,
-        about: "--mode \(asked.rawValue) contradicts the image, which is \(format) and starts in "
-          + "\(mode.rawValue) mode: leave --mode out")
+        about: "\(.mode, asked.rawValue) contradicts the image, which is \(format) and starts in "
+          + "\(mode.rawValue) mode: leave \(.mode) out")
     }
     if let address = options.loadAddress {
       throw image.error(
         .options,
         about:
-          "--load-address \(address) is for flat images; this is \(format), which has its own place: "
-          + "leave --load-address out")
+          "\(.loadAddress, "\(address)") is for flat images; this is \(format), which has its own place: "
+          + "leave \(.loadAddress) out")
     }
   }
 
   /// Refuses what only a kernel's boot protocol has a place for.
   func requireNothingToTell() throws(BootError) {
-    let option =
-      if !options.initrds.isEmpty { "--initrd" } else if options.commandLine != nil {
-        "--append"
+    let setting: Advice.Term? =
+      if !options.initrds.isEmpty { .initrds } else if options.commandLine != nil {
+        .append
       } else {
-        ""
+        nil
       }
-    guard option.isEmpty else {
+    if let setting {
       throw image.error(
         .options,
-        about: "\(option) is for Linux, PVH and Multiboot kernels; this is \(format), which would "
-          + "never learn of it: leave \(option) out")
+        about: "\(setting) is for Linux, PVH and Multiboot kernels; this is \(format), which would "
+          + "never learn of it: leave \(setting) out")
     }
   }
 }

@@ -1,3 +1,4 @@
+import Host
 import Memory
 
 extension BootPlan {
@@ -37,7 +38,7 @@ extension SetupHeader {
     guard code32Start != 0 else {
       throw image.error(
         .unsupported,
-        "only starts in real mode on a BIOS (code32_start is 0): boot it from a disk with --firmware"
+        "only starts in real mode on a BIOS (code32_start is 0): boot it from a disk with \(.firmware)"
       )
     }
   }

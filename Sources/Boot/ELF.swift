@@ -1,3 +1,5 @@
+import Host
+
 /// An ELF file as far as loading it goes: its entry point and program headers, none yet believed.
 ///
 /// Figures and sections are those of the System V ABI's chapters 4 and 5 (the ELF specification).

@@ -1,3 +1,5 @@
+import Host
+
 /// The header at the start of an ELF file (figure 4-3).
 struct ELFHeader {
   let is64Bit: Bool

@@ -1,3 +1,5 @@
+import Host
+
 extension BootPlan {
   /// An ELF executable: its segments at their physical addresses, started at its entry point in
   /// protected mode (32 bits) or long mode (64 bits).

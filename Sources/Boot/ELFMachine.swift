@@ -1,3 +1,5 @@
+import Host
+
 /// The processor an ELF file is for (e_machine).
 struct ELFMachine {
   static let remedy = "kvmlite runs x86 guests: build it for x86-64 or i386"

@@ -1,3 +1,4 @@
+import Host
 import Memory
 
 extension BootPlan {
@@ -13,7 +14,7 @@ extension BootPlan {
     let least = MemoryMap.firmware.upperBound
     guard ramSize >= least else {
       throw image.error(
-        .memory, "is firmware, which needs RAM below 1 MiB: give it --memory 1M or more")
+        .memory, "is firmware, which needs RAM below 1 MiB: give it \(.memory, "1M") or more")
     }
     let shadow = min(image.bytes.count, Self.largestShadow)
     let copy = Piece(
@@ -33,14 +34,15 @@ extension BootPlan {
       throw image.error(
         .malformed,
         "has \(image.count) bytes, and firmware has a multiple of 64 KiB, 16 MiB at most: give "
-          + "--firmware a ROM image such as /usr/share/seabios/bios.bin, and a kernel as the image")
+          + "\(.firmware) a ROM image such as /usr/share/seabios/bios.bin, and a kernel as the image"
+      )
     }
     // The last 16 bytes, which hold the first instruction, are never all the same.
     let vector = image.bytes.suffix(16)
     guard vector.contains(where: { $0 != vector.first }) else {
       throw image.error(
         .malformed,
-        "has no reset vector (its last 16 bytes are all \(hex(vector.first ?? 0))): give --firmware "
+        "has no reset vector (its last 16 bytes are all \(hex(vector.first ?? 0))): give \(.firmware) "
           + "a ROM image such as /usr/share/seabios/bios.bin")
     }
   }

@@ -1,3 +1,5 @@
+import Host
+
 extension BootPlan {
   /// A flat image: its bytes, as they are, at one address; its first byte is the first instruction.
   static func flat(_ request: BootRequest) throws(BootError) -> BootPlan {
@@ -17,8 +19,9 @@ extension BootPlan {
       throw image.error(
         .options,
         about:
-          "--load-address \(hex(address)) can't be reached in real mode, where a segment starts at a "
-          + "multiple of 16 up to 0xffff0: choose such an address, or --mode protected or long")
+          "\(.loadAddress, hex(address)) can't be reached in real mode, where a segment starts at a "
+          + "multiple of 16 up to 0xffff0: choose such an address, or \(.mode, "protected or long")"
+      )
     }
     let stackPointer: UInt16 = 0xFFF0
     let most = UInt64(stackPointer) - BootLayout.leastStack
@@ -26,7 +29,8 @@ extension BootPlan {
       throw image.error(
         .unsupported,
         "has \(image.count) bytes, but a flat image in real mode shares one segment with its stack "
-          + "and can have \(most) at most: choose --mode protected or long, or make an ELF of it")
+          + "and can have \(most) at most: choose \(.mode, "protected or long"), or make an ELF of it"
+      )
     }
     var placement = Placement(request)
     try placement.place("the image with its stack", image.bytes[...], size: 0x10000, at: address)
@@ -45,7 +49,7 @@ extension BootPlan {
       throw image.error(
         .options,
         about:
-          "--load-address \(hex(address)) is beyond the first 4 GiB, which is all that \(mode.rawValue) "
+          "\(.loadAddress, hex(address)) is beyond the first 4 GiB, which is all that \(mode.rawValue) "
           + "mode reaches at the start: choose an address below 0xc0000000")
     }
     var placement = Placement(request)
@@ -58,10 +62,10 @@ extension BootPlan {
 }
 
 extension Placement {
-  /// A placement for what `--load-address` can move.
+  /// A placement for what a load address can move.
   fileprivate init(_ request: BootRequest) {
     self.init(
       request, overlap: .options,
-      remedy: "choose another --load-address (default \(request.layout.flatImage))")
+      remedy: "choose another \(.loadAddress) (default \(request.layout.flatImage))")
   }
 }

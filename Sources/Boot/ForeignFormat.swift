@@ -1,7 +1,9 @@
+import Host
+
 /// A file that people take for an image and that can't be one, with what they want instead.
 struct ForeignFormat {
   let what: String
-  let remedy: String
+  let remedy: Advice
 
   init?(of image: Image) {
     if let found = Self.magics.first(where: { image.has($0.magic, at: $0.offset) }) {
@@ -12,7 +14,7 @@ struct ForeignFormat {
     } else if image.has([0x55, 0xAA], at: 0x1FE), image.count > 512 {
       self.init(
         "a bootable disk",
-        "start it with a PC's firmware, such as --firmware bios.bin --disk \(image.name); its first "
+        "start it with a PC's firmware, such as \(.firmware, "bios.bin") with \(.disk, image.name); its first "
           + "512 bytes alone run as a boot sector (head -c 512)")
     } else if Self.isText(image.bytes.prefix(4096)) {
       self.init("a text file", "assemble or compile it; scripts/guest makes an image of a .S file")
@@ -21,7 +23,7 @@ struct ForeignFormat {
     }
   }
 
-  private init(_ what: String, _ remedy: String) {
+  private init(_ what: String, _ remedy: Advice) {
     self.what = what
     self.remedy = remedy
   }

@@ -1,3 +1,5 @@
+import Host
+
 /// The bytes of an image and the name that messages call it by.
 struct Image {
   let bytes: [UInt8]
@@ -29,12 +31,12 @@ struct Image {
   }
 
   /// An error about the image; `predicate` goes on with the sentence that its name starts.
-  func error(_ cause: BootError.Cause, _ predicate: String) -> BootError {
+  func error(_ cause: BootError.Cause, _ predicate: Advice) -> BootError {
     BootError(cause, "\(name) \(predicate)")
   }
 
   /// An error about what belongs to the image, which `sentence` names.
-  func error(_ cause: BootError.Cause, about sentence: String) -> BootError {
+  func error(_ cause: BootError.Cause, about sentence: Advice) -> BootError {
     BootError(cause, "\(name): \(sentence)")
   }
 }

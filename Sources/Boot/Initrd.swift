@@ -1,3 +1,4 @@
+import Host
 import Memory
 
 extension Placement {
@@ -43,7 +44,7 @@ extension Placement {
   fileprivate static func size(of file: BootFile) throws(BootError) -> UInt64 {
     guard !file.bytes.isEmpty else {
       throw BootError(
-        .malformed, "\(file.name) is empty: leave --initrd out, or give a file with it")
+        .malformed, "\(file.name) is empty: leave \(.initrds) out, or give a file with it")
     }
     return UInt64(file.bytes.count)
   }
@@ -59,11 +60,11 @@ extension Placement {
     // Behind the kernel, with what rounding down to a page may cost.
     let start = lowEnd.roundedUp(to: page) ?? 0
     let needed = start..<start + (size.roundedUp(to: page) ?? size)
-    let remedy =
+    let remedy: Advice =
       if needed.upperBound <= range.upperBound, let memory = RAM.size(holding: needed) {
-        "it takes --memory \(Boot.size(memory))"
+        "it takes \(.memory, Boot.size(memory))"
       } else {
-        "no --memory changes that, for this kernel takes none above \(hex(range.upperBound)); make "
+        "no \(.memory) changes that, for this kernel takes none above \(hex(range.upperBound)); make "
           + "it smaller"
       }
     return BootError(

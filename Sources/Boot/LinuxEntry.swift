@@ -1,3 +1,4 @@
+import Host
 import Memory
 
 /// What every Linux kernel is told, however its file is laid out, and the state it starts in.
@@ -58,13 +59,13 @@ extension BootRequest {
       throw image.error(
         .options,
         about: "the command line has a zero byte in it, where the kernel would take it to "
-          + "end: leave it out of --append")
+          + "end: leave it out of \(.append)")
     }
     guard UInt64(text.count) <= limit else {
       throw image.error(
         .unsupported,
         about: "the command line has \(text.count) bytes, and this kernel takes \(limit) at most: "
-          + "shorten --append")
+          + "shorten \(.append)")
     }
     return text + [0]
   }

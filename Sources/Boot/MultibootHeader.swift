@@ -1,3 +1,5 @@
+import Host
+
 /// The header by which an image asks for a Multiboot loader.
 struct MultibootHeader {
   /// Where the header is in the image.

@@ -1,3 +1,4 @@
+import Host
 import Memory
 
 /// Puts things into the guest's RAM, each inside it and none on top of another.
@@ -6,12 +7,12 @@ struct Placement {
   let ram: RAM
   let layout: BootLayout
   /// What kind of mistake an overlap is, and what to do about it.
-  let overlap: (cause: BootError.Cause, remedy: String)
+  let overlap: (cause: BootError.Cause, remedy: Advice)
   private(set) var pieces: [BootPlan.Piece] = []
   // Pieces, too: a list of ranges takes a look through all conformances that a program has.
   private(set) var taken: [BootPlan.Piece] = []
 
-  init(_ request: BootRequest, overlap cause: BootError.Cause, remedy: String) {
+  init(_ request: BootRequest, overlap cause: BootError.Cause, remedy: Advice) {
     image = request.image
     ram = request.ram
     layout = request.layout
@@ -52,11 +53,11 @@ struct Placement {
 
   private func outside(_ what: String, _ range: Range<UInt64>) -> BootError {
     let memory = ram.ranges.map(span).joined(separator: " and ")
-    let remedy =
+    let remedy: Advice =
       if let size = RAM.size(holding: range) {
-        "it takes --memory \(Boot.size(size))"
+        "it takes \(.memory, Boot.size(size))"
       } else {
-        "no --memory changes that, for \(span(GuestMemory.holeStart..<GuestMemory.holeEnd)) belongs "
+        "no \(.memory) changes that, for \(span(GuestMemory.holeStart..<GuestMemory.holeEnd)) belongs "
           + "to devices and RAM ends below \(hex(UInt64(1) << 46)); move it"
       }
     return image.error(

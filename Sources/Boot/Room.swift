@@ -1,3 +1,5 @@
+import Host
+
 /// Finding room for what may go anywhere.
 extension Placement {
   /// The lowest multiple of `alignment`, a power of two, where `size` bytes of RAM in `range` are
@@ -55,7 +57,7 @@ extension Placement {
     throw image.error(
       .memory,
       about: "\(what) needs \(size) bytes between \(span(range)), and the guest's RAM has no such "
-        + "room beside the image: give it --memory 1M or more, or link the image above 1 MiB")
+        + "room beside the image: give it \(.memory, "1M") or more, or link the image above 1 MiB")
   }
 }
 

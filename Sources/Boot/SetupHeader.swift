@@ -1,3 +1,5 @@
+import Host
+
 /// The setup header of a Linux kernel (Linux, Documentation/arch/x86/boot.rst, "The Real-Mode
 /// Kernel Header"), checked as far as it must be before its fields mean anything.
 struct SetupHeader {

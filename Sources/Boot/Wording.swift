@@ -6,7 +6,7 @@ func span(_ range: Range<UInt64>) -> String {
   range.isEmpty ? hex(range.lowerBound) : "\(hex(range.lowerBound)) to \(hex(range.upperBound - 1))"
 }
 
-/// A size in the largest unit that divides it, as `--memory` takes it: `128M`.
+/// A size in the largest unit that divides it, as options take it: `128M`.
 func size(_ bytes: UInt64) -> String {
   for (unit, shift) in [("G", 30), ("M", 20), ("K", 10)]
   where bytes >= 1 << shift && bytes % (1 << shift) == 0 {

@@ -45,7 +45,8 @@ extension HostReport.Facility {
       .recommendedVCPUs, "KVM_CAP_NR_VCPUS", "VCPUs, recommended", "more run, but share processors",
       isCount: true),
     Known(
-      .maximumVCPUs, "KVM_CAP_MAX_VCPUS", "VCPUs, at most", "the limit of --cpus", isCount: true),
+      .maximumVCPUs, "KVM_CAP_MAX_VCPUS", "VCPUs, at most", "as many as one machine can have",
+      isCount: true),
     Known(
       .userMemory, "KVM_CAP_USER_MEMORY", "memory slots", "RAM is ordinary memory of kvmlite's"),
     Known(
@@ -86,7 +87,7 @@ extension HostReport.Facility {
       "RIP in traces and in accounts of crashes"),
     Known(
       .binaryStatistics, "KVM_CAP_BINARY_STATS_FD", "KVM's statistics",
-      "in-kernel counts for --stats; halts noticed cheaply", remedy: "Linux 5.14 or newer"),
+      "in-kernel counts among the statistics; halts noticed cheaply", remedy: "Linux 5.14 or newer"),
     Known(.guestDebug, "KVM_CAP_SET_GUEST_DEBUG", "debugging", "breakpoints and single steps"),
     Known(
       .userSpaceMSR, "KVM_CAP_X86_USER_SPACE_MSR", "MSR exits", "a guest's MSR accesses seen",

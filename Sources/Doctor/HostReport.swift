@@ -64,11 +64,4 @@ package struct HostReport: Sendable {
     try vm.makePIT()
     _ = try vm.makeVCPU(id: 0)
   }
-
-  /// 0 if virtual machines can run here, 77 (EX_NOPERM) for a lack of permission, else 69
-  /// (EX_UNAVAILABLE).
-  package var exitStatus: Int32 {
-    guard let trouble else { return 0 }
-    return trouble.exitStatus == 77 ? 77 : 69
-  }
 }

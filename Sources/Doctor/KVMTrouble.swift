@@ -41,16 +41,6 @@ package enum KVMTrouble: Sendable, Equatable {
     }
   }
 
-  /// 77 (EX_NOPERM) for a lack of permission, 71 (EX_OSERR) for a failed request, else 69
-  /// (EX_UNAVAILABLE).
-  package var exitStatus: Int32 {
-    switch self {
-    case .forbidden: 77
-    case .other: 71
-    default: 69
-    }
-  }
-
   /// One word for machines: `missing`, `no-driver`, `impostor`, `forbidden`, `busy`, `too-old` or
   /// `other`.
   package var kind: String {

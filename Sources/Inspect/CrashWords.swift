@@ -7,8 +7,6 @@ extension CrashReport {
   public var summary: String { told?.summary ?? CrashWords(self).summary }
   /// What that means and the likely causes, a sentence a line.
   public var explanation: [String] { told?.explanation ?? CrashWords(self).explanation }
-  /// What to try, a step a line.
-  package var advice: [String] { CrashWords(self).advice }
   /// The last exits, oldest first: one line each.
   public var lastExits: [String] { told?.lastExits ?? ExitLine.lines(of: history) }
 }
@@ -17,7 +15,6 @@ extension CrashReport {
 private struct CrashWords {
   let summary: String
   let explanation: [String]
-  let advice: [String]
 
   init(_ report: CrashReport) {
     switch report.exit {
@@ -28,10 +25,9 @@ private struct CrashWords {
     }
   }
 
-  init(_ summary: String, _ explanation: [String], _ advice: [String]) {
+  init(_ summary: String, _ explanation: [String]) {
     self.summary = summary
     self.explanation = explanation
-    self.advice = advice
   }
 
   static let tripleFault = CrashWords(
@@ -41,10 +37,6 @@ private struct CrashWords {
       "Likely causes: no interrupt descriptor table yet, or one with a wrong gate or limit;",
       "a page fault with page tables that don't map the code, the stack or the table itself;",
       "a stack pointer that points nowhere; a jump into data.",
-    ],
-    [
-      "see the way there: run it again with --trace",
-      "load an IDT before anything can fault, and give vector 8 (double fault) a handler",
     ])
 
   static func failedEntry(_ reason: UInt64) -> CrashWords {
@@ -55,10 +47,6 @@ private struct CrashWords {
         "The guest's state breaks a rule that the processor checks on each entry:",
         "segments, control registers, EFER or the instruction pointer contradict each other.",
         "On VT-x 0x80000021 means just that (Intel SDM vol 3, 27.3.1: checks on the guest state).",
-      ],
-      [
-        "look at CR0, CR4, EFER and the segments below; real mode on an old Intel processor",
-        "without unrestricted guests is a known cause: kvmlite doctor names the back end",
       ])
   }
 
@@ -74,37 +62,28 @@ private struct CrashWords {
           "KVM emulates what the processor can't run directly: port and memory-mapped I/O, real",
           "mode on some processors, all of ring 0 on kvm_pvm. The instruction at RIP is one that its",
           "emulator lacks, or RIP has run into what is no code.",
-        ],
-        [
-          "if the bytes at RIP are no code: find the jump or return that went astray with --trace",
-          "if they are: avoid the instruction at ring 0, or use a host with kvm_intel or kvm_amd",
-          "kvmlite doctor names the back end of this host",
         ])
     case 2:
       return CrashWords(
         "an exception came while KVM delivered an event (KVM_EXIT_INTERNAL_ERROR, simultaneous "
           + "exceptions)" + words,
-        ["The guest's interrupt descriptor table or stack lies where KVM can't reach it."],
-        ["check the IDT's base and limit, and the stack of the interrupted code"])
+        ["The guest's interrupt descriptor table or stack lies where KVM can't reach it."])
     case 3:
       return CrashWords(
         "an event could not be delivered (KVM_EXIT_INTERNAL_ERROR, delivery event)" + words,
         ["The processor stopped in the middle of delivering an interrupt or exception:"]
-          + ["most often the IDT, the TSS or the stack is in an address without memory."],
-        ["check that all three are in RAM and mapped"])
+          + ["most often the IDT, the TSS or the stack is in an address without memory."])
     default:
       return CrashWords(
         "KVM could not go on (KVM_EXIT_INTERNAL_ERROR, suberror \(suberror))" + words,
-        ["The kernel met a state that it doesn't handle."],
-        ["see what the kernel says: sudo dmesg | tail"])
+        ["The kernel met a state that it doesn't handle."])
     }
   }
 
   static func unexpected(_ reason: ExitReason) -> CrashWords {
     CrashWords(
       "the guest left with \(reason.name) (\(reason.number)): \(reason.meaning)",
-      ["kvmlite never asks KVM for exits of this kind, so there is nobody to answer it."],
-      ["report it, with the output of kvmlite doctor"])
+      ["kvmlite never asks KVM for exits of this kind, so there is nobody to answer it."])
   }
 }
 

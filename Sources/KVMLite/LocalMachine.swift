@@ -49,7 +49,7 @@ final class LocalMachine: MachinePlace, @unchecked Sendable {
     let opened: Resources
     do throws(ResourceError) {
       opened = try ConfinedThreads.with { () throws(ResourceError) in
-        try Resources(opening: configuration, besides: given, report: report)
+        try Resources(opening: configuration, besides: given) { report($0.description) }
       }
     } catch { throw VirtualMachineError(error) }
     do throws(MachineError) {

@@ -43,12 +43,15 @@ package enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The disk can only be read.
   case readOnly
   /// The image contradicts itself; the text says where.
-  case corrupt(String)
+  case corrupt(Advice)
   /// The image is sound but uses what kvmlite doesn't know; the text says what.
-  case unsupported(String)
+  case unsupported(Advice)
 
   /// Says what happened.
-  package var description: String {
+  package var description: String { message.description }
+
+  /// Says what happened, and what mends it.
+  var message: Advice {
     switch self {
     case .host(let errno): "\(errno)"
     case .truncated: "the file ends before the disk does"

@@ -29,7 +29,7 @@ final class NewDiskFile {
     self.replaces = replaces
     let present = try? FileFacts(of: path)
     if present != nil && !replaces {
-      throw DiskError(.usage, path, "is there already; --force replaces it")
+      throw DiskError(.usage, path, "is there already, and isn't replaced without \(.replacing)")
     }
     if present?.kind == .blockDevice {
       place = .device
@@ -102,7 +102,7 @@ extension DiskImage {
     let clusterBits = try clusterBits(of: new, path)
     let base = try base(of: new, at: path)
     guard let size = new.size ?? base?.opened.store.size else {
-      throw DiskError(.usage, path, "how large? Say --size, or --backing for an overlay")
+      throw DiskError(.usage, path, "how large? It takes \(.size) or, for an overlay, \(.backing)")
     }
     guard size <= 1 << 62 else { throw DiskError(.usage, path, "larger than any disk") }
     let target = try NewDiskFile(path, replaces: new.replaces)
@@ -145,7 +145,7 @@ extension DiskImage {
   private static func base(of new: NewImage, at path: String) throws(DiskError) -> Base? {
     guard let name = new.base else { return nil }
     guard new.format == .qcow2 else {
-      throw DiskError(.usage, path, "a raw image has no base; --format qcow2 has")
+      throw DiskError(.usage, path, "a raw image has no base; \(.format, "qcow2") has")
     }
     let (opened, stamp) = try openBase(name, format: new.baseFormat, for: path)
     return Base(name: name, opened: opened, stamp: stamp)

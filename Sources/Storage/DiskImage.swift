@@ -33,7 +33,7 @@ package enum DiskImage {
     /// Its format.
     package let format: DiskFormat
     /// What its user should know, in words.
-    package let warnings: [String]
+    package let warnings: [Advice]
     /// What it is based on.
     package let bases: BaseWatch
     /// Its own file and those of what it is based on.
@@ -99,7 +99,7 @@ package enum DiskImage {
 /// Images that are opened one under another.
 struct Chain {
   let ignoresLocks: Bool
-  var warnings: [String] = []
+  var warnings: [Advice] = []
   /// The images' files, each before what it is based on.
   private(set) var files: [HostDiskFile] = []
   private var seen: Set<FileIdentity> = []
@@ -131,8 +131,8 @@ struct Chain {
     let isDamaged = header.incompatible & Qcow2Header.Incompatible.corrupt != 0
     if isDamaged {
       warnings.append(
-        "\(path): is marked as damaged: it can only be read, and what is read may be wrong; see: "
-          + "kvmlite disk check --repair")
+        "\(path): is marked as damaged: it can only be read, and what is read may be wrong; "
+          + "what mends it: \(.repair)")
     }
     do throws(StorageError) {
       let disk = try Qcow2Disk(file, header, base: base, isReadOnly: isReadOnly || isDamaged)
@@ -152,7 +152,7 @@ struct Chain {
       {
         warnings.append(
           "\(path): its base \(name) was changed after this was put on it: what it holds may be "
-            + "damaged; if the base is what it was, kvmlite disk rebase --unsafe says so")
+            + "damaged; if the base is what it was, what says so: \(.rebase)")
       }
       return base
     } catch {

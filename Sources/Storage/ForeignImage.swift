@@ -1,3 +1,5 @@
+import Host
+
 /// A disk image of a format that kvmlite doesn't read, found by its magic number: as a raw disk it would
 /// be nonsense to a guest, and what that writes would be the end of it.
 enum ForeignImage: String, CaseIterable {
@@ -47,10 +49,11 @@ enum ForeignImage: String, CaseIterable {
       isCompression
       ? "unpack it first"
       : "make a qcow2 image of it first, as by qemu-img convert -O qcow2"
+    let what =
+      isCompression ? "compressed with \(rawValue)" : "a disk image in the format \(rawValue)"
     return DiskError(
       .malformed, path,
-      "is \(isCompression ? "compressed with \(rawValue)" : "a disk image in the format \(rawValue)"), "
-        + "which kvmlite doesn't read: \(remedy); if it is a raw disk that only begins like one, say "
-        + "format raw")
+      "is \(what), which kvmlite doesn't read: \(remedy); if it is a raw disk that only "
+        + "begins like one, say format raw")
   }
 }

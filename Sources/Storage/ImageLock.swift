@@ -39,11 +39,11 @@ enum ImageLock {
       .filter { $0.process != LockHolder.currentProcess }
       .map(\.description)
     let who = others.isEmpty ? "this or another user's program" : others.joined(separator: ", ")
-    let hint =
+    let hint: Advice =
       isReadOnly
       ? "it may change at any moment; wait until that has ended"
       : "a disk has one writer and then no reader; on a base that nobody writes, each machine can "
-        + "have an overlay of its own: kvmlite disk create --backing"
+        + "have an overlay of its own: \(.overlay)"
     return DiskError(.unusable, file.path, "in use by \(who): \(hint)")
   }
 }

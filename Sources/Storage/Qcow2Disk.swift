@@ -26,10 +26,10 @@ package final class Qcow2Disk: BlockStore {
   ) throws(StorageError) {
     if !isReadOnly {
       if header.incompatible & Qcow2Header.Incompatible.corrupt != 0 {
-        throw .corrupt("it is marked so; see: kvmlite disk check --repair")
+        throw .corrupt("it is marked so; what mends it: \(.repair)")
       }
       if header.incompatible & Qcow2Header.Incompatible.dirty != 0 {
-        throw .corrupt("its refcounts were left dirty; first: kvmlite disk check --repair")
+        throw .corrupt("its refcounts were left dirty; what mends it: \(.repair)")
       }
     }
     self.file = file

@@ -51,8 +51,8 @@ enum Qcow2Image {
       throw DiskError(
         .malformed, path,
         "doesn't say which format its backing file '\(shown)' has, and a guess would be a guest's "
-          + "to choose; say it: kvmlite disk rebase --unsafe --backing '\(shown)' "
-          + "--backing-format raw|qcow2 \(path)")
+          + "to choose; what mends it: \(.rebase, path) \(.backing, "'\(shown)'") "
+          + "\(.backingFormat, "raw|qcow2")")
     }
     guard let format = DiskFormat(rawValue: told) else {
       throw DiskError(

@@ -74,7 +74,7 @@ extension Qcow2Tables {
     do throws(StorageError) {
       try checkIsForData(cluster << clusterBits, clusters: 1)
     } catch {
-      throw .corrupt("its refcounts call a table free; see: kvmlite disk check --repair")
+      throw .corrupt("its refcounts call a table free; what mends it: \(.repair)")
     }
   }
 

@@ -144,7 +144,7 @@ struct Qcow2Tables {
     let index = Int(cluster >> UInt64(header.l2Bits))
     if try l2Table(index) != nil {
       guard l1[index] & Qcow2Entry.copied != 0 else {
-        throw .corrupt("an L2 table that others use too; see: kvmlite disk check --repair")
+        throw .corrupt("an L2 table that others use too; what mends it: \(.repair)")
       }
       return
     }
@@ -198,7 +198,7 @@ struct Qcow2Tables {
   mutating func note(_ error: StorageError) -> StorageError {
     guard case .corrupt(let what) = error, damage == nil else { return error }
     let noted = StorageError.corrupt(
-      "\(what); nothing is written to it any longer; see: kvmlite disk check --repair")
+      "\(what); nothing is written to it any longer; what mends it: \(.repair)")
     damage = noted
     header.incompatible |= Qcow2Header.Incompatible.corrupt
     if header.version >= 3 {

@@ -1,3 +1,4 @@
+import Host
 import Memory
 import Synchronization
 
@@ -23,13 +24,13 @@ package final class ReportingDisk: BlockStore {
   private let store: any BlockStore
   private let name: String
   private let bases: BaseWatch
-  private let report: @Sendable (String) -> Void
+  private let report: @Sendable (Advice) -> Void
   private let told = Mutex<Set<Kind>>([])
 
   /// What was opened, whose errors go to `report` in words that begin with `name`. It is called by
   /// the threads that use the disk.
   package init(
-    _ opened: DiskImage.Opened, name: String, report: @escaping @Sendable (String) -> Void
+    _ opened: DiskImage.Opened, name: String, report: @escaping @Sendable (Advice) -> Void
   ) {
     store = opened.store
     bases = opened.bases
@@ -93,7 +94,7 @@ package final class ReportingDisk: BlockStore {
     guard isNew else { return error }
     let place = offset.map { " at byte \($0)" } ?? ""
     report(
-      "\(name): \(operation.rawValue)\(place) failed: \(error) (the guest has an I/O error; "
+      "\(name): \(operation.rawValue)\(place) failed: \(error.message) (the guest has an I/O error; "
         + "others like it are not told of)")
     return error
   }

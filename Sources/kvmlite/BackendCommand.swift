@@ -118,13 +118,13 @@ struct BackendCommand: ParsableCommand {
       options.isSnapshot = disk.isSnapshot && machines == 1
       do throws(DiskError) {
         let opened = try DiskImage.open(path, options)
-        for warning in opened.warnings { Message.note(warning) }
+        for warning in opened.warnings { Message.note(warning.inOptions) }
         return opened
-      } catch { throw Failure(status: error.exitStatus, message: "\(error)") }
+      } catch { throw Failure(error) }
     }
 
     private func reporting(_ opened: DiskImage.Opened, _ path: String) -> any BlockStore {
-      ReportingDisk(opened, name: path) { Message.note($0) }
+      ReportingDisk(opened, name: path) { Message.note($0.inOptions) }
     }
   }
 }

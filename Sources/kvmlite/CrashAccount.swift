@@ -19,7 +19,7 @@ struct CrashAccount {
       for line in report.lastExits { Message.line(line) }
     }
     Message.heading("What to try:")
-    for line in report.advice { Message.line("  " + line) }
+    for line in report.exit.advice { Message.line("  " + line) }
   }
 
   private func tellRegisters() {
@@ -76,5 +76,34 @@ struct CrashAccount {
   private func digits(_ value: UInt64, _ count: Int) -> String {
     let text = String(value, radix: 16)
     return String(repeating: "0", count: max(0, count - text.count)) + text
+  }
+}
+
+extension Exit {
+  /// What to try after a crash that showed as this exit, a step a line.
+  fileprivate var advice: [String] {
+    switch self {
+    case .shutdown:
+      [
+        "see the way there: run it again with --trace",
+        "load an IDT before anything can fault, and give vector 8 (double fault) a handler",
+      ]
+    case .failedEntry:
+      [
+        "look at CR0, CR4, EFER and the segments below; real mode on an old Intel processor",
+        "without unrestricted guests is a known cause: kvmlite doctor names the back end",
+      ]
+    case .internalError(1):
+      [
+        "if the bytes at RIP are no code: find the jump or return that went astray with --trace",
+        "if they are: avoid the instruction at ring 0, or use a host with kvm_intel or kvm_amd",
+        "kvmlite doctor names the back end of this host",
+      ]
+    case .internalError(2):
+      ["check the IDT's base and limit, and the stack of the interrupted code"]
+    case .internalError(3): ["check that IDT, TSS and stack are in RAM and mapped"]
+    case .internalError: ["see what the kernel says: sudo dmesg | tail"]
+    default: ["report it, with the output of kvmlite doctor"]
+    }
   }
 }

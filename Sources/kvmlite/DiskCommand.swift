@@ -31,8 +31,9 @@ struct DiskCommand: ParsableCommand {
     RunSandbox.tell(
       Confinement.enterFilter(SystemCalls.diskFilter(process: getpid(), writes: writes)))
     do throws(DiskError) { try body() } catch {
-      Message.error(error.description)
-      throw ExitCode(error.exitStatus)
+      let failure = Failure(error)
+      Message.error(failure.message)
+      throw ExitCode(failure.status)
     }
   }
 

@@ -112,6 +112,15 @@ private struct DoctorText {
   }
 }
 
+extension HostReport {
+  /// 0 if virtual machines can run here, 77 (EX_NOPERM) for a lack of permission, else 69
+  /// (EX_UNAVAILABLE).
+  fileprivate var exitStatus: Int32 {
+    guard let trouble else { return 0 }
+    return trouble.exitStatus == 77 ? 77 : 69
+  }
+}
+
 /// The report as one JSON object.
 private struct DoctorJSON {
   let text: String

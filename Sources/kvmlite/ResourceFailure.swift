@@ -19,7 +19,7 @@ extension Failure {
       self.init(reading: path, .fileTooLarge, limit: limit, hint: hint)
     case .noGuest(let name, _): self.init(noGuest: name)
     case .sameFile, .noBackEnd: self.init(status: 64, message: "\(error)")
-    case .disk(let disk): self.init(status: disk.exitStatus, message: "\(disk)")
+    case .disk(let disk): self.init(disk)
     case .vhostUser: self.init(status: 66, message: "\(error)")
     case .network(let network):
       let option = error.id.hasPrefix("vsock") ? "--vsock" : "--net"

@@ -99,7 +99,7 @@ struct Session {
     let guardian = OpeningGuard(spec, signals, deadline)
     defer { guardian?.end() }
     do throws(ResourceError) {
-      return try Resources(opening: spec) { Message.note($0) }
+      return try Resources(opening: spec) { Message.note($0.inOptions) }
     } catch { throw Failure(error, isFromFile: options.isFromFile) }
   }
 

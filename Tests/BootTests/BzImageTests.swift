@@ -151,15 +151,16 @@ struct BzImageTests {
     let error = try refusal(header.bytes, ram: 17 << 20, initrd: initrd)
     #expect(error.cause == .memory)
     #expect(
-      error.message.hasPrefix("initrd has 1048576 bytes") && error.message.hasSuffix("--memory 18M")
+      error.description.hasPrefix("initrd has 1048576 bytes")
+        && error.description.hasSuffix("memorySize 18M")
     )
     var low = header
     low.initrdAddressMax = 0x117_FFFF
     let other = try refusal(low.bytes, initrd: initrd)
-    #expect(other.message.contains("takes none above 0x1180000"))
+    #expect(other.description.contains("takes none above 0x1180000"))
     low.initrdAddressMax = 0
     #expect(try refusal(low.bytes, initrd: initrd).cause == .memory)
-    #expect(try refusal(header.bytes, initrd: []).message.hasPrefix("initrd is empty"))
+    #expect(try refusal(header.bytes, initrd: []).description.hasPrefix("initrd is empty"))
   }
 
   // MARK: The command line
@@ -169,7 +170,7 @@ struct BzImageTests {
     _ = try plan(header.bytes, commandLine: "quiet")
     expect(
       try refusal(header.bytes, commandLine: "quiet1"), .unsupported, says: "6 bytes", "5 at most",
-      "--append")
+      "append")
     expect(try refusal(header.bytes, commandLine: "a\0b"), .options, says: "zero byte")
     let long = BzImageBuilder(cmdlineSize: 0xFFFF_FFFF)
     expect(
@@ -185,7 +186,7 @@ struct BzImageTests {
       "2.06", "Linux 2.6.22")
     expect(try refusal(BzImageBuilder(loadflags: 0).bytes), .unsupported, says: "zImage", "bzImage")
     expect(
-      try refusal(BzImageBuilder(code32Start: 0).bytes), .unsupported, says: "BIOS", "--firmware")
+      try refusal(BzImageBuilder(code32Start: 0).bytes), .unsupported, says: "BIOS", "firmware")
   }
 
   @Test func truncationsAreRefused() throws {
@@ -236,9 +237,9 @@ struct BzImageTests {
       says: "the kernel's memory", "kvmlite's GDT")
     expect(
       try refusal(BzImageBuilder(initSize: 0x800_0000).bytes), .memory, says: "the kernel",
-      "--memory 144M")
+      "memorySize 144M")
     expect(
-      try refusal(BzImageBuilder().bytes, mode: .real), .options, says: "--mode real",
+      try refusal(BzImageBuilder().bytes, mode: .real), .options, says: "mode real",
       "a Linux kernel (bzImage)")
   }
 }

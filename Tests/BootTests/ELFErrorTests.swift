@@ -141,15 +141,16 @@ struct ELFErrorTests {
         withSegment {
           $0.physical = 0x7FF_FFFF; $0.memorySize = 2
         }), .memory,
-      says: "segment 1 (0x7ffffff to 0x8000000)", "(0x0 to 0x7ffffff)", "--memory 129M")
+      says: "segment 1 (0x7ffffff to 0x8000000)", "(0x0 to 0x7ffffff)", "memorySize 129M")
     expect(
       try refusal(withSegment { $0.physical = 0xFEE0_0000 }), .memory,
-      says: "no --memory changes that", "belongs to devices")
+      says: "no memorySize changes that", "belongs to devices")
     expect(
-      try refusal(withSegment { $0.physical = 1 << 46 }), .memory, says: "no --memory changes that")
+      try refusal(withSegment { $0.physical = 1 << 46 }), .memory,
+      says: "no memorySize changes that")
     expect(
       try refusal(withSegment { $0.memorySize = 4 << 30 }), .memory,
-      says: "no --memory changes that")
+      says: "no memorySize changes that")
   }
 
   @Test func messageAsksForEnoughMemoryAtOnce() throws {
@@ -157,7 +158,8 @@ struct ELFErrorTests {
       ELFBuilder.Segment(virtual: $0, physical: $0)
     }
     expect(
-      try refusal(ELFBuilder(segments: parts).bytes), .memory, says: "segment 2", "--memory 2049M")
+      try refusal(ELFBuilder(segments: parts).bytes), .memory, says: "segment 2", "memorySize 2049M"
+    )
   }
 
   @Test func segmentsMustNotOverlap() throws {

@@ -26,13 +26,13 @@ struct ELFImageTests {
     _ = try plan(ELFBuilder().bytes, mode: .long)
     _ = try plan(ELFBuilder(is64Bit: false).bytes, mode: .protected)
     expect(
-      try refusal(ELFBuilder().bytes, mode: .protected), .options, says: "--mode protected",
-      "a 64-bit ELF image", "long mode", "leave --mode out")
+      try refusal(ELFBuilder().bytes, mode: .protected), .options, says: "mode protected",
+      "a 64-bit ELF image", "long mode", "leave mode out")
     expect(
-      try refusal(ELFBuilder(is64Bit: false).bytes, mode: .real), .options, says: "--mode real",
+      try refusal(ELFBuilder(is64Bit: false).bytes, mode: .real), .options, says: "mode real",
       "a 32-bit ELF image", "protected mode")
     expect(
-      try refusal(ELFBuilder().bytes, at: 0x20000), .options, says: "--load-address 0x20000",
+      try refusal(ELFBuilder().bytes, at: 0x20000), .options, says: "loadAddress 0x20000",
       "a 64-bit ELF image")
   }
 
@@ -84,7 +84,7 @@ struct ELFImageTests {
     #expect(try plan(elf.bytes, ram: 4 << 30).piece("segment 1").start == 0x1_0000_0000)
     expect(
       try refusal(elf.bytes, ram: 3 << 30), .memory, says: "segment 1", "0x100000000",
-      "(0x0 to 0xbfffffff)", "--memory 3073M")
+      "(0x0 to 0xbfffffff)", "memorySize 3073M")
     elf.segments[1].virtual = 0x4000_0000
     elf.entry = 0x4000_0000
     expect(try refusal(elf.bytes, ram: 4 << 30), .unsupported, says: "0x100000000", "4 GiB")

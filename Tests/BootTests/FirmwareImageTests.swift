@@ -59,6 +59,6 @@ struct FirmwareImageTests {
       expect(
         try refusal([UInt8](repeating: byte, count: 65536)), .malformed, says: "no reset vector")
     }
-    expect(try refusal(rom(64), ram: (1 << 20) - 4096), .memory, says: "--memory 1M")
+    expect(try refusal(rom(64), ram: (1 << 20) - 4096), .memory, says: "memorySize 1M")
   }
 }

@@ -28,8 +28,8 @@ struct FlatImageTests {
     let entry = try plan(halt, mode: .real, at: 0xFFFF0).entry
     #expect(entry.code.selector == 0xFFFF && entry.code.base == 0xFFFF0)
     expect(
-      try refusal(halt, at: 0x10008), .options, says: "--load-address 0x10008", "multiple of 16",
-      "--mode protected")
+      try refusal(halt, at: 0x10008), .options, says: "loadAddress 0x10008", "multiple of 16",
+      "mode protected")
     expect(try refusal(halt, at: 0x100000), .options, says: "0x100000", "0xffff0")
   }
 
@@ -39,18 +39,18 @@ struct FlatImageTests {
     expect(
       try refusal([UInt8](repeating: 0x90, count: most + 1)), .unsupported,
       says: "\(most + 1) bytes",
-      "\(most) at most", "--mode protected")
+      "\(most) at most", "mode protected")
   }
 
   @Test func memoryMustHoldTheImage() throws {
     _ = try plan(halt, ram: 128 << 10)
     expect(
       try refusal(halt, ram: 64 << 10), .memory, says: "0x10000 to 0x1ffff", "(0x0 to 0xffff)",
-      "--memory 128K")
+      "memorySize 128K")
     let large = [UInt8](repeating: 0x90, count: 3 << 20)
     expect(
       try refusal(large, mode: .protected, ram: 2 << 20), .memory, says: "0x10000 to 0x30ffff",
-      "--memory 4M")
+      "memorySize 4M")
   }
 
   @Test func protectedModeStartsWithFlatSegments() throws {
@@ -90,7 +90,7 @@ struct FlatImageTests {
   @Test func imageMayNotLieOnWhatKvmlitePutsThere() throws {
     expect(
       try refusal(halt, mode: .protected, at: 0x517), .options, says: "0x517", "kvmlite's GDT",
-      "0x500 to 0x517", "--load-address", "0x10000")
+      "0x500 to 0x517", "loadAddress", "0x10000")
     _ = try plan(halt, mode: .protected, at: 0x518)
     expect(
       try refusal(halt, mode: .long, at: 0x6FFF), .options, says: "page tables", "0x1000 to 0x6fff")
@@ -104,7 +104,7 @@ struct FlatImageTests {
   @Test func imageMayOnlyGoWhereRAMIsAndTheStartReaches() throws {
     expect(
       try refusal(halt, mode: .protected, at: 0xC000_0000, ram: 8 << 30), .memory,
-      says: "no --memory changes that", "0xc0000000 to 0xffffffff", "0x100000000 to 0x23fffffff")
+      says: "no memorySize changes that", "0xc0000000 to 0xffffffff", "0x100000000 to 0x23fffffff")
     expect(
       try refusal(halt, mode: .long, at: 0x1_0000_0000, ram: 8 << 30), .options,
       says: "first 4 GiB")
@@ -148,19 +148,19 @@ struct FlatImageTests {
   @Test func bootSectorTakesNoOtherModeOrPlace() throws {
     _ = try plan(sector, mode: .real)
     expect(
-      try refusal(sector, mode: .long), .options, says: "--mode long", "a boot sector", "real mode",
-      "leave --mode out")
+      try refusal(sector, mode: .long), .options, says: "mode long", "a boot sector", "real mode",
+      "leave mode out")
     expect(
-      try refusal(sector, at: 0x8000), .options, says: "--load-address 0x8000", "a boot sector",
-      "leave --load-address out")
-    expect(try refusal(sector, ram: 16 << 10), .memory, says: "0x7c00", "--memory 32K")
+      try refusal(sector, at: 0x8000), .options, says: "loadAddress 0x8000", "a boot sector",
+      "leave loadAddress out")
+    expect(try refusal(sector, ram: 16 << 10), .memory, says: "0x7c00", "memorySize 32K")
   }
 
   @Test func nothingToTellIsAccepted() throws {
     for image in [halt, sector, ELFBuilder().bytes] {
       expect(
-        try refusal(image, initrd: [1]), .options, says: "--initrd is for Linux", "leave --initrd")
-      expect(try refusal(image, commandLine: "x"), .options, says: "--append is for Linux")
+        try refusal(image, initrd: [1]), .options, says: "initrds is for Linux", "leave initrds")
+      expect(try refusal(image, commandLine: "x"), .options, says: "append is for Linux")
     }
   }
 

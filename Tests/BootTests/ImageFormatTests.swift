@@ -29,7 +29,7 @@ struct ImageFormatTests {
     let sector = image([0x55, 0xAA], at: 510)
     #expect(sector.count == 512)
     #expect(try format(sector) == .bootSector)
-    expect(try refusal(sector + [0]), .unsupported, says: "bootable disk", "--firmware")
+    expect(try refusal(sector + [0]), .unsupported, says: "bootable disk", "firmware")
     expect(try refusal(image([0x55, 0xAA], at: 510, count: 1_474_560)), .unsupported, says: "disk")
     #expect(try format(image([0xAA, 0x55], at: 510)) == .flat)
   }

@@ -70,7 +70,7 @@ struct MultibootTests {
 
     // Nobody else would see them.
     let error = try #require(throws: BootError.self) { _ = try plan(BzImageBuilder().bytes) }
-    #expect(error.cause == .options && error.message.contains("'x=1 y'"))
+    #expect(error.cause == .options && error.description.contains("'x=1 y'"))
   }
 
   @Test func informationIsWhole() throws {
@@ -158,7 +158,7 @@ struct MultibootTests {
     let initrd = [UInt8](repeating: 1, count: 0x2000)
     #expect(try plan(elf.bytes, initrd: initrd).piece("the module").start == 0x40_2000)
     let error = try refusal(elf.bytes, ram: 0x40_3000, initrd: initrd)
-    #expect(error.cause == .memory && error.message.hasSuffix("--memory 5M"))
+    #expect(error.cause == .memory && error.description.hasSuffix("memorySize 5M"))
   }
 
   @Test func headersAddressesCountWhereItHasThem() throws {

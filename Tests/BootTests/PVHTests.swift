@@ -65,7 +65,7 @@ struct PVHTests {
       try refusal(elf.bytes, commandLine: String(repeating: "x", count: 640 << 10)), .memory,
       says: "the command line needs 655361 bytes")
     let error = try refusal(elf.bytes, ram: 2 << 20, initrd: [UInt8](repeating: 1, count: 1 << 20))
-    #expect(error.message.hasPrefix("initrd") && error.message.hasSuffix("--memory 3M"))
+    #expect(error.description.hasPrefix("initrd") && error.description.hasSuffix("memorySize 3M"))
   }
 
   @Test func unpackedLinuxGetsBootParameters() throws {

@@ -329,7 +329,7 @@ struct MovingTests {
     let error = try #require(throws: RestoreError.self) { _ = try restored { $0[$1 + 2] |= 1 } }
     #expect(
       "\(error)" == "this host can't go on with the saved machine: it lacks CPUID 1 ECX[16] "
-        + "(a machine of --cpu baseline needs less)")
+        + "(a machine whose cpu is baseline needs less)")
   }
 
   @Test("has all of its processor's state, its controllers' and its timer's")

@@ -30,17 +30,6 @@ struct KVMTroubleTests {
     }
   }
 
-  @Test("the exit status tells a lack of permission from a lack of KVM")
-  func exitStatus() {
-    #expect(KVMTrouble.missing(HostFacts()).exitStatus == 69)
-    #expect(KVMTrouble.noDriver(HostFacts()).exitStatus == 69)
-    #expect(KVMTrouble.impostor.exitStatus == 69)
-    #expect(KVMTrouble.busy([]).exitStatus == 69)
-    #expect(KVMTrouble.tooOld("x").exitStatus == 69)
-    #expect(KVMTrouble.forbidden(nil).exitStatus == 77)
-    #expect(KVMTrouble.other(KVMError("KVM_CREATE_VM", .noMemory)).exitStatus == 71)
-  }
-
   @Test("an error number means what the request makes of it")
   func errors() {
     #expect(KVMTrouble(KVMError("open", .noSuchFile)).kind == "missing")

@@ -70,7 +70,7 @@ struct DamageTests {
     }
     let again = try DiskImage.open(path, .init())
     #expect(again.store.isReadOnly)
-    #expect(again.warnings.contains { $0.contains("marked as damaged") })
+    #expect(again.warnings.contains { $0.description.contains("marked as damaged") })
     #expect(try again.store.read(1, at: 0) == [1])
   }
 

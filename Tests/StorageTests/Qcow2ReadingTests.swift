@@ -154,7 +154,7 @@ struct Qcow2ReadingTests {
       "create", "--object", "secret,id=s,data=x", "-f", "qcow2", "-o", options, image, "1M")
     let error = #expect(throws: DiskError.self) { try DiskImage.open(image, .init()) }
     #expect(error?.kind == .malformed)
-    #expect(error?.message.contains(word) == true)
+    #expect(error?.description.contains(word) == true)
   }
 
   @Test("internal snapshots are refused, and what removes them is said")
@@ -163,7 +163,7 @@ struct Qcow2ReadingTests {
     try QEMUImage.run("create", "-f", "qcow2", image, "1M")
     try QEMUImage.run("snapshot", "-c", "one", image)
     let error = #expect(throws: DiskError.self) { try DiskImage.open(image, .init()) }
-    #expect(error?.message.contains("qemu-img snapshot -d") == true)
+    #expect(error?.description.contains("qemu-img snapshot -d") == true)
   }
 
   @Test("a terabyte opens without reading it")

@@ -132,7 +132,7 @@ extension RestoreError: CustomStringConvertible {
     case .memory: "the memory isn't that of the saved machine"
     case .processor(let lacks):
       "this host can't go on with the saved machine: it lacks \(lacks.joined(separator: ", ")) "
-        + "(a machine of --cpu baseline needs less)"
+        + "(a machine whose cpu is baseline needs less)"
     case .machine(let error): error.description
     }
   }

@@ -182,7 +182,7 @@ extension Resources {
   /// the user should know of a disk: now, and later when the host fails it.
   package init(
     opening spec: VMConfiguration, besides given: Resources = Resources(),
-    report: @escaping @Sendable (String) -> Void = { _ in }
+    report: @escaping @Sendable (Advice) -> Void = { _ in }
   ) throws(ResourceError) {
     self = given
     let spec = spec.completed()
@@ -269,7 +269,7 @@ extension Resources {
   // MARK: Devices
 
   private mutating func open(
-    _ disk: VMConfiguration.Disk, _ id: String, _ report: @escaping @Sendable (String) -> Void
+    _ disk: VMConfiguration.Disk, _ id: String, _ report: @escaping @Sendable (Advice) -> Void
   ) throws(ResourceError) -> any BlockStore {
     guard let path = disk.path else { throw ResourceError(id, .noBackEnd) }
     let isReadOnly = disk.isReadOnly || disk.isSnapshot
