@@ -289,6 +289,13 @@ static inline int clinux_tun_attach(int fd, const char *name, short flags) {
   strncpy(request.name, name, sizeof request.name - 1);
   return ioctl(fd, TUNSETIFF, &request);
 }
+// 1: its frames have virtio-net headers, 0: they have none, -1: no interface's.
+static inline int clinux_tun_look(int fd, char name[16]) {
+  struct clinux_ifreq request = {0};
+  if (ioctl(fd, TUNGETIFF, &request) != 0) return -1;
+  strncpy(name, request.name, 15);
+  return (request.flags & IFF_TAP) && (request.flags & IFF_VNET_HDR) ? 1 : 0;
+}
 static inline int clinux_tun_set_queue(int fd, short flags) {
   struct clinux_ifreq request = {.flags = flags};
   return ioctl(fd, TUNSETQUEUE, &request);

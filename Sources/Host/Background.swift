@@ -26,13 +26,6 @@ package final class Background: Sendable {
     self.pipe = pipe.shared().writing
   }
 
-  /// Closes what this process has from whoever started it, but for the standard streams: who waits for
-  /// the end of a pipe would wait for that of the background. To be called before anything is opened.
-  package static func closeInherited() {
-    clinux_close_from(3)
-    InheritedFiles.forget()
-  }
-
   private static func wait(
     for child: Int32, _ words: borrowing FileDescriptor, _ ready: () -> Bool
   ) -> Int32 {

@@ -43,6 +43,8 @@ extension Errno {
   public static let noSuchAddress = Errno(ENXIO)
   /// Permission denied.
   public static let accessDenied = Errno(EACCES)
+  /// The file isn't open.
+  public static let badDescriptor = Errno(EBADF)
   /// Operation not permitted.
   public static let notPermitted = Errno(EPERM)
   /// Somebody else uses it.

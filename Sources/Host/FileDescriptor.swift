@@ -30,6 +30,12 @@ package struct FileDescriptor: ~Copyable, Sendable {
     return FileDescriptor(owning: copy)
   }
 
+  /// Whether it was opened to be written, and to be read. Corresponds to `F_GETFL` of `fcntl(2)`.
+  package borrowing func openedFor() -> (writes: Bool, reads: Bool) {
+    let mode = max(0, fcntl(number, F_GETFL)) & O_ACCMODE
+    return (mode != O_RDONLY, mode != O_WRONLY)
+  }
+
   /// How to open a file. Corresponds to the flags of `open(2)`.
   package struct OpenFlags: OptionSet, Sendable {
     /// The flags as `open(2)` takes them.

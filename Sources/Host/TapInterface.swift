@@ -42,6 +42,25 @@ package struct TapQueue: ~Copyable, Sendable {
     descriptor = file
   }
 
+  /// Takes over a queue that somebody opened, with headers of `headerSize` bytes; `name` becomes the
+  /// interface's. Throws `EPROTOTYPE` for a queue whose frames have no headers. Corresponds to
+  /// `TUNGETIFF` and `TUNSETVNETHDRSZ`.
+  package init(
+    _ file: consuming FileDescriptor, name: inout String, headerSize: Int32
+  ) throws(Errno) {
+    var bytes = [CChar](repeating: 0, count: 16)
+    // The kernel's name has 15 bytes at most.
+    let look = unsafe bytes.withUnsafeMutableBufferPointer {
+      unsafe clinux_tun_look(file.number, $0.baseAddress)
+    }
+    guard look >= 0 else { throw Errno.current }
+    guard look == 1 else { throw Errno(EPROTOTYPE) }
+    guard clinux_tun_set_header_size(file.number, headerSize) == 0 else { throw Errno.current }
+    file.neverWait()
+    name = String(decoding: bytes.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    descriptor = file
+  }
+
   /// Says what frames may be like that are read here. Corresponds to `TUNSETOFFLOAD`.
   package borrowing func set(_ offloads: Offloads) throws(Errno) {
     guard clinux_tun_set_offload(descriptor.number, offloads.rawValue) == 0 else {

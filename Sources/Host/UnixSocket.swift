@@ -154,7 +154,15 @@ package struct UnixListener: ~Copyable, Sendable {
   package let descriptor: FileDescriptor
   /// The name.
   package let path: String
-  private let removal: Errand
+  private let removal: Errand?
+
+  /// Takes over a socket that listens; its name is its maker's.
+  package init(listening descriptor: consuming FileDescriptor) {
+    descriptor.neverWait()
+    path = ""
+    removal = nil
+    self.descriptor = descriptor
+  }
 
   /// Listens at `path`. The socket that a process left there which is gone is replaced; one that
   /// somebody listens at isn't, nor any other file: `EADDRINUSE`. Unless `waits`, nothing that is done
@@ -185,7 +193,7 @@ package struct UnixListener: ~Copyable, Sendable {
 
   /// Lets nobody connect any more by this name; others' sockets stay.
   package borrowing func removeName() {
-    _ = try? removal.perform()
+    _ = try? removal?.perform()
   }
 
   static func identity(of path: String) -> FileIdentity? {

@@ -82,6 +82,10 @@ final class MachineProcess: Sendable {
       spec.image = "/dev/fd/\(files.count + 1)"
       files.append(SharedDescriptor(try Subprocess.makeTemporaryFile(image)))
     }
+    try spec.changeDescriptors { number throws(Errno) in
+      files.append(SharedDescriptor(try FileDescriptor(borrowing: number).duplicate()))
+      return Int32(files.count)
+    }
     let text = Array(spec.json.text.utf8)
     files.insert(SharedDescriptor(try Subprocess.makeTemporaryFile(text)), at: 4)
     var arguments = [

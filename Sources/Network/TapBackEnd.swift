@@ -18,6 +18,7 @@ package final class TapBackEnd: NetworkBackEnd {
 
   private final class Queue: Sendable {
     let tap: TapQueue
+    init(_ tap: consuming TapQueue) { self.tap = tap }
     init(_ name: String, isOneOfSeveral: Bool) throws(Errno) {
       tap = try TapQueue(
         name, isOneOfSeveral: isOneOfSeveral, headerSize: Int32(NetworkFrame.headerCount))
@@ -38,6 +39,20 @@ package final class TapBackEnd: NetworkBackEnd {
       for queue in queues.dropFirst() { try queue.tap.setActive(false) }
       activeCount = Mutex(1)
     } catch { throw TapTrouble.error(error, name, queueCount) }
+  }
+
+  /// Takes the open file `descriptor`, a queue of an interface, whose frames have virtio-net headers.
+  package init(descriptor: Int32) throws(NetworkError) {
+    var name = ""
+    do throws(Errno) {
+      let tap = try TapQueue(
+        InheritedFiles.copy(of: descriptor), name: &name,
+        headerSize: Int32(NetworkFrame.headerCount))
+      queues = [Queue(tap)]
+      offloads = Self.probe(queues[0])
+      activeCount = Mutex(1)
+      self.name = name
+    } catch { throw TapTrouble.error(error, descriptor: descriptor) }
   }
 
   private static func open(_ name: String, _ count: Int) throws(Errno) -> [Queue] {
@@ -115,6 +130,17 @@ package final class TapBackEnd: NetworkBackEnd {
 
 /// What keeps an interface from being used, and what mends it.
 enum TapTrouble {
+  static func error(_ errno: Errno, descriptor: Int32) -> NetworkError {
+    let what =
+      switch errno.name {
+      case "EBADF": "isn't open: whoever starts kvmlite is to leave it open"
+      case "EPROTOTYPE": "is a tap's without virtio-net headers: open it with IFF_VNET_HDR"
+      case "ENOTTY", "EINVAL", "EBADFD": "is no open tap interface's"
+      default: "can't be used: \(errno)"
+      }
+    return NetworkError(.unusable, "file descriptor \(descriptor) \(what)")
+  }
+
   static func error(_ errno: Errno, _ name: String, _ queueCount: Int) -> NetworkError {
     let several = queueCount > 1 ? " multi_queue" : ""
     let making = "sudo ip tuntap add \(name) mode tap user $USER\(several)"

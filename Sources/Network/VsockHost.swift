@@ -18,18 +18,17 @@ package protocol VsockHost: AnyObject, Sendable {
 
 /// The same, with sockets in the file system.
 package final class VsockSockets: VsockHost {
-  /// Where programs connect.
-  package let path: String
   private let listener: UnixListener
-  private let connecting: Errand
+  private let connecting: Errand?
   private let isOpen = Atomic(true)
 
+  /// Where programs connect; empty if that is somebody else's matter.
+  package var path: String { listener.path }
   /// The number of the listening socket.
   package var listenerDescriptor: Int32 { listener.descriptor.number }
 
   /// Listens at `path`, where nobody may listen yet. The socket of a program that is gone is removed.
   package init(path: String) throws(NetworkError) {
-    self.path = path
     connecting = Errand(.connectNumbered(path))
     do throws(Errno) {
       listener = try UnixListener(at: path, waits: false)
@@ -48,6 +47,18 @@ package final class VsockSockets: VsockHost {
     }
   }
 
+  /// Takes the open file `listener`, a Unix socket that listens. The guest's connections find nobody.
+  package init(listener: Int32) throws(NetworkError) {
+    connecting = nil
+    do throws(Errno) {
+      self.listener = UnixListener(listening: try InheritedFiles.copy(of: listener))
+    } catch {
+      throw NetworkError(
+        .unusable,
+        "file descriptor \(listener) isn't open: whoever starts kvmlite is to leave it open")
+    }
+  }
+
   /// Removes the socket, once: there may be another program's after that.
   package func close() {
     if isOpen.exchange(false, ordering: .acquiringAndReleasing) { listener.removeName() }
@@ -61,7 +72,7 @@ package final class VsockSockets: VsockHost {
 
   /// Connects to the socket `path`_PORT.
   package func connect(port: UInt32) throws(Errno) -> FileDescriptor? {
-    do throws(Errno) { return try connecting.perform(UInt64(port))?.file.duplicate() } catch {
+    do throws(Errno) { return try connecting?.perform(UInt64(port))?.file.duplicate() } catch {
       guard [.noSuchFile, .connectionRefused, .tryAgain].contains(error) else { throw error }
       return nil
     }

@@ -31,6 +31,7 @@ package struct DiskError: Error, Equatable, Sendable, CustomStringConvertible {
     let message: Advice =
       switch errno {
       case .noSuchFile: "no such file"
+      case .badDescriptor: "isn't open: whoever starts kvmlite is to leave it open"
       case .isDirectory: "a directory, not a disk image"
       case .invalidArgument: "neither a file nor a block device"
       case .accessDenied, .notPermitted:

@@ -19,6 +19,8 @@ package enum DiskImage {
     package var isReadOnly = false
     /// Whether writes are kept beside the image, and thrown away in the end.
     package var isSnapshot = false
+    /// The open file, by number, that is the image, which isn't opened by its name then.
+    package var descriptor: Int32?
     /// Whether the locks of those who use the image are ignored, for a look at it.
     package var ignoresLocks = false
 
@@ -47,7 +49,9 @@ package enum DiskImage {
   package static func open(_ path: String, _ options: Options) throws(DiskError) -> Opened {
     var chain = Chain(ignoresLocks: options.ignoresLocks)
     let isReadOnly = options.isReadOnly || options.isSnapshot
-    let (store, format) = try chain.open(path, format: options.format, isReadOnly: isReadOnly)
+    let file = try openFile(
+      path, options.descriptor, isReadOnly: isReadOnly, ignoresLocks: options.ignoresLocks)
+    let (store, format) = try chain.open(file, format: options.format, isReadOnly: isReadOnly)
     let opened = Opened(
       store: store, format: format, warnings: chain.warnings,
       bases: BaseWatch(Array(chain.files.dropFirst())), files: chain.files)
@@ -65,11 +69,19 @@ package enum DiskImage {
   }
 
   static func openFile(
-    _ path: String, isReadOnly: Bool, ignoresLocks: Bool = false
+    _ path: String, _ descriptor: Int32? = nil, isReadOnly: Bool, ignoresLocks: Bool = false
   ) throws(DiskError) -> HostDiskFile {
     let file: HostDiskFile
-    do throws(Errno) { file = try HostDiskFile(path, isReadOnly: isReadOnly) } catch {
-      throw DiskError(opening: path, error)
+    do throws(Errno) {
+      file =
+        if let descriptor {
+          try HostDiskFile(InheritedFiles.copy(of: descriptor), path: path)
+        } else {
+          try HostDiskFile(path, isReadOnly: isReadOnly)
+        }
+    } catch { throw DiskError(opening: path, error) }
+    guard isReadOnly || file.descriptor.openedFor().writes else {
+      throw DiskError(.unusable, path, "open for reading alone, which needs \(.readOnly)")
     }
     if !ignoresLocks { try ImageLock.take(file, isReadOnly: isReadOnly) }
     return file
@@ -107,9 +119,9 @@ struct Chain {
   init(ignoresLocks: Bool = false) { self.ignoresLocks = ignoresLocks }
 
   mutating func open(
-    _ path: String, format: DiskFormat?, isReadOnly: Bool
+    _ file: HostDiskFile, format: DiskFormat?, isReadOnly: Bool
   ) throws(DiskError) -> (any BlockStore, DiskFormat) {
-    let file = try DiskImage.openFile(path, isReadOnly: isReadOnly, ignoresLocks: ignoresLocks)
+    let path = file.path
     guard seen.insert(file.facts.identity).inserted else {
       throw DiskError(.malformed, path, "is its own backing file, over others or by itself")
     }
@@ -146,7 +158,8 @@ struct Chain {
     guard let name = header.backingName else { return nil }
     let (basePath, format) = try Qcow2Image.base(of: header, at: path)
     do throws(DiskError) {
-      let base = try open(basePath, format: format, isReadOnly: true).0
+      let file = try DiskImage.openFile(basePath, isReadOnly: true, ignoresLocks: ignoresLocks)
+      let base = try open(file, format: format, isReadOnly: true).0
       if let stamp = header.baseStamp, let facts = try? FileFacts(of: basePath),
         stamp != BaseStamp(facts)
       {

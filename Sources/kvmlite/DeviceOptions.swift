@@ -18,18 +18,18 @@ enum DeviceOptions {
     return try device("disk", settings)
   }
 
-  /// `--net`: none, user or tap=NAME, and settings behind commas; nil for none.
+  /// `--net`: none, user, tap=NAME or fd=N, and settings behind commas; nil for none.
   static func net(_ text: String) throws -> VMConfiguration.Device? {
     if text == "none" { return nil }
     let settings = settings(
       text.split(separator: ",", omittingEmptySubsequences: false).map(String.init))
     let first = settings[0].name
-    guard first == "user" || first == "tap" else {
+    guard ["user", "tap", "fd"].contains(first) else {
       throw ValidationError(
-        "frames go nowhere by '\(first)': give none, user or tap=NAME"
-          + Spelling.hint(first, among: ["none", "user", "tap"]))
+        "frames go nowhere by '\(first)': give none, user, tap=NAME or fd=N"
+          + Spelling.hint(first, among: ["none", "user", "tap", "fd"]))
     }
-    if first == "user", settings.contains(where: { $0.name == "queues" }) {
+    if first != "tap", settings.contains(where: { $0.name == "queues" }) {
       throw ValidationError("queues are for tap=NAME alone")
     }
     return try device("net", settings)

@@ -88,8 +88,8 @@ struct MachineOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      Add a network card: none, user (by passt, needs no rights) or tap=NAME[,queues=N], each but \
-      none with an optional ,mac=ADDRESS, ,mtu=BYTES and ,id=NAME. May be repeated.
+      Add a network card: none, user (by passt, needs no rights), tap=NAME[,queues=N] or fd=N (a tap \
+      that is open), each but none with an optional ,mac=ADDRESS, ,mtu=BYTES and ,id=NAME. May be repeated.
       """, valueName: "where"), transform: DeviceOptions.net)
   var net: [VMConfiguration.Device?] = []
 

@@ -39,7 +39,9 @@ final class RunSandbox: Sendable {
       isSmall: spec.devices.isEmpty && !settings.isNamed && settings.owner == nil
         && settings.traceFile == nil,
       // A tap's interface and passt's programs are in the host's network.
-      keepsNetwork: spec.devices.contains { $0.net.isUser || $0.net.tap != nil },
+      keepsNetwork: spec.devices.contains {
+        $0.net.isUser || $0.net.tap != nil || $0.net.descriptor != nil
+      },
       violation: true,
       // Whoever starts one in the background waits for the end of its standard error.
       limits: spec.limits == VMConfiguration.Limits()

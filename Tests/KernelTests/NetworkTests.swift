@@ -56,32 +56,39 @@ final class NetworkTests {
   }
 
   private func guest(
-    _ options: [String], run command: String, environment: [String: String] = [:]
+    _ options: [String], run command: String, environment: [String: String] = [:],
+    by wrapper: [String] = []
   ) throws -> ChildProcess {
     let kernel = [
       "--append", "quiet RUN=\"\(command)\"", "--initrd", Kernels.path("devices/initrd.cpio.gz"),
       Kernels.path("devices/vmlinuz"),
     ]
+    let words = wrapper + [Kvmlite.path] + options + kernel
     return try ChildProcess(
-      Kvmlite.path, options + kernel, input: .pipe, environment: environment, deadline: patience)
+      words[0], Array(words.dropFirst()), input: .pipe, environment: environment,
+      deadline: patience)
   }
 
   // MARK: Tests
 
   @Test(
     "has files from an HTTP server of the host, and serves them",
-    arguments: [(1, "mmio"), (2, "pci")])
-  func tap(queues: Int, bus: String) throws {
-    let name = "kvmlite\(queues)"
+    arguments: [(1, "mmio", false), (2, "pci", false), (1, "pci", true)])
+  func tap(queues: Int, bus: String, isOpen: Bool) throws {
+    let name = "kvmlite\(queues)\(isOpen ? "o" : "")"
     try makeInterface(name, address: "192.168.77.1/24", queues: queues)
     let hash = try makeFile("file", count: 4_000_000)
     let server = try serve(at: "192.168.77.1")
     defer { server.send(9) }
     let guest = try guest(
-      ["--cpus", "\(queues)", "--virtio-bus", bus, "--net", "tap=\(name),queues=\(queues)"],
+      [
+        "--cpus", "\(queues)", "--virtio-bus", bus, "--net",
+        isOpen ? "fd=7" : "tap=\(name),queues=\(queues)",
+      ],
       run: "ip addr add 192.168.77.2/24 dev eth0; ip link set eth0 up; "
         + "wget -q -O /tmp/file http://192.168.77.1:8000/file; sha256sum /tmp/file; "
-        + "readlink -f /sys/class/net/eth0/device; ls -d /sys/class/net/eth0/queues/rx-*; httpd -p 80 -h /tmp; echo serving; read line"
+        + "readlink -f /sys/class/net/eth0/device; ls -d /sys/class/net/eth0/queues/rx-*; httpd -p 80 -h /tmp; echo serving; read line",
+      by: isOpen ? OpenFiles.tap(name, at: 7) : []
     )
     try guest.waitForOutput(hash)
     try guest.waitForOutput("serving")

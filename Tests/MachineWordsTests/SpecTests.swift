@@ -111,7 +111,10 @@ struct SpecTests {
         "{\"type\":\"disk\",\"backend\":{\"path\":\"a\",\"redonly\":true}}",
         "did you mean 'readonly'?"
       ),
-      ("{\"type\":\"disk\",\"backend\":{\"path\":\"a\",\"socket\":\"b\"}}", "a path or a socket"),
+      (
+        "{\"type\":\"disk\",\"backend\":{\"path\":\"a\",\"socket\":\"b\"}}",
+        "one of path, fd and socket"
+      ),
       ("{\"type\":\"disk\",\"bus\":\"ide\",\"backend\":{\"socket\":\"b\"}}", "virtio's alone"),
       (
         "{\"type\":\"disk\",\"backend\":{\"socket\":\"b\",\"readonly\":true}}",

@@ -4,7 +4,7 @@ import Glibc
 /// What a process has open from whoever started it, besides the standard streams.
 package enum InheritedFiles {
   // Set once, before there are other threads.
-  private nonisolated(unsafe) static var numbers: [Int32] = []
+  private nonisolated(unsafe) static var numbers: [Int32]?
   private static let mostNoted: Int32 = 1024
 
   /// Notes which they are, before any file is opened; those that have numbers beyond what is usual are
@@ -24,12 +24,26 @@ package enum InheritedFiles {
     }
   }
 
-  /// Closes them.
-  package static func close() {
-    for number in unsafe numbers { Glibc.close(number) }
-    forget()
+  /// The open file `number`, one of them: by a number of ours. Corresponds to `F_DUPFD_CLOEXEC` of
+  /// `fcntl(2)`.
+  package static func copy(of number: Int32) throws(Errno) -> FileDescriptor {
+    guard has(number) else { throw .badDescriptor }
+    return try FileDescriptor(borrowing: number).duplicate()
   }
 
-  /// They are closed already, and others may have their numbers.
-  static func forget() { unsafe numbers = [] }
+  /// What the open file `number` is called, as far as it is known.
+  package static func name(of number: Int32) -> String {
+    (has(number) ? FileName.target(of: "/proc/self/fd/\(number)") : nil)
+      ?? "file descriptor \(number)"
+  }
+
+  // In a process that noted nothing all files are its caller's.
+  private static func has(_ number: Int32) -> Bool { unsafe numbers?.contains(number) ?? true }
+
+  /// Closes them, but for those in `kept`: whoever waits for the end of a pipe doesn't wait for ours.
+  package static func close(but kept: [Int32] = []) {
+    for number in unsafe numbers ?? [] where !kept.contains(number) { Glibc.close(number) }
+    // Others may have their numbers.
+    unsafe numbers = numbers?.filter(kept.contains)
+  }
 }

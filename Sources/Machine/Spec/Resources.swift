@@ -271,11 +271,14 @@ extension Resources {
   private mutating func open(
     _ disk: VMConfiguration.Disk, _ id: String, _ report: @escaping @Sendable (Advice) -> Void
   ) throws(ResourceError) -> any BlockStore {
-    guard let path = disk.path else { throw ResourceError(id, .noBackEnd) }
+    guard let path = disk.path ?? disk.descriptor.map(InheritedFiles.name(of:)) else {
+      throw ResourceError(id, .noBackEnd)
+    }
     let isReadOnly = disk.isReadOnly || disk.isSnapshot
     try note(path, Role(id: id, use: isReadOnly ? .reads : .writes))
     var options = DiskImage.Options()
     options.format = disk.format
+    options.descriptor = disk.descriptor
     options.isReadOnly = disk.isReadOnly
     options.isSnapshot = disk.isSnapshot
     do throws(DiskError) {
@@ -297,6 +300,7 @@ extension Resources {
     do throws(NetworkError) {
       if net.isUser { return try UserNetwork() }
       if let tap = net.tap { return try TapBackEnd(tap, queueCount: net.queueCount) }
+      if let queue = net.descriptor { return try TapBackEnd(descriptor: queue) }
     } catch { throw ResourceError(id, .network(error)) }
     throw ResourceError(id, .noBackEnd)
   }
@@ -304,10 +308,11 @@ extension Resources {
   private func open(
     _ vsock: VMConfiguration.Vsock, _ id: String
   ) throws(ResourceError) -> any VsockHost {
-    guard let socket = vsock.socket else { throw ResourceError(id, .noBackEnd) }
-    do throws(NetworkError) { return try VsockSockets(path: socket) } catch {
-      throw ResourceError(id, .network(error))
-    }
+    do throws(NetworkError) {
+      if let socket = vsock.socket { return try VsockSockets(path: socket) }
+      if let listener = vsock.descriptor { return try VsockSockets(listener: listener) }
+    } catch { throw ResourceError(id, .network(error)) }
+    throw ResourceError(id, .noBackEnd)
   }
 
   private mutating func open(_ console: VMConfiguration.Console) throws(ResourceError) -> Console {
@@ -320,6 +325,16 @@ extension Resources {
         keptOpen.append(file)
         return Console(output: .descriptor(file.file.number))
       } catch { throw ResourceError(console.id, .output(path, error)) }
+    }
+    if let number = console.descriptor {
+      do throws(Errno) {
+        let file = OpenFile(try InheritedFiles.copy(of: number))
+        keptOpen.append(file)
+        let takesInput = file.file.openedFor().reads && (try? file.file.facts().kind) == .other
+        return Console(
+          output: .descriptor(file.file.number),
+          input: takesInput ? .descriptor(file.file.number) : .none)
+      } catch { throw ResourceError(console.id, .output("file descriptor \(number)", error)) }
     }
     guard console.isTerminal else { return Console() }
     do throws(Errno) {

@@ -29,10 +29,12 @@ extension VMConfiguration {
       throw SpecError("there is one console at most", path: ["consoles", "1"])
     }
     if let console = consoles.first {
-      let places = [console.isStandard, console.isTerminal, console.path != nil].count { $0 }
-      guard places <= 1 else {
+      let places = [
+        console.isStandard, console.isTerminal, console.path != nil, console.descriptor != nil,
+      ]
+      guard places.count(where: \.self) <= 1 else {
         throw SpecError(
-          "a console has one place: stdio, pty or path", path: ["consoles", "0", "backend"])
+          "a console has one place: stdio, pty, path or fd", path: ["consoles", "0", "backend"])
       }
       guard console.isTerminal || !console.waits else {
         throw SpecError("only a pty can wait", path: ["consoles", "0", "backend", "wait"])
@@ -43,6 +45,10 @@ extension VMConfiguration {
         "firmware starts from a disk, not from an image: give only one of both", path: ["firmware"])
     }
     try checkIDs()
+    let descriptors = descriptors
+    guard Set(descriptors).count == descriptors.count else {
+      throw SpecError("an open file is for one device, not for several", path: ["devices"])
+    }
     for (index, device) in devices.enumerated() { try check(device, ["devices", "\(index)"]) }
   }
 
@@ -93,9 +99,9 @@ extension VMConfiguration {
     try checkPlace(device, path)
     switch device.kind {
     case .disk(let disk):
-      guard disk.path == nil || disk.socket == nil else {
-        throw refuse("a disk has a path or a socket, not both", "backend")
-      }
+      guard
+        [disk.path != nil, disk.descriptor != nil, disk.socket != nil].count(where: \.self) <= 1
+      else { throw refuse("a disk has one of path, fd and socket", "backend") }
       guard disk.socket != nil else { break }
       guard disk.bus != .ide else {
         throw refuse(
@@ -106,13 +112,16 @@ extension VMConfiguration {
           "format, readonly, snapshot and serial are the other process's to say", "backend")
       }
     case .net(let net):
-      guard !net.isUser || net.tap == nil else {
-        throw refuse("a network card has one end: user or tap", "backend")
+      guard [net.isUser, net.tap != nil, net.descriptor != nil].count(where: \.self) <= 1 else {
+        throw refuse("a network card has one end: user, tap or fd", "backend")
       }
-      guard net.queueCount == 1 || !net.isUser else {
+      guard net.queueCount == 1 || !net.isUser && net.descriptor == nil else {
         throw refuse("several queues are for tap alone", "backend")
       }
     case .vsock(let vsock):
+      guard vsock.socket == nil || vsock.descriptor == nil else {
+        throw refuse("programs connect at a socket or by fd, not both", "backend")
+      }
       guard VirtioVsock.possibleCIDs.contains(vsock.cid) else {
         throw refuse(
           "a guest can't have the vsock address \(vsock.cid): give 3 to 4294967294", "cid")

@@ -57,6 +57,7 @@ package enum SpecKeys {
           .init("pty", \.isTerminal, .flag, usual: false, "a new pseudo terminal"),
           .init("wait", \.waits, .flag, usual: false, "the guest starts when that was opened"),
           .init("path", \.path, .path, "a file that it prints to"),
+          .init("fd", \.descriptor, .descriptor, "an open file of kvmlite's, instead"),
         ], "one of these; nowhere without it"),
     ])
 
@@ -95,6 +96,7 @@ package enum SpecKeys {
         "backend",
         [
           .init("path", \.disk.path, .path, "an image or a block device"),
+          .init("fd", \.disk.descriptor, .descriptor, "instead of a path: one that is open"),
           .init("format", \.disk.format, .word, "the image's format; found out without it"),
           .init("readonly", \.disk.isReadOnly, .flag, usual: false, "the guest can't write"),
           .init(
@@ -118,6 +120,7 @@ package enum SpecKeys {
         [
           .init("user", \.net.isUser, .flag, usual: false, "passt, which needs no rights"),
           .init("tap", \.net.tap, .interface, "instead: a TAP interface"),
+          .init("fd", \.net.descriptor, .descriptor, "instead: an open queue of a TAP interface"),
           .init(
             "queues", \.net.queueCount, .number(1...16), usual: 1,
             "how many pairs of queues that has; 1 without it"),
@@ -132,7 +135,10 @@ package enum SpecKeys {
       ),
       .init(
         "backend",
-        [.init("socket", \.vsock.socket, .path, "where the host's programs connect")],
+        [
+          .init("socket", \.vsock.socket, .path, "where the host's programs connect"),
+          .init("fd", \.vsock.descriptor, .descriptor, "instead: a socket that listens already"),
+        ],
         "the host's side"),
     ])
 

@@ -45,6 +45,11 @@ extension SpecType where Value == String {
   static let path = text("a path")
 }
 
+extension SpecType<Int32> {
+  /// A file that whoever starts the process left open.
+  static let descriptor = number(3...1023, "an open file's number")
+}
+
 extension SpecType where Value: FixedWidthInteger {
   /// A whole number of `range`.
   static func number(_ range: ClosedRange<Value>, _ what: String = "a number") -> SpecType {

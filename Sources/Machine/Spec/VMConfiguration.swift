@@ -1,5 +1,6 @@
 import Boot
 import Devices
+import Host
 import Memory
 import Network
 import Storage
@@ -63,6 +64,9 @@ public struct VMConfiguration: Sendable, Equatable {
     public var waits = false
     /// The file that it prints to.
     public var path: String?
+    /// Instead, an open file, by number, from 3 on. A socket's or a terminal's is where it has its input
+    /// from, too.
+    public var descriptor: Int32?
     /// What its input goes to.
     public var input = ConsoleInputDevice.serial
 
@@ -140,6 +144,8 @@ extension VMConfiguration {
   public struct Disk: Sendable, Equatable {
     /// The image's path.
     public var path: String?
+    /// Instead of a path, an open file of the process's, by number, from 3 on.
+    public var descriptor: Int32?
     /// The path of the socket at which another process serves it by vhost-user; not for IDE.
     public var socket: String?
     /// The image's format; nil to find it out.
@@ -177,6 +183,9 @@ extension VMConfiguration {
     public var isUser = false
     /// The interface's name.
     public var tap: String?
+    /// Instead, an open queue of one, by the file's number, from 3 on; its frames have virtio-net
+    /// headers (`IFF_VNET_HDR`).
+    public var descriptor: Int32?
     /// How many pairs of queues that has.
     public var queueCount = 1
     /// Its address; nil for one that is the same each time.
@@ -195,6 +204,9 @@ extension VMConfiguration {
     public var cid: UInt64
     /// Where the host's programs connect; nil if the caller has the host's side.
     public var socket: String?
+    /// Instead, a socket that listens, by the file's number, from 3 on. The guest's own connections find
+    /// nobody then.
+    public var descriptor: Int32?
 
     /// The guest at `cid`.
     public init(cid: UInt64, socket: String? = nil) {
@@ -288,6 +300,32 @@ extension VMConfiguration {
       let id = (0...taken.count).lazy.map { "\(name)\($0)" }.first { !taken.contains($0) }
       devices[index].id = id ?? name
       taken.insert(devices[index].id)
+    }
+  }
+
+  /// The numbers of all open files that it names.
+  package var descriptors: [Int32] {
+    consoles.compactMap(\.descriptor)
+      + devices.compactMap { $0.disk.descriptor ?? $0.net.descriptor ?? $0.vsock.descriptor }
+  }
+
+  /// Changes the numbers of all open files that it names.
+  package mutating func changeDescriptors(
+    _ change: (Int32) throws(Errno) -> Int32
+  ) throws(Errno) {
+    func changed(_ number: Int32?) throws(Errno) -> Int32? {
+      if let number { try change(number) } else { nil }
+    }
+    for index in consoles.indices {
+      consoles[index].descriptor = try changed(consoles[index].descriptor)
+    }
+    for device in devices.indices {
+      switch devices[device].kind {
+      case .disk(let disk): devices[device].disk.descriptor = try changed(disk.descriptor)
+      case .net(let net): devices[device].net.descriptor = try changed(net.descriptor)
+      case .vsock(let vsock): devices[device].vsock.descriptor = try changed(vsock.descriptor)
+      default: break
+      }
     }
   }
 

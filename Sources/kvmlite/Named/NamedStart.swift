@@ -51,7 +51,7 @@ struct NamedStart {
   func run(inBackground: Bool) throws -> Never {
     var spec = try machine.read()
     spec.changePaths(FileName.absolute)
-    if inBackground { Background.closeInherited() }
+    if inBackground { InheritedFiles.close(but: spec.descriptors) }
     try ending { () throws(Failure) in
       guard !inBackground || process.trace == nil else {
         throw Failure(

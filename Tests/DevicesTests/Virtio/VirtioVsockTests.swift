@@ -1,4 +1,5 @@
 import Devices
+import Foundation
 import Host
 import Memory
 import Network
@@ -62,6 +63,20 @@ import Testing
     #expect(try vsock.next().data == [1])
     try vsock.send(.init(operation: VsockDriver.shutdown, guestPort: 9, hostPort: 5000, flags: 3))
     #expect(try vsock.next().operation == VsockDriver.reset)
+  }
+
+  @Test func `the host's side may be a socket that somebody else listens at`() throws {
+    let path = FileManager.default.temporaryDirectory.appending(path: "vsock-\(UUID())").path
+    let theirs = try UnixListener(at: path, waits: false)
+    let host = try VsockSockets(listener: theirs.descriptor.number)
+    func hasCalled() -> Bool { if host.accept() != nil { true } else { false } }
+    #expect(!hasCalled())
+    let program = try StreamSocket.connect(to: path)
+    #expect(program.number >= 0 && hasCalled())
+    let answer = try host.connect(port: 5000)?.number
+    #expect(answer == nil)
+    host.close()
+    #expect(FileManager.default.fileExists(atPath: path))
   }
 
   @Test(
