@@ -131,19 +131,25 @@ import Glibc
     isShared = true
   }
 
-  /// Maps the first `count` bytes of an open file as they are now: what is written here stays here.
-  /// Nobody may make the file shorter while this lives.
+  /// Maps `count` bytes of an open file, from `offset` on, as they are now: what is written here stays
+  /// here. Throws `EINVAL` if they aren't all there. Nobody may make the file shorter while this lives.
   ///
   /// Corresponds to `mmap(2)` with `MAP_PRIVATE`.
-  package init(privateViewOf file: borrowing FileDescriptor, count: Int) throws(Errno) {
-    guard try file.status().count >= count else { throw Errno.invalidArgument }
-    guard let base = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.number, 0),
+  package init(
+    privateViewOf file: borrowing FileDescriptor, offset: Int = 0, count: Int
+  ) throws(Errno) {
+    guard offset >= 0, count > 0, try file.status().count - offset >= count else {
+      throw Errno.invalidArgument
+    }
+    let (rights, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE)
+    guard let base = unsafe mmap(nil, count, rights, flags, file.number, off_t(offset)),
       unsafe base != MAP_FAILED
     else { throw Errno.current }
     unsafe self.base = unsafe base
     self.count = count
     self.file = nil
     isShared = false
+    keepOutOfDumps()
   }
 
   deinit {

@@ -41,9 +41,37 @@ struct MovingTests {
     var moves = 0
   }
 
+  /// How a machine's memory gets to the next one.
+  private enum Way { case moved, copied, folder }
+
+  /// Takes `saved`, of which the guest's memory is `memory`, there.
+  private func carry(
+    _ saved: SavedMachine, _ memory: GuestMemory, _ way: Way
+  ) throws -> (SavedMachine, RestoredMemory) {
+    switch way {
+    case .moved: return (try SavedMachine(bytes: saved.bytes), .moved(memory))
+    case .copied:
+      return (try SavedMachine(bytes: saved.bytes), .copied(try SavedMemory(copying: memory)))
+    case .folder:
+      let directory = try TemporaryDirectory()
+      try Self.write(saved, memory, to: directory.path)
+      let (machine, file) = try SavedFolder.open(directory.path)
+      try file.verify()
+      return (machine, .file(file))
+    }
+  }
+
+  private static func write(_ saved: SavedMachine, _ memory: GuestMemory, to path: String) throws {
+    func file(_ name: String) throws -> FileDescriptor {
+      try FileDescriptor(opening: "\(path)/\(name)", [.readWrite, .create, .exclusive])
+    }
+    try SavedFolder.write(
+      saved, memory, state: file(SavedFolder.state), memory: file(SavedFolder.memory))
+  }
+
   /// Runs `guest` and moves it up to `moves` times, each at a moment of `random`'s choice.
   private func run(
-    _ guest: Guest, _ example: Case, moves: Int, copies: Bool, _ random: inout SplitMix
+    _ guest: Guest, _ example: Case, moves: Int, _ way: Way, _ random: inout SplitMix
   ) throws -> End {
     let console = ConsoleBuffer()
     let disks = example.buses.map { _ in RAMDisk(sectors: 128) }
@@ -65,10 +93,8 @@ struct MovingTests {
         break
       }
       end.moves += 1
-      let memory: RestoredMemory =
-        copies ? .copied(try SavedMemory(copying: machine.memory)) : .moved(machine.memory)
-      machine = try Machine(
-        restoring: SavedMachine(bytes: saved.bytes), memory, setup.resources, setup.options)
+      let (next, memory) = try carry(saved, machine.memory, way)
+      machine = try Machine(restoring: next, memory, setup.resources, setup.options)
     }
     (end.output, end.disks) = (console.bytes, disks.map(\.bytes))
     return end
@@ -83,14 +109,16 @@ struct MovingTests {
   func randomMoments(example: Case) throws {
     let guest = try #require(Guest.named(example.name))
     var random = SplitMix(UInt64(example.name.utf8.reduce(0) { $0 &* 31 &+ Int($1) }))
-    let alone = try run(guest, example, moves: 0, copies: false, &random)
+    let alone = try run(guest, example, moves: 0, .moved, &random)
     let output = example.output.map { Array($0.utf8) }
     #expect(output.map { $0 == alone.output } ?? guest.expectedOutput.matches(alone.output))
     var moves = 0
     var rounds = 0
     // A guest may end before its first move now and then.
     while moves < Trials.rounds(100), rounds < 1000 {
-      let moved = try run(guest, example, moves: 10, copies: rounds % 4 == 3, &random)
+      let moved = try run(
+        guest, example, moves: 10, rounds % 4 == 3 ? .copied : rounds % 4 == 1 ? .folder : .moved,
+        &random)
       let text = String(decoding: moved.output, as: UTF8.self)
       try #require(
         moved.output == alone.output, "\(text) after \(moved.moves) moves: \(moved.outcome)")
@@ -383,6 +411,45 @@ struct MovingTests {
     where !["engine", "device/rtc", "device/power"].contains(before.name) {
       #expect(before == after)
     }
+  }
+
+  @Test("goes on from a folder, in which damage is found")
+  func folder() throws {
+    let (saved, memory, setup) = try saved()
+    let directory = try TemporaryDirectory()
+    let path = directory.path
+    try memory.write([1, 2, 3].span, at: 0x8_1000)
+    try Self.write(saved, memory, to: path)
+    func file(_ name: String) throws -> FileDescriptor {
+      try FileDescriptor(opening: "\(path)/\(name)", [.readWrite])
+    }
+    func machine() throws(RestoreError) -> Machine {
+      let (machine, memory) = try SavedFolder.open(path)
+      return try Machine(restoring: machine, .file(memory), setup.resources, setup.options)
+    }
+    // What one machine writes no other sees, nor the file.
+    let (first, second) = (try machine(), try machine())
+    try first.memory.write([9].span, at: 0x8_1000)
+    #expect(try second.memory.read(3, at: 0x8_1000) == [1, 2, 3])
+    try SavedFolder.open(path).memory.verify()
+
+    try file(SavedFolder.memory).writeAll([7].span, at: 0x9_0000)
+    let damaged = try #require(throws: RestoreError.self) {
+      try SavedFolder.open(path).memory.verify()
+    }
+    #expect(
+      "\(damaged)"
+        == "the saved machine is damaged: its memory at \(GuestAddress(0x9_0000)) isn't what was saved"
+    )
+    try file(SavedFolder.memory).setLength(0x8_0000)
+    #expect(throws: RestoreError.self) { _ = try machine() }
+
+    let length = try file(SavedFolder.state).status().count
+    try file(SavedFolder.state).setLength(UInt64(length - 1))
+    #expect(throws: RestoreError.self) { _ = try SavedFolder.open(path) }
+    try file(SavedFolder.state).setLength(0)
+    let empty = try #require(throws: RestoreError.self) { _ = try SavedFolder.open(path) }
+    #expect("\(empty)" == "this is no saved machine")
   }
 
   @Test("is refused with memory of another size")

@@ -1,4 +1,5 @@
 import Devices
+import Host
 import Memory
 
 /// A machine that stood still, taken out of its process but for its memory: what it is, and the state of
@@ -6,7 +7,7 @@ import Memory
 package struct SavedMachine: Sendable, Equatable {
   /// A part's state.
   package struct Section: Sendable, Equatable {
-    /// Which part's: `spec`, `engine`, `input`, `suspended`, or `device/` and the name that the inventory has for it.
+    /// Which part's: `spec`, `engine`, `input`, `memory`, `suspended`, or `device/` and the name that the inventory has for it.
     package let name: String
     /// Which form the bytes have.
     package let version: UInt32
@@ -27,6 +28,8 @@ package struct SavedMachine: Sendable, Equatable {
     static let spec = "spec"
     static let engine = "engine"
     static let input = "input"
+    /// How a folder's memory lies in its file.
+    static let memory = "memory"
     /// Without bytes: it is there, or not.
     static let suspended = "suspended"
     static func device(_ name: String) -> String { "device/" + name }
@@ -108,6 +111,10 @@ package enum RestoreError: Error, Sendable {
   case section(String, StateError)
   /// The memory isn't that of this machine.
   case memory
+  /// Some of the memory, from this address on, isn't as it was saved.
+  case damagedMemory(GuestAddress)
+  /// A file of the folder can't be read.
+  case file(Errno)
   /// This host hasn't got what the guest may count on, each in words.
   case processor([String])
   /// The machine can't be made.
@@ -130,6 +137,9 @@ extension RestoreError: CustomStringConvertible {
     case .spec(let error): "the saved machine's spec: \(error.message)"
     case .section(let name, let error): "the saved machine is damaged: \(name): \(error)"
     case .memory: "the memory isn't that of the saved machine"
+    case .damagedMemory(let address):
+      "the saved machine is damaged: its memory at \(address) isn't what was saved"
+    case .file(let error): "the saved machine can't be read: \(error)"
     case .processor(let lacks):
       "this host can't go on with the saved machine: it lacks \(lacks.joined(separator: ", ")) "
         + "(a machine whose cpu is baseline needs less)"

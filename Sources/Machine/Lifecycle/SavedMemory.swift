@@ -67,6 +67,8 @@ package enum RestoredMemory: Sendable {
   case moved(GuestMemory)
   /// A copy.
   case copied(SavedMemory)
+  /// A file, which isn't changed.
+  case file(SavedMemoryFile)
 
   func memory(size: UInt64, isShareable: Bool) throws(RestoreError) -> GuestMemory {
     let memory: GuestMemory
@@ -76,6 +78,7 @@ package enum RestoredMemory: Sendable {
       do { memory = try saved.makeMemory(isShareable: isShareable) } catch {
         throw .machine(.host("can't reserve \(size >> 20) MiB of memory: \(error)"))
       }
+    case .file(let file): memory = try file.makeMemory(isShareable: isShareable)
     }
     guard memory.ramSize == size else { throw .memory }
     return memory

@@ -106,7 +106,9 @@ extension Inventory {
   /// Puts the state that `saved` has into each device. They hold still.
   func restore(from saved: SavedMachine) throws(RestoreError) {
     typealias Name = SavedMachine.Name
-    var known: Set<String> = [Name.spec, Name.engine, Name.input, Name.suspended]
+    var known: Set<String> = [
+      Name.spec, Name.engine, Name.input, Name.memory, Name.suspended,
+    ]
     for node in nodes {
       for part in node.stateful {
         let name = Name.device(part.name)
