@@ -272,6 +272,11 @@ enum {
 
 static inline int clinux_add_seals(int fd, int seals) { return fcntl(fd, 1033, seals); }
 static inline int clinux_get_seals(int fd) { return fcntl(fd, 1034); }
+// The C library's has no declaration that Swift sees.
+static inline int clinux_rename(const char *old, const char *new_name, unsigned flags) {
+  return (int)syscall(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, new_name, flags);
+}
+
 // TUN/TAP: the requests are expressions, and struct ifreq ends in a union: only its name and flags
 // matter here, and the rest of its 40 bytes is zero.
 

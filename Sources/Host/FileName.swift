@@ -40,6 +40,22 @@ package enum FileName {
     keep(new)
   }
 
+  /// Makes the directory `new` where there is none, for this user alone. Corresponds to `mkdir(2)`.
+  package static func makeDirectory(_ path: String) throws(Errno) {
+    guard unsafe mkdir(path, 0o700) == 0 else { throw Errno.current }
+  }
+
+  /// Gives the directory called `old` the name `new`, or, where that is another directory's, each the
+  /// other's name. The change is safe from a power cut when this returns, and so are the names in it.
+  /// Corresponds to `renameat2(2)`.
+  package static func exchange(_ old: String, _ new: String) throws(Errno) {
+    keep(old + "/")
+    let exchanges: UInt32 = 2  // RENAME_EXCHANGE
+    let flags: UInt32 = unsafe access(new, F_OK) == 0 ? exchanges : 0
+    guard unsafe clinux_rename(old, new, flags) == 0 else { throw Errno.current }
+    keep(new)
+  }
+
   // Makes the names in a file's directory safe from a power cut.
   private static func keep(_ path: String) {
     if let opened = try? FileDescriptor(opening: directory(of: path), [.readOnly]) {

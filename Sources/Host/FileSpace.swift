@@ -56,6 +56,13 @@ extension FileDescriptor {
     case data(until: UInt64)
     /// A hole up to an offset: it reads as zeros and takes no space.
     case hole(until: UInt64)
+
+    /// Where it ends.
+    package var end: UInt64 {
+      switch self {
+      case .data(let end), .hole(let end): end
+      }
+    }
   }
 
   /// Whether there is data at `offset`, which is before the file's end, and up to where. All is data

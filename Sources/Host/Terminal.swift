@@ -66,7 +66,8 @@ extension Terminal {
   /// tcsetattr(3) may be called from a signal handler (signal-safety(7)).
   package func restoreOnCrash() {
     unsafe Terminal.modeToRestore = (number, original)
-    for fatal in Self.deadly where !Signal(fatal).isIgnored {
+    for fatal in Self.deadly
+    where !Signal(fatal).isIgnored && !(fatal == SIGBUS && LostMemory.ends) {
       var action = sigaction()
       unsafe action.__sigaction_handler.sa_handler = { signal in
         Terminal.restoreNow()

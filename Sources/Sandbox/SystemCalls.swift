@@ -39,11 +39,11 @@ package enum SystemCalls {
     if role != .vcpu { rules += files + clients + children }
     let requests =
       switch role {
-      case .loop: machineRequests + vcpuRequests + deviceRequests + terminalRequests
+      case .loop: machineRequests + vcpuRequests + deviceRequests
       case .vcpu: vcpuRequests + deviceRequests
-      case .worker: deviceRequests + terminalRequests
+      case .worker: deviceRequests
       }
-    rules.append(Rule(Int(SYS_ioctl), .allowIf(index: 1, requests)))
+    rules.append(Rule(Int(SYS_ioctl), .allowIf(index: 1, requests + terminalRequests)))
     return rules
   }
 
@@ -195,7 +195,8 @@ package enum SystemCalls {
     UInt32(CLINUX_TUN_SET_QUEUE), UInt32(CLINUX_TUN_SET_OFFLOAD), UInt32(CLINUX_TUN_SET_HEADER),
   ]
 
-  /// What a console that is a terminal is asked.
+  /// What a console that is a terminal is asked: by any thread, for a signal that ends the process may come
+  /// on it, and its mode is put back first.
   private static let terminalRequests = [
     TCGETS, TCSETS, TCSETS + 1, TCSETS + 2, TIOCGWINSZ, TIOCGPGRP, FIONREAD,
   ].map { UInt32($0) }

@@ -28,6 +28,33 @@ struct BaseStamp: Equatable, Sendable {
   }
 }
 
+/// What a file of a disk was like at a moment, by which a later change shows; of a block device only the
+/// name.
+package struct DiskStamp: Equatable, Sendable {
+  /// The file's path.
+  package let path: String
+  /// Its length and when it was written last, as bytes.
+  package let data: [UInt8]
+
+  /// A stamp from elsewhere.
+  package init(path: String, data: [UInt8]) { (self.path, self.data) = (path, data) }
+
+  init(_ file: HostDiskFile) throws(Errno) {
+    path = file.path
+    let facts = try file.descriptor.facts()
+    data = facts.kind == .regular ? BaseStamp(facts).data : []
+  }
+}
+
+extension ReportingDisk {
+  /// What its files are like now, each before what it is based on.
+  package func stamps() throws(Errno) -> [DiskStamp] {
+    var stamps: [DiskStamp] = []
+    for file in files { stamps.append(try DiskStamp(file)) }
+    return stamps
+  }
+}
+
 extension Qcow2Header {
   /// What the base was like, if kvmlite put this on it.
   var baseStamp: BaseStamp? {

@@ -24,6 +24,7 @@ package final class ReportingDisk: BlockStore {
   private let store: any BlockStore
   private let name: String
   private let bases: BaseWatch
+  let files: [HostDiskFile]
   private let report: @Sendable (Advice) -> Void
   private let told = Mutex<Set<Kind>>([])
 
@@ -34,6 +35,7 @@ package final class ReportingDisk: BlockStore {
   ) {
     store = opened.store
     bases = opened.bases
+    files = opened.files
     self.name = name
     self.report = report
   }

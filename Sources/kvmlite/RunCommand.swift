@@ -61,7 +61,8 @@ struct RunCommand: ParsableCommand {
 enum CommandWords {
   static let all = [
     "run", "config", "up", "ls", "inspect", "attach", "logs", "stop", "kill", "rm", "pause",
-    "resume", "reset", "stats", "wait", "doctor", "guests", "lab", "disk", "backend", "timeline",
+    "resume", "reset", "save", "restore", "stats", "wait", "doctor", "guests", "lab", "disk",
+    "backend", "timeline",
     "help",
   ]
 }

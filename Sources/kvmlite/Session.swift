@@ -36,6 +36,16 @@ struct Session {
     var user: Confinement.User?
     /// What was made ready of that already.
     var confinement: RunSandbox?
+    /// Where it goes on instead of starting.
+    var saved: Saved?
+  }
+
+  /// A machine that was saved.
+  struct Saved {
+    let machine: SavedMachine
+    let memory: SavedMemoryFile
+    /// The folder.
+    let folder: String
   }
 
   private let spec: VMConfiguration
@@ -196,7 +206,13 @@ struct Session {
     let isReady = if case .success = resources.kvm { true } else { false }
     if isReady && !sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     let machine: Machine
-    do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
+    if let saved = options.saved {
+      do {
+        machine = try Machine(restoring: saved.machine, .file(saved.memory), resources, run)
+      } catch { throw Failure(error, saved.folder) }
+    } else {
+      do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
+    }
     if sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     if options.isVerbose { MachineSummary(machine).tell() }
     if machine.format.isLinux, let warning = backEnd?.warningForLinux { Message.note(warning) }

@@ -17,7 +17,8 @@ struct KVMLite: ParsableCommand {
       RunCommand.self, ConfigCommand.self, UpCommand.self, ListCommand.self, InspectCommand.self,
       AttachCommand.self, LogsCommand.self, StopCommand.self, KillCommand.self,
       RemoveCommand.self, PauseCommand.self, ResumeCommand.self, ResetCommand.self,
-      StatsCommand.self, WaitCommand.self, DoctorCommand.self, GuestsCommand.self, LabCommand.self,
+      SaveCommand.self, RestoreCommand.self, StatsCommand.self, WaitCommand.self,
+      DoctorCommand.self, GuestsCommand.self, LabCommand.self,
       DiskCommand.self,
       BackendCommand.self, TimelineCommand.self,
     ],
@@ -80,7 +81,8 @@ if arguments.first == "__complete" {
   try Message.output(lines.map { $0 + "\n" }.joined())
   exit(0)
 }
-if arguments.first == "run" || !CommandWords.all.contains(arguments.first ?? "") {
+if ["run", "restore"].contains(arguments.first) || !CommandWords.all.contains(arguments.first ?? "")
+{
   RunSandbox.prepare()
 }
 if let spec = VMConfiguration(withoutOptions: arguments) {

@@ -62,14 +62,14 @@ struct OpenFileTests {
     #expect(first.end == .exited(0), "\(first.errors)")
     #expect(try machines.run("wait", "box").end == .exited(1))
     #expect(try machines.run("logs", "box").output.contains("read back, all right"))
-    let again = try machines.run("up", "box")
+    let again = try machines.run(["up", "box"], after: "exec 5<&-")
     #expect(again.end == .exited(66) && again.errors.contains("file descriptor 5"))
   }
 
   @Test(
     "what can't be used is said",
     arguments: [
-      ("\"fd\": 5", "", 66, "file descriptor 5: isn't open"),
+      ("\"fd\": 5", "5<&-", 66, "file descriptor 5: isn't open"),
       ("\"fd\": 5", "5<d.img", 66, "d.img: open for reading alone, which needs ,readonly"),
       ("\"fd\": 5", "5<>/dev/null", 66, "neither a file nor a block device"),
       ("\"fd\": 5, \"path\": \"d.img\"", "5<>d.img", 64, "one of path, fd and socket"),
@@ -112,7 +112,7 @@ struct OpenFileTests {
     let good = try Kvmlite.run(["--config", file], by: listener)
     #expect(good.end == .exited(0) && good.output == "Hello from real mode!\n", "\(good.errors)")
     #expect(scratch.names.contains("s"))
-    let closed = try run(["--config", file], "")
+    let closed = try run(["--config", file], "8<&-")
     #expect(closed.end == .exited(66) && closed.errors.contains("file descriptor 8 isn't open"))
   }
 }

@@ -107,6 +107,22 @@ struct TerminalTests {
     #expect(terminal.mode == modeBefore)
   }
 
+  @Test("puts the mode back after a signal that comes on a VCPU's thread")
+  func signalOfThread() throws {
+    let process = try start([scratch.file("spin.bin", Image.spin)])
+    try process.waitForOutput("!")
+    let tasks = "/proc/\(process.identifier)/task"
+    let thread = try #require(
+      FileManager.default.contentsOfDirectory(atPath: tasks).first {
+        try String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8) == "vcpu0\n"
+      })
+    let program =
+      "import ctypes; ctypes.CDLL(None).syscall(234, \(process.identifier), \(thread), 14)"
+    #expect(try Kvmlite.run(["-c", program], of: "python3").end == .exited(0))
+    #expect(try process.waitForEnd() == .killed(SIGALRM))
+    #expect(terminal.mode == modeBefore)
+  }
+
   @Test("puts the mode back after a crash, a timeout and an ordinary end")
   func ends() throws {
     let stray = try scratch.file("stray.bin", Image.stray)

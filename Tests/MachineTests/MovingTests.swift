@@ -66,7 +66,7 @@ struct MovingTests {
       try FileDescriptor(opening: "\(path)/\(name)", [.readWrite, .create, .exclusive])
     }
     try SavedFolder.write(
-      saved, memory, state: file(SavedFolder.state), memory: file(SavedFolder.memory))
+      saved, memory, Resources(), state: file(SavedFolder.state), memory: file(SavedFolder.memory))
   }
 
   /// Runs `guest` and moves it up to `moves` times, each at a moment of `random`'s choice.

@@ -14,6 +14,11 @@ package enum Command: Sendable {
   case stop(Outcome.StopReason?)
   /// Stand still for a moment in which this is called, on the event loop's thread; it must not wait.
   case inspect(@Sendable (Machine) -> Void)
+  /// The same, but the machine goes on standing still until `release`, whatever else is asked for; only
+  /// its end isn't kept from it.
+  case hold(@Sendable (Machine) -> Void)
+  /// Let go of what one `hold` held.
+  case release
   /// This is called at once, on the event loop's thread, while the machine runs; it must not wait.
   case look(@Sendable (Machine) -> Void)
 }

@@ -9,7 +9,7 @@ package struct ControlMessage: Sendable {
     case pause, resume, reset, stop
     case powerButton = "power-button"
     case timeOut = "time-out"
-    case inspect, stats, status, registers, memory, attach
+    case inspect, stats, status, registers, memory, attach, save
 
     /// The members that a message may have besides its command and `id`.
     package var members: [String] {
@@ -17,11 +17,18 @@ package struct ControlMessage: Sendable {
       case .attach: ["from", "input"]
       case .registers: ["vcpu"]
       case .memory: ["address", "count"]
+      case .save: ["stay"]
       default: []
       }
     }
     /// How many files come with it.
-    package var fileCount: Int { self == .attach ? 1 : 0 }
+    package var fileCount: Int {
+      switch self {
+      case .attach: 1
+      case .save: 2
+      default: 0
+      }
+    }
   }
 
   /// What is to be done.
@@ -36,6 +43,8 @@ package struct ControlMessage: Sendable {
   let start: ConsoleHub.Start
   /// Whether what comes from there is for the guest (`input`).
   let mayType: Bool
+  /// Whether the machine stands still after a save until the client ends it or goes (`stay`).
+  let stays: Bool
 
   /// Bytes of memory in an answer.
   package static let mostMemory = 16 << 10
@@ -61,7 +70,7 @@ package struct ControlMessage: Sendable {
       throw ControlProblem(message: "\(kind.rawValue) has no \(JSON.shown(member.name))\(hint)")
     }
     guard fileCount == kind.fileCount else {
-      let due = kind.fileCount == 0 ? "no files" : "one file"
+      let due = ["no files", "one file", "two files"][kind.fileCount]
       throw ControlProblem(message: "\(kind.rawValue) takes \(due); \(fileCount) came")
     }
     id = try json["id"].map { (json) throws(ControlProblem) in
@@ -73,7 +82,8 @@ package struct ControlMessage: Sendable {
       Int(try Self.number(json["count"], "count", UInt64(Self.mostMemory)))
     )
     start = try Self.start(json["from"])
-    mayType = try Self.flag(json["input"])
+    mayType = try Self.flag(json["input"], "input", usual: true)
+    stays = try Self.flag(json["stay"], "stay", usual: false)
   }
 
   private static func kind(_ name: String) throws(ControlProblem) -> Kind {
@@ -102,10 +112,12 @@ package struct ControlMessage: Sendable {
     throw ControlProblem(message: "from is one of \(words.joined(separator: ", "))")
   }
 
-  private static func flag(_ json: JSON?) throws(ControlProblem) -> Bool {
-    guard let json else { return true }
+  private static func flag(
+    _ json: JSON?, _ name: String, usual: Bool
+  ) throws(ControlProblem) -> Bool {
+    guard let json else { return usual }
     guard case .bool(let flag) = json.value else {
-      throw ControlProblem(message: "input is true or false")
+      throw ControlProblem(message: "\(name) is true or false")
     }
     return flag
   }

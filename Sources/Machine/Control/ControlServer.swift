@@ -39,11 +39,13 @@ package final class ControlServer: Sendable {
   /// Clients at a time.
   private static let mostClients = 128
 
-  private final class Client: Sendable {
+  fileprivate final class Client: Sendable {
     let socket: UnixSocket
     let isWelcome: Bool
     let isOwner: Bool
     let place = Atomic(-1)
+    /// How often it holds the machine; nil once it has gone.
+    let holds = RankedMutex<Int?>(.last, 0)
     init(_ socket: consuming UnixSocket, isOwner: Bool = false) {
       let user = socket.peerUser
       isWelcome = isOwner || user == 0 || user == Identity.original
@@ -115,6 +117,11 @@ package final class ControlServer: Sendable {
 
   private func drop(_ client: Client) {
     if client.isOwner { machine.send(.stop(.user)) }
+    let holds = client.holds.withLock { holds in
+      defer { holds = nil }
+      return holds ?? 0
+    }
+    for _ in 0..<holds { machine.send(.release) }
     let place = client.place.load(ordering: .relaxed)
     if place >= 0 { worker.ignore(client.socket.descriptor, at: place) }
     clients.withLock { clients in clients.removeAll { $0 === client } }
@@ -145,7 +152,7 @@ package final class ControlServer: Sendable {
     }
   }
 
-  private func answer(_ client: Client, _ answer: ControlAnswer, to id: JSON? = nil) {
+  fileprivate func answer(_ client: Client, _ answer: ControlAnswer, to id: JSON? = nil) {
     let bytes = Array(answer.json(id).text.utf8)
     // Who doesn't read isn't waited for.
     do { try client.socket.send(bytes.span) } catch { drop(client) }
@@ -157,6 +164,7 @@ package final class ControlServer: Sendable {
     let details = Details()
     do throws(ControlProblem) {
       let message = try ControlMessage(bytes, fileCount: files.count)
+      if message.kind == .save { return save(message, files, client) }
       guard let command = try command(message, files, details) else {
         return answer(client, .success(state: machine.state, []), to: message.id)
       }
@@ -207,6 +215,7 @@ package final class ControlServer: Sendable {
     case .attach:
       try attach(message, files)
       return nil
+    case .save: return nil
     }
   }
 
@@ -224,5 +233,60 @@ package final class ControlServer: Sendable {
     } catch {
       throw ControlProblem(message: "the console can't be shown to one more: \(error)")
     }
+  }
+}
+
+// MARK: Saving
+
+extension ControlServer {
+  /// A machine that is held, and what is to be saved of it.
+  private struct Held: Sendable {
+    let result: Result<SavedMachine, SaveError>
+    let memory: GuestMemory
+    let resources: Resources
+  }
+
+  /// Saves the machine to the files of `message`, by a thread of its own, and answers.
+  private func save(_ message: ControlMessage, _ files: [SharedDescriptor], _ client: Client) {
+    let held = RankedMutex<Held?>(.last, nil)
+    let taken: @Sendable (Machine) -> Void = { machine in
+      let result = Result { () throws(SaveError) in try machine.save() }
+      let (memory, resources) = (machine.memory, machine.configuration.resources)
+      held.withLock { $0 = Held(result: result, memory: memory, resources: resources) }
+    }
+    machine.send(.hold(taken)) { [self] result in
+      if case .failure(let error) = result {
+        return answer(client, .failure(error.description), to: message.id)
+      }
+      guard let held = held.withLock({ $0 }) else { return }
+      let write: @Sendable () -> Void = { [self] in
+        finish(message, client, Self.write(held, files))
+      }
+      do throws(Errno) { try HostThread.start(name: "save", write).detach() } catch {
+        finish(message, client, .file(error))
+      }
+    }
+  }
+
+  private static func write(_ held: Held, _ files: [SharedDescriptor]) -> SaveError? {
+    do throws(SaveError) {
+      try SavedFolder.write(
+        held.result.get(), held.memory, held.resources, state: files[0].file,
+        memory: files[1].file)
+      return nil
+    } catch { return error }
+  }
+
+  /// Answers, and lets the machine go on unless it is to stay.
+  private func finish(_ message: ControlMessage, _ client: Client, _ error: SaveError?) {
+    let stays = client.holds.withLock { holds in
+      guard message.stays, error == nil, let count = holds else { return false }
+      holds = count + 1
+      return true
+    }
+    if !stays { machine.send(.release) }
+    let found: ControlAnswer =
+      error.map { .failure($0.description) } ?? .success(state: machine.state, [])
+    answer(client, found, to: message.id)
   }
 }

@@ -16,6 +16,10 @@ final class EventLoop {
   var isPauseWanted = false
   /// Who wants a look at the machine when it stands still.
   var inspections: [(look: @Sendable (Machine) -> Void, reply: CommandQueue.Reply)] = []
+  /// The same, from when on it is held.
+  var holding: [(look: @Sendable (Machine) -> Void, reply: CommandQueue.Reply)] = []
+  /// How many hold it.
+  var holds = 0
   /// Who waits for a reset.
   var resetting: [CommandQueue.Reply] = []
   /// Whether the guest has suspended the machine.

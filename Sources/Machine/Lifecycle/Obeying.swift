@@ -27,6 +27,10 @@ extension EventLoop {
       control.finish(reason.map { .stopped($0) } ?? .timedOut(positions()))
       request.reply(.success(()))
     case .inspect(let look): inspections.append((look, request.reply))
+    case .hold(let look): holding.append((look, request.reply))
+    case .release:
+      holds = max(0, holds - 1)
+      request.reply(.success(()))
     case .look(let look):
       look(machine)
       request.reply(.success(()))
@@ -35,7 +39,7 @@ extension EventLoop {
 
   /// Whether something asks for a machine that stands still.
   private var mustStandStill: Bool {
-    isPauseWanted || isSuspended || !inspections.isEmpty
+    isPauseWanted || isSuspended || holds > 0 || !inspections.isEmpty || !holding.isEmpty
       || !control.orders.isDisjoint(with: [.reset, .suspend])
   }
 
@@ -44,10 +48,10 @@ extension EventLoop {
     if control.takeLookRequest(), let look = machine.configuration.run.look {
       inspections.append((look, { _ in }))
     }
-    if isSuspended && !isPauseWanted { wakeIfAlarmed() }
+    if isSuspended && !isPauseWanted && holds == 0 { wakeIfAlarmed() }
     if mustStandStill { standstill.begin(threads) }
     guard !standstill.isMoving, standstill.advance(threads), !control.isEnding else { return }
-    if control.orders.contains(.reset) { reset() }
+    if holds == 0, control.orders.contains(.reset) { reset() }
     if control.orders.contains(.suspend) { suspend() }
     machine.commands.note(isPauseWanted ? .paused : isSuspended ? .suspended : .running)
     for (look, reply) in inspections {
@@ -55,6 +59,12 @@ extension EventLoop {
       reply(.success(()))
     }
     inspections = []
+    for (look, reply) in holding {
+      look(machine)
+      holds += 1
+      reply(.success(()))
+    }
+    holding = []
     for reply in pausing { reply(.success(())) }
     pausing = []
     if !mustStandStill && !control.isEnding { goOn() }
@@ -83,8 +93,8 @@ extension EventLoop {
 
   /// Answers all who still wait: the run is over.
   func refuseRest() {
-    let rest = pausing + resetting + inspections.map(\.reply)
-    (pausing, resetting, inspections) = ([], [], [])
+    let rest = pausing + resetting + (inspections + holding).map(\.reply)
+    (pausing, resetting, inspections, holding) = ([], [], [], [])
     for reply in rest { reply(.failure(.hasEnded)) }
   }
 

@@ -10,18 +10,39 @@ package enum SavedFolder {
   /// Bytes of `state`: more is nothing that was saved.
   private static let longestState: UInt64 = 1 << 30
 
-  /// Writes a machine that stands still to two open files, which are empty, and returns when they are on
-  /// stable storage.
+  /// Writes a machine that stands still, with its `contents` and what the host has for it, to two open
+  /// files, which are empty, and returns when they are on stable storage.
   package static func write(
-    _ saved: SavedMachine, _ contents: GuestMemory, state: borrowing FileDescriptor,
-    memory: borrowing FileDescriptor
-  ) throws(Errno) {
+    _ saved: SavedMachine, _ contents: GuestMemory, _ resources: Resources,
+    state: borrowing FileDescriptor, memory: borrowing FileDescriptor
+  ) throws(SaveError) {
     typealias Name = SavedMachine.Name
-    let table = try SavedMemoryFile.write(contents, to: memory)
-    let section = SavedMachine.Section(name: Name.memory, version: Name.version, bytes: table)
-    try memory.synchronizeData()
-    try state.writeAll(SavedMachine(sections: saved.sections + [section]).bytes.span)
-    try state.synchronizeData()
+    let disks = try resources.stampDisks()
+    do throws(Errno) {
+      let table = try SavedMemoryFile.write(contents, to: memory)
+      try memory.synchronizeData()
+      let more = [(Name.memory, table), (Name.disks, disks)].map {
+        SavedMachine.Section(name: $0, version: Name.version, bytes: $1)
+      }
+      try state.writeAll(SavedMachine(sections: saved.sections + more).bytes.span)
+      try state.synchronizeData()
+    } catch { throw .file(error) }
+  }
+
+  /// Whether nothing of a user's is lost where a new save takes the name `path`.
+  package static func mayReplace(_ path: String) -> Bool {
+    guard FileDescriptor.exists(path) else { return true }
+    let names = Directory.names(in: path)
+    guard names.allSatisfy({ [state, memory].contains($0) }) else { return false }
+    return (try? FileFacts(of: path).kind) == .directory
+  }
+
+  /// Gives the directory `new` the name `path`; a save that is there is removed. At any moment there is
+  /// one of both, whole.
+  package static func replace(_ path: String, by new: String) throws(Errno) {
+    let isNew = !FileDescriptor.exists(path)
+    try FileName.exchange(new, path)
+    if !isNew { try? PrivateDirectory.remove(new) }
   }
 
   /// Opens the folder at `path`.

@@ -1,13 +1,15 @@
 import Devices
 import Host
 import Memory
+import Storage
 
 /// A machine that stood still, taken out of its process but for its memory: what it is, and the state of
 /// each of its parts.
 package struct SavedMachine: Sendable, Equatable {
   /// A part's state.
   package struct Section: Sendable, Equatable {
-    /// Which part's: `spec`, `engine`, `input`, `memory`, `suspended`, or `device/` and the name that the inventory has for it.
+    /// Which part's: `spec`, `engine`, `input`, `memory`, `disks`, `suspended`, or `device/`
+    /// and the name that the inventory has for it.
     package let name: String
     /// Which form the bytes have.
     package let version: UInt32
@@ -30,6 +32,8 @@ package struct SavedMachine: Sendable, Equatable {
     static let input = "input"
     /// How a folder's memory lies in its file.
     static let memory = "memory"
+    /// What the files of disks were like.
+    static let disks = "disks"
     /// Without bytes: it is there, or not.
     static let suspended = "suspended"
     static func device(_ name: String) -> String { "device/" + name }
@@ -72,6 +76,12 @@ package enum SaveError: Error, Equatable, Sendable {
   case kvm(KVMTrouble)
   /// The run is over.
   case hasEnded
+  /// It has something that isn't saved; which, and why.
+  case unsavable(String)
+  /// A disk can't be made ready for it.
+  case disk(String, StorageError)
+  /// The files can't be written.
+  case file(Errno)
 
   /// What KVM said.
   package typealias KVMTrouble = String
@@ -83,6 +93,9 @@ extension SaveError: CustomStringConvertible {
     switch self {
     case .kvm(let trouble): "KVM doesn't give the machine's state: \(trouble)"
     case .hasEnded: "the machine has ended"
+    case .unsavable(let what): "it can't be saved: \(what)"
+    case .disk(let id, let error): "it can't be saved: \(id): \(error)"
+    case .file(let error): "it can't be saved: \(error)"
     }
   }
 }
@@ -113,6 +126,8 @@ package enum RestoreError: Error, Sendable {
   case memory
   /// Some of the memory, from this address on, isn't as it was saved.
   case damagedMemory(GuestAddress)
+  /// A disk isn't what it was; which, and its path.
+  case disk(String, String)
   /// A file of the folder can't be read.
   case file(Errno)
   /// This host hasn't got what the guest may count on, each in words.
@@ -139,6 +154,9 @@ extension RestoreError: CustomStringConvertible {
     case .memory: "the memory isn't that of the saved machine"
     case .damagedMemory(let address):
       "the saved machine is damaged: its memory at \(address) isn't what was saved"
+    case .disk(let id, let path):
+      "\(id): \(path) isn't as it was when the machine was saved: what the guest knows of it would "
+        + "spoil it"
     case .file(let error): "the saved machine can't be read: \(error)"
     case .processor(let lacks):
       "this host can't go on with the saved machine: it lacks \(lacks.joined(separator: ", ")) "

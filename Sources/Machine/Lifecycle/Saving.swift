@@ -7,6 +7,7 @@ extension Machine {
   /// The state of all but memory. The machine must stand still: called by `Command.inspect`.
   package func save() throws(SaveError) -> SavedMachine {
     guard !control.isEnding else { throw .hasEnded }
+    if let what = inventory.spec.unsavable { throw .unsavable(what) }
     typealias Name = SavedMachine.Name
     var sections: [SavedMachine.Section] = []
     func add(_ name: String, _ bytes: [UInt8]) {
@@ -37,6 +38,7 @@ extension Machine {
     restoring saved: SavedMachine, _ memory: RestoredMemory, _ resources: Resources,
     _ options: RunOptions = RunOptions()
   ) throws(RestoreError) {
+    try saved.checkDisks(resources)
     try self.init(
       Configuration(saved.spec(), resources, options), Restoration(saved: saved, memory: memory))
   }
@@ -107,7 +109,8 @@ extension Inventory {
   func restore(from saved: SavedMachine) throws(RestoreError) {
     typealias Name = SavedMachine.Name
     var known: Set<String> = [
-      Name.spec, Name.engine, Name.input, Name.memory, Name.suspended,
+      Name.spec, Name.engine, Name.input, Name.memory, Name.disks,
+      Name.suspended,
     ]
     for node in nodes {
       for part in node.stateful {

@@ -25,7 +25,13 @@ struct NameOptions: ParsableArguments {
 
 /// Starts a machine that has a name, or is given one.
 struct NamedStart {
-  private var machine: MachineOptions
+  private enum Machine {
+    case options(MachineOptions)
+    /// It goes on where it stood.
+    case saved(VMConfiguration, Session.Saved)
+  }
+
+  private let machine: Machine
   private let process: ProcessOptions
   private let options: NameOptions
   private let store = MachineStore()
@@ -33,23 +39,40 @@ struct NamedStart {
 
   /// Whoever names a machine that is known, by --name or in the image's place, means that one.
   init(_ machine: MachineOptions, _ process: ProcessOptions, _ options: NameOptions) {
-    self.machine = machine
+    var machine = machine
     self.process = process
     self.options = options
     name = options.name
-    guard machine.config == nil, machine.firmware == nil else { return }
-    if name == nil, let word = machine.image.flatMap(MachineName.init), store.knows(word) {
-      name = word
-      self.machine.image = nil
+    if machine.config == nil, machine.firmware == nil {
+      if name == nil, let word = machine.image.flatMap(MachineName.init), store.knows(word) {
+        name = word
+        machine.image = nil
+      }
+      if let name, machine.image == nil, store.knows(name) {
+        machine.config = store.places(name).spec
+      }
     }
-    if let name, self.machine.image == nil, store.knows(name) {
-      self.machine.config = store.places(name).spec
-    }
+    self.machine = .options(machine)
+  }
+
+  /// The machine of `spec` goes on where it was `saved`.
+  init(
+    _ spec: VMConfiguration, from saved: Session.Saved, _ process: ProcessOptions,
+    _ options: NameOptions
+  ) {
+    self.process = process
+    self.options = options
+    machine = .saved(spec, saved)
+    name = options.name
   }
 
   /// Runs it to its end. In the background that is another process, and this one ends when it runs.
   func run(inBackground: Bool) throws -> Never {
-    var spec = try machine.read()
+    var spec =
+      switch machine {
+      case .options(let options): try options.read()
+      case .saved(let spec, _): spec
+      }
     spec.changePaths(FileName.absolute)
     if inBackground { InheritedFiles.close(but: spec.descriptors) }
     try ending { () throws(Failure) in
@@ -114,7 +137,10 @@ struct NamedStart {
       } catch { throw Failure(status: 71, message: "no process can be started: \(error)") }
     }
     var settings = process.settings
-    settings.isFromFile = machine.config != nil
+    switch machine {
+    case .options(let options): settings.isFromFile = options.config != nil
+    case .saved(_, let saved): (settings.isFromFile, settings.saved) = (true, saved)
+    }
     settings.isPaused = options.paused
     settings.isNamed = true
     settings.confinement = try RunSandbox(settings, spec)

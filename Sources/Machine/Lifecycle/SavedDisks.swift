@@ -1,0 +1,80 @@
+import Devices
+import Host
+import Storage
+
+// What a save has of disks: not their contents, but what their files were like, so that a machine isn't
+// restored on disks that were written since.
+
+extension VMConfiguration {
+  /// What of it can't be saved, in words; nil if all can.
+  package var unsavable: String? {
+    for device in devices {
+      switch device.kind {
+      case .disk(let disk) where disk.isSnapshot:
+        return "\(device.id): what its guest writes is to be thrown away (snapshot)"
+      case .disk(let disk) where disk.socket != nil:
+        return "\(device.id): another process has its state (vhost-user)"
+      default: break
+      }
+    }
+    return nil
+  }
+}
+
+extension Resources {
+  /// Writes out what disks have in memory, and returns what their files are like then. It waits for the
+  /// host.
+  func stampDisks() throws(SaveError) -> [UInt8] {
+    var state = StateWriter()
+    let disks = disks.sorted { $0.key < $1.key }
+    var stamps: [(id: String, stamp: DiskStamp)] = []
+    for (id, store) in disks {
+      do throws(StorageError) { try store.flush() } catch { throw .disk(id, error) }
+      guard let disk = store as? ReportingDisk else { continue }
+      do { stamps += try disk.stamps().map { (id, $0) } } catch { throw .disk(id, .host(error)) }
+    }
+    state.write("count", UInt32(stamps.count))
+    for (number, (id, stamp)) in stamps.enumerated() {
+      state.group("file\(number)") {
+        $0.write("id", Array(id.utf8))
+        $0.write("path", Array(stamp.path.utf8))
+        $0.write("stamp", stamp.data)
+      }
+    }
+    return state.bytes
+  }
+}
+
+extension SavedMachine {
+  /// A machine has fewer files than that.
+  private static let mostFiles: UInt32 = 1 << 16
+
+  /// Refuses disks that aren't what they were.
+  func checkDisks(_ resources: Resources) throws(RestoreError) {
+    guard sections.contains(where: { $0.name == Name.disks }) else { return }
+    var saved: [String: [DiskStamp]] = [:]
+    let fields = try fields(Name.disks)
+    do throws(StateError) {
+      for number in 0..<(try fields.read("count", in: 0...Self.mostFiles)) {
+        let file = try fields.group("file\(number)")
+        func text(_ name: StaticString) throws(StateError) -> String {
+          String(decoding: try file.readBytes(name, limit: 1 << 16), as: UTF8.self)
+        }
+        let stamp = DiskStamp(path: try text("path"), data: try file.readBytes("stamp", limit: 64))
+        saved[try text("id"), default: []].append(stamp)
+      }
+    } catch { throw .section(Name.disks, error) }
+    for (id, then) in saved.sorted(by: { $0.key < $1.key }) {
+      guard let disk = resources.disks[id] as? ReportingDisk else { continue }
+      let now: [DiskStamp]
+      do { now = try disk.stamps() } catch { throw .file(error) }
+      let pairs = zip(then, now)
+      if let changed = pairs.first(where: { $0.data != $1.data })?.1
+        ?? now.dropFirst(then.count).first
+      {
+        throw .disk(id, changed.path)
+      }
+      guard now.count == then.count else { throw .disk(id, then[0].path) }
+    }
+  }
+}

@@ -1,0 +1,68 @@
+import ArgumentParser
+import Host
+import Machine
+
+/// `kvmlite restore`: goes on with a saved machine.
+struct RestoreCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "restore", abstract: "Go on with a saved machine.",
+    discussion: """
+      Its memory comes from the folder as it is touched; the folder isn't changed, and may be restored \
+      again. Its disks must be as they were. Exit status as of kvmlite run; 65 for a damaged folder or \
+      a changed disk.
+      """)
+
+  @Argument(help: ArgumentHelp("The folder that kvmlite save made.", valueName: "folder"))
+  var folder: String
+
+  @Flag(help: "Look first whether all of its memory is as it was saved, which takes a while.")
+  var verify = false
+
+  @OptionGroup var process: ProcessOptions
+  @OptionGroup var named: NameOptions
+
+  func run() throws {
+    let (spec, saved) = try read()
+    LostMemory.end()
+    if named.name != nil {
+      try NamedStart(spec, from: saved, process, named).run(inBackground: false)
+    }
+    guard !named.paused else {
+      Message.error("--paused is for a machine that others can resume: give it a name by --name")
+      throw ExitCode(64)
+    }
+    var settings = process.settings
+    settings.isFromFile = true
+    settings.saved = saved
+    throw ExitCode(Session(spec, settings).run())
+  }
+
+  private func read() throws -> (VMConfiguration, Session.Saved) {
+    do throws(RestoreError) {
+      let (machine, memory) = try SavedFolder.open(folder)
+      if verify { try memory.verify() }
+      return (try machine.spec(), Session.Saved(machine: machine, memory: memory, folder: folder))
+    } catch {
+      let failure = Failure(error, folder)
+      Message.error(failure.message)
+      throw ExitCode(failure.status)
+    }
+  }
+}
+
+extension Failure {
+  /// Why the machine saved in `folder` doesn't go on.
+  init(_ error: RestoreError, _ folder: String) {
+    let status: Int32 =
+      switch error {
+      case .file(let errno): errno == .noMemory ? 71 : 66
+      case .processor: 69
+      default: 65
+      }
+    if case .machine(let error) = error {
+      self.init(error)
+    } else {
+      self.init(status: status, message: "\(folder): \(error)")
+    }
+  }
+}

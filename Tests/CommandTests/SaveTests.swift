@@ -1,0 +1,175 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// `kvmlite save` and `kvmlite restore`: a machine's life in several processes.
+@Suite("Saved machines", .needsKVM, .limited)
+struct SaveTests {
+  private let machines: NamedMachines
+  init() throws { machines = try NamedMachines() }
+
+  private var folder: String { machines.path + "/saved" }
+  private var names: [String] {
+    get throws { try FileManager.default.contentsOfDirectory(atPath: machines.path).sorted() }
+  }
+
+  /// A machine with a disk of this kind whose guest has said that it wrote sector 7; and its disk.
+  private func writer(_ kind: String, options: String = "") throws -> (ChildProcess, disk: String) {
+    let disk = machines.path + "/disk." + kind
+    #expect(try machines.run("disk", "create", "--size", "64K", disk).end == .exited(0))
+    let guest = try machines.start(
+      ["run", "--name", "box", "--disk", disk + ",bus=mmio" + options, "guest:disk-virtio"],
+      input: .pipe)
+    guest.type("w 7\n")
+    try guest.waitForOutput("ok\n")
+    return (guest, disk)
+  }
+
+  /// What a restored machine says to these lines, and how it ends.
+  private func restore(_ lines: String, _ options: String...) throws -> Kvmlite.Result {
+    try Kvmlite.end(
+      of: machines.start(["restore", folder] + options, input: .bytes(Array(lines.utf8))))
+  }
+
+  @Test("go on in another process, with their disks", arguments: ["raw", "qcow2"])
+  func disk(kind: String) throws {
+    let (guest, disk) = try writer(kind)
+    let saved = try machines.run("save", "box", folder, "--stop")
+    #expect(saved.end == .exited(0), "\(saved.errors)")
+    #expect(try guest.waitForEnd() == .exited(0) && guest.outputText == "ok\n")
+    #expect(try names.filter { $0.contains("saving") }.isEmpty)
+    let memory = try FileManager.default.attributesOfItem(atPath: folder + "/memory")
+    #expect(memory[.posixPermissions] as? Int == 0o400)
+
+    // As often as its disk isn't written to.
+    for _ in 0..<2 {
+      let first = try restore("r 7\nq\n", "--verify")
+      #expect(first.end == .exited(0) && first.output == "ok 7\n", "\(first.errors)")
+    }
+    #expect(try restore("w 8\nq\n").output == "ok\n")
+    let changed = try restore("r 7\nq\n")
+    #expect(changed.end == .exited(65) && changed.errors.contains("disk0: \(disk) isn't as it was"))
+  }
+
+  @Test("go on where they are, and are saved again over what is there")
+  func again() throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    for text in ["2", "3"] {
+      #expect(try machines.run("save", "box", folder).end == .exited(0))
+      guest.type(text)
+      try guest.waitForOutput(text)
+    }
+    guest.type("q")
+    #expect(try guest.waitForEnd() == .exited(0))
+    // The second save's: `2` had been echoed, and isn't again.
+    let restored = try restore("4q")
+    #expect(restored.end == .exited(0) && restored.output.hasPrefix("4"), "\(restored.output)")
+    #expect(guest.outputText.hasSuffix("123" + restored.output.dropFirst()))
+  }
+
+  @Test("have a name, and are saved in their second life")
+  func named() throws {
+    let first = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    first.type("1")
+    try first.waitForOutput("1")
+    #expect(try machines.run("save", "box", folder, "--stop").end == .exited(0))
+    let second = try machines.start(["restore", folder, "--name", "other"], input: .pipe)
+    second.type("2")
+    try second.waitForOutput("2")
+    #expect(try machines.run("save", "other", folder, "--stop").end == .exited(0))
+    #expect(try second.waitForEnd() == .exited(0) && second.outputText == "2")
+    #expect(try restore("3q").output.hasPrefix("3"))
+  }
+
+  @Test("are refused when they are damaged", arguments: [false, true])
+  func damaged(isCut: Bool) throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    #expect(try machines.run("save", "box", folder, "--stop").end == .exited(0))
+    func change(_ name: String, _ body: (FileHandle) throws -> Void) throws {
+      let path = folder + "/" + name
+      try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
+      let file = try FileHandle(forUpdating: URL(filePath: path))
+      try body(file)
+      try file.close()
+    }
+    try change("memory") { file in
+      if isCut { return try file.truncate(atOffset: 1 << 20) }
+      try file.seek(toOffset: 0x5_0000)
+      try file.write(contentsOf: [1])
+    }
+    let memory = try isCut ? restore("q") : restore("q", "--verify")
+    #expect(
+      memory.end == .exited(65) && memory.errors.contains("its memory at"), "\(memory.errors)")
+    try change("state") { file in
+      if isCut { return try file.truncate(atOffset: 1000) }
+      try file.seek(toOffset: 1000)
+      try file.write(contentsOf: [0, 0, 0, 0])
+    }
+    let state = try restore("q")
+    #expect(state.end == .exited(65) && state.errors.contains("is damaged"), "\(state.errors)")
+    try change("state") { try $0.truncate(atOffset: 0) }
+    #expect(try restore("q").errors.contains("this is no saved machine"))
+  }
+
+  @Test("are refused where nothing could be restored, or something would be lost")
+  func refusals() throws {
+    let (guest, _) = try writer("raw", options: ",snapshot")
+    let snapshot = try machines.run("save", "box", folder)
+    #expect(snapshot.end == .exited(75) && snapshot.errors.contains("disk0"), "\(snapshot.errors)")
+    let taken = try machines.run("save", "box", machines.path)
+    #expect(taken.end == .exited(64) && taken.errors.contains("no saved machine"))
+    let nowhere = try machines.run("save", "box", machines.path + "/none/saved")
+    #expect(nowhere.end == .exited(66))
+    #expect(try names.filter { $0.contains("sav") }.isEmpty)
+    let none = try restore("q")
+    #expect(none.end == .exited(66) && none.errors.contains("can't be read"))
+    // It goes on all the while.
+    guest.type("r 7\nq\n")
+    #expect(try guest.waitForEnd() == .exited(0) && guest.outputText == "ok\nok 7\n")
+  }
+
+  @Test("let the machine go on when whoever held it for one has gone")
+  func clientGoes() throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    let client = """
+      import array, socket, sys, tempfile
+      s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+      s.connect("\(machines.path)/run/kvmlite/box/control.sock")
+      files = [tempfile.TemporaryFile() for _ in range(2)]
+      rights = array.array("i", [file.fileno() for file in files])
+      for message in sys.argv[1:]:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if "save" in message else []
+        s.sendmsg([message.encode()], ancillary)
+        print(s.recv(65536).decode())
+      """
+    let result = try Kvmlite.run(
+      ["-c", client, #"{"command": "save", "stay": true}"#], of: "python3")
+    #expect(result.output.hasPrefix("{\"ok\":true,\"state\":\"running\"}\n"), "\(result.output)")
+    guest.type("2q")
+    #expect(try guest.waitForEnd() == .exited(0) && guest.outputText.contains("2"))
+  }
+
+  @Test("that can't be written leave nothing behind, and the machine goes on")
+  func fullDisk() throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    let mounts = [
+      "unshare", "--mount", "sh", "-c",
+      "mkdir $0/small; mount -t tmpfs -o size=8k none $0/small; \"$@\"; s=$?; ls -A $0/small; exit $s",
+      machines.path, Kvmlite.path, "save", "box", machines.path + "/small/saved",
+    ]
+    let result = try Kvmlite.end(
+      of: ChildProcess(mounts[0], Array(mounts.dropFirst()), environment: machines.environment))
+    #expect(result.end == .exited(75) && result.errors.contains("ENOSPC"), "\(result.errors)")
+    #expect(result.output.isEmpty)
+    guest.type("2q")
+    #expect(try guest.waitForEnd() == .exited(0) && guest.outputText.contains("12"))
+  }
+}
