@@ -96,16 +96,23 @@ package final class ControlServer: Sendable {
   // MARK: Clients
 
   private func accept() {
-    while let socket = try? socket?.listener.accept() {
-      let client = Client(socket)
-      let isRoom = clients.withLock { clients in
-        guard clients.count < Self.mostClients else { return false }
-        clients.append(client)
-        return true
-      }
-      guard isRoom else { continue }
-      do throws(Errno) { try watch(client) } catch { drop(client) }
+    // Nobody tells again of who waits: an error for now isn't the last word.
+    var failures = 0
+    while let socket, failures < 3 {
+      do throws(Errno) { welcome(Client(try socket.listener.accept())) } catch .tryAgain {
+        return
+      } catch { failures += 1 }
     }
+  }
+
+  private func welcome(_ client: Client) {
+    let isRoom = clients.withLock { clients in
+      guard clients.count < Self.mostClients else { return false }
+      clients.append(client)
+      return true
+    }
+    guard isRoom else { return }
+    do throws(Errno) { try watch(client) } catch { drop(client) }
   }
 
   private func watch(_ client: Client) throws(Errno) {

@@ -24,6 +24,10 @@ struct SaveCommand: ParsableCommand {
     try ending { () throws(Failure) in
       let machine = try KnownMachine(machine.name)
       let client = try machine.connectToRunning()
+      // Its process says so, too; but before anything is made it is the wish that was wrong.
+      if let what = (try? machine.places.readSpec())?.unsavable {
+        throw Failure(status: 64, message: "\(machine.name) can't be saved: \(what)")
+      }
       let place = try NewFolder(folder)
       do throws(Failure) {
         try save(machine, client, place)
@@ -56,6 +60,8 @@ struct SaveCommand: ParsableCommand {
           progress.show(min((try? place.memory.file.facts().allocated) ?? 0, most), of: most)
         }
       }
+    } catch .refused(let reason) {
+      throw Failure(status: 71, message: "\(machine.name): \(reason)")
     } catch { throw Failure(error, machine) }
   }
 }
