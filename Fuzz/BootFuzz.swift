@@ -27,8 +27,9 @@ public func bootFuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     check(plan, ram: ram)
   } catch {
     // Whatever is wrong, it is said about something, and with what to do.
-    let isAboutAFile = error.message.hasPrefix("image") || error.message.hasPrefix("initrd")
-    precondition(isAboutAFile && error.message.utf8.count > 30, error.message)
+    let message = error.description
+    let isAboutAFile = message.hasPrefix("image") || message.hasPrefix("initrd")
+    precondition(isAboutAFile && message.utf8.count > 30, message)
   }
   if let plan = try? BootPlan(firmware: BootFile(image, name: "image"), ramSize: ram) {
     check(plan, ram: ram)
