@@ -4,13 +4,14 @@
 /// Made by an interpolation: `"give it \(.memory, "1M") or more"`.
 package struct Advice: Equatable, Sendable {
   /// What has another name for each reader; the raw value is `VMConfiguration`'s, or plain words.
-  package enum Term: String, Sendable, CaseIterable {
+  package enum Term: String, Sendable {
     // What a configuration says.
     case memory = "memorySize"
-    case mode, loadAddress, initrds, append, firmware, cpu, disk
+    case mode, loadAddress, initrds, append, firmware, disk
     case readOnly = "isReadOnly"
     // What a disk image is made from.
-    case size, format, replacing
+    case size, format
+    case replacing = "being told"
     case backing = "base"
     case backingFormat = "base format"
     // What is done with one.

@@ -46,8 +46,7 @@ package final class UserNetwork: NetworkBackEnd {
     } catch {
       if error == .noSuchFile {
         throw NetworkError(
-          .unusable,
-          "no program passt, which --net user needs: install it with: sudo apt install passt")
+          .unusable, "no program passt, which makes it: install it with: sudo apt install passt")
       }
       throw NetworkError(.host, "passt can't be started: \(error)")
     }

@@ -169,7 +169,7 @@ struct Chain {
       }
       return base
     } catch {
-      throw DiskError(error.kind, path, "its backing file: \(error)")
+      throw DiskError(error.kind, path, "its backing file: \(error.advice)")
     }
   }
 }

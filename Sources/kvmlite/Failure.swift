@@ -78,7 +78,6 @@ extension Advice.Term {
     case .initrds: "--initrd"
     case .append: "--append"
     case .firmware: "--firmware"
-    case .cpu: "--cpu"
     case .disk: "--disk"
     case .readOnly: ",readonly"
     case .size: "--size"

@@ -71,6 +71,46 @@ struct SaveTests {
     #expect(guest.outputText.hasSuffix("123" + restored.output.dropFirst()))
   }
 
+  /// Prints all bytes by falling values, from 0 on, again and again.
+  private static let counting: [UInt8] = [
+    0xB9, 0x00, 0x00,  // 00: mov cx,0x0
+    0x88, 0xC8,  //       03: mov al,cl
+    0xE6, 0xE9,  //       05: out 0xe9,al
+    0x49,  //             07: dec cx
+    0xEB, 0xF9,  //       08: jmp 0x3
+  ]
+
+  @Test("lose nothing of what they print, and print nothing twice")
+  func output() throws {
+    let image = try machines.file("count.bin", Self.counting)
+    let first = try machines.start(["run", "--name", "box", image])
+    try first.waitForOutput(bytes: 1)
+    let saved = try machines.run("save", "box", folder, "--stop")
+    #expect(saved.end == .exited(0), "\(saved.errors)")
+    #expect(try first.waitForEnd() == .exited(0))
+    let second = try machines.start(["restore", folder])
+    try second.waitForOutput(bytes: 1000)
+    second.send(SIGTERM)
+    #expect(try second.waitForEnd() == .exited(128 + SIGTERM))
+    let all = first.output + second.output
+    let wrong = all.indices.first { all[$0] != 0 &- UInt8(truncatingIfNeeded: $0) }
+    #expect(wrong == nil, "byte \(wrong ?? 0) of \(first.output.count) and \(second.output.count)")
+  }
+
+  @Test("end with 71 when the file under their memory is cut")
+  func cutBelow() throws {
+    let first = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    first.type("1")
+    try first.waitForOutput("1")
+    #expect(try machines.run("save", "box", folder, "--stop").end == .exited(0))
+    let second = try machines.start(["restore", folder], input: .pipe)
+    second.type("2")
+    try second.waitForOutput("2")
+    #expect(unsafe truncate(folder + "/memory", 0) == 0 || getuid() != 0)
+    second.type("3")
+    #expect(try second.waitForEnd() == .exited(71) && !second.errorText.isEmpty)
+  }
+
   @Test("have a name, and are saved in their second life")
   func named() throws {
     let first = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)

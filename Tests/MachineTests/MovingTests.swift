@@ -452,6 +452,37 @@ struct MovingTests {
     #expect("\(empty)" == "this is no saved machine")
   }
 
+  @Test("is refused, or runs, whatever its folder says of memory")
+  func hostileFolder() throws {
+    let (saved, memory, setup) = try saved()
+    let directory = try TemporaryDirectory()
+    try Self.write(saved, memory, to: directory.path)
+    let path = "\(directory.path)/\(SavedFolder.state)"
+    let whole = try SavedMachine(bytes: WholeFile.contents(of: path, limit: 1 << 30))
+    var random = SplitMix(17)
+    var refused = 0
+    for _ in 0..<Trials.rounds(200) {
+      let sections = whole.sections.map { section in
+        guard ["memory", "disks"].contains(section.name) else { return section }
+        var bytes = section.bytes
+        // Numbers of regions are at the beginning; behind them are checksums.
+        for _ in 0..<3 {
+          let end = min(120, bytes.count)
+          bytes[.random(in: 0..<end, using: &random)] = .random(in: 0...255, using: &random)
+        }
+        return SavedMachine.Section(name: section.name, version: 1, bytes: bytes)
+      }
+      let file = try FileDescriptor(opening: path, [.writeOnly, .truncate])
+      try file.writeAll(SavedMachine(sections: sections).bytes.span)
+      do throws(RestoreError) {
+        let (machine, memory) = try SavedFolder.open(directory.path)
+        try? memory.verify()
+        _ = try Machine(restoring: machine, .file(memory), setup.resources, setup.options)
+      } catch { refused += 1 }
+    }
+    #expect(refused > 0)
+  }
+
   @Test("is refused with memory of another size")
   func otherMemory() throws {
     let (saved, _, setup) = try saved()

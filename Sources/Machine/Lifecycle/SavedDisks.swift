@@ -68,13 +68,9 @@ extension SavedMachine {
       guard let disk = resources.disks[id] as? ReportingDisk else { continue }
       let now: [DiskStamp]
       do { now = try disk.stamps() } catch { throw .file(error) }
-      let pairs = zip(then, now)
-      if let changed = pairs.first(where: { $0.data != $1.data })?.1
-        ?? now.dropFirst(then.count).first
-      {
-        throw .disk(id, changed.path)
-      }
-      guard now.count == then.count else { throw .disk(id, then[0].path) }
+      guard now.map(\.data) != then.map(\.data) else { continue }
+      let changed = zip(then, now).first { $0.data != $1.data }?.1
+      throw .disk(id, (changed ?? then[0]).path)
     }
   }
 }

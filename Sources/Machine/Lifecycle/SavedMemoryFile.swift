@@ -47,7 +47,7 @@ package struct SavedMemoryFile: Sendable {
       for start in stride(from: 0, to: view.count, by: piece) {
         let count = min(piece, view.count - start)
         let checksum = try write(view, start, count, to: file, at: offset + start)
-        for shift in 0..<4 { checksums.append(UInt8(truncatingIfNeeded: checksum >> (8 * shift))) }
+        checksums.append(number: checksum)
       }
       offset += view.count
     }
@@ -92,50 +92,51 @@ package struct SavedMemoryFile: Sendable {
       let isROM = try fields.readFlag("rom")
       let size = try fields.read("count", in: GuestMemory.pageSize...GuestMemory.largestSize)
       guard size % GuestMemory.pageSize == 0 else { throw .impossible("count") }
-      regions.append(
-        Region(
-          start: GuestAddress(try fields.read("start")), kind: isROM ? .rom : .ram, count: size,
-          offset: offset))
+      let start = GuestAddress(try fields.read("start"))
+      guard start.advanced(by: size) != nil else { throw .impossible("start") }
+      regions.append(Region(start: start, kind: isROM ? .rom : .ram, count: size, offset: offset))
       offset += size
     }
     let pieces = regions.reduce(0) { $0 + (Int($1.count) + Self.piece - 1) / Self.piece }
     let bytes = try table.readBytes("checksums", count: pieces * 4)
-    checksums = stride(from: 0, to: bytes.count, by: 4).map { place in
-      (0..<4).reduce(0) { $0 | UInt32(bytes[place + $1]) << (8 * $1) }
-    }
+    checksums = stride(from: 0, to: bytes.count, by: 4).map { bytes.number(at: $0) }
     self.regions = regions
     self.file = file
   }
 
   /// Looks whether the file's bytes are those that were written; this reads all that isn't a hole.
-  package func verify() throws(RestoreError) {
+  /// `progress` gets how many of all bytes were looked at.
+  package func verify(
+    progress: (_ done: UInt64, _ all: UInt64) -> Void = { _, _ in }
+  ) throws(RestoreError) {
+    let all = regions.reduce(0) { $0 + $1.count }
+    var known = FileDescriptor.Extent.data(until: 0)
     var number = 0
-    var known: FileDescriptor.Extent = .data(until: 0)
     for region in regions {
-      for start in stride(from: 0, to: Int(region.count), by: Self.piece) {
-        let place = region.offset + UInt64(start)
-        let end = place + min(UInt64(Self.piece), region.count - UInt64(start))
-        if known.end <= place {
-          known = file.file.extent(at: place, length: region.offset + region.count)
-        }
-        if case .hole(let until) = known, until >= end, end - place == Self.piece,
-          checksums[number] == Self.zeros
-        {
-          number += 1
-          continue
-        }
-        var bytes = [UInt8](repeating: 0, count: min(Self.piece, Int(region.count) - start))
-        var span = bytes.mutableSpan
-        let count: Int
-        do throws(Errno) {
-          count = try file.file.readAll(into: &span, at: Int(region.offset) + start)
-        } catch { throw .file(error) }
-        guard count == bytes.count, CRC32C.checksum(of: bytes[...]) == checksums[number] else {
-          throw .damagedMemory(GuestAddress(region.start.value + UInt64(start)))
+      for start in stride(from: 0, to: region.count, by: Self.piece) {
+        let count = min(Self.piece, Int(region.count - start))
+        let place = region.offset + start
+        progress(place, all)
+        if known.end <= place { known = file.file.extent(at: place, length: all) }
+        let isHole = if case .hole(let end) = known { end - place >= Self.piece } else { false }
+        let found =
+          isHole && count == Self.piece ? Self.zeros : try checksum(of: count, at: Int(place))
+        guard found == checksums[number] else {
+          throw .damagedMemory(GuestAddress(region.start.value + start))
         }
         number += 1
       }
     }
+  }
+
+  /// That of `count` bytes of the file; nil if they aren't all there.
+  private func checksum(of count: Int, at place: Int) throws(RestoreError) -> UInt32? {
+    var bytes = [UInt8](repeating: 0, count: count)
+    var span = bytes.mutableSpan
+    do throws(Errno) {
+      guard try file.file.readAll(into: &span, at: place) == count else { return nil }
+    } catch { throw .file(error) }
+    return CRC32C.checksum(of: bytes[...])
   }
 
   /// Memory that begins with these contents. What other processes are to have is copied.

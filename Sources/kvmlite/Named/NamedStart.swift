@@ -25,13 +25,13 @@ struct NameOptions: ParsableArguments {
 
 /// Starts a machine that has a name, or is given one.
 struct NamedStart {
-  private enum Machine {
+  private enum Source {
     case options(MachineOptions)
     /// It goes on where it stood.
     case saved(VMConfiguration, Session.Saved)
   }
 
-  private let machine: Machine
+  private let machine: Source
   private let process: ProcessOptions
   private let options: NameOptions
   private let store = MachineStore()

@@ -40,7 +40,14 @@ struct RestoreCommand: ParsableCommand {
   private func read() throws -> (VMConfiguration, Session.Saved) {
     do throws(RestoreError) {
       let (machine, memory) = try SavedFolder.open(folder)
-      if verify { try memory.verify() }
+      if verify {
+        var progress = ProgressBar()
+        defer { progress.end() }
+        let start = Clock.monotonicNanoseconds
+        try memory.verify { done, all in
+          if Clock.monotonicNanoseconds &- start > 1_000_000_000 { progress.show(done, of: all) }
+        }
+      }
       return (try machine.spec(), Session.Saved(machine: machine, memory: memory, folder: folder))
     } catch {
       let failure = Failure(error, folder)

@@ -76,6 +76,8 @@ private struct NewFolder {
   init(_ path: String) throws(Failure) {
     var path = path
     while path.count > 1 && path.hasSuffix("/") { path.removeLast() }
+    // A link goes on leading there.
+    path = FileName.withoutLinks(path) ?? path
     self.path = path
     new = "\(path).saving-\(LockHolder.currentProcess)"
     guard SavedFolder.mayReplace(path) else {
@@ -87,6 +89,7 @@ private struct NewFolder {
       state = try Self.make("\(new)/\(SavedFolder.state)")
       memory = try Self.make("\(new)/\(SavedFolder.memory)")
     } catch {
+      try? PrivateDirectory.remove(new)
       throw Failure(status: error == .noSpace ? 71 : 66, message: "\(new): can't be made: \(error)")
     }
   }
