@@ -53,7 +53,8 @@ package enum SavedFolder {
     let file: SharedDescriptor
     do throws(Errno) {
       bytes = try WholeFile.contents(of: "\(path)/\(state)", limit: longestState)
-      file = SharedDescriptor(try FileDescriptor(opening: "\(path)/\(memory)", [.readOnly, .nonBlocking]))
+      file = SharedDescriptor(
+        try FileDescriptor(opening: "\(path)/\(memory)", [.readOnly, .nonBlocking]))
     } catch { throw .file(error) }
     let machine = try SavedMachine(bytes: bytes)
     let name = SavedMachine.Name.memory

@@ -41,11 +41,13 @@ struct KnownMachine {
   /// The same; one that isn't running is an error.
   func connectToRunning() throws(Failure) -> ControlClient {
     if let client = try connect() { return client }
-    guard places.isTaken else {
-      throw Failure(
-        status: 66, message: "the machine '\(name)' isn't running: kvmlite up \(name) starts it")
-    }
+    guard places.isTaken else { throw isNotRunning }
     throw Failure(status: 75, message: "the machine '\(name)' is only starting, or ending")
+  }
+
+  var isNotRunning: Failure {
+    Failure(
+      status: 66, message: "the machine '\(name)' isn't running: kvmlite up \(name) starts it")
   }
 
   /// Asks for `kind`, and waits for the answer.

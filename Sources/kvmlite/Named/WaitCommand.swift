@@ -56,9 +56,20 @@ struct WaitCommand: ParsableCommand {
 extension KnownMachine {
   private static let late = Failure(status: 124, message: "the time is up")
 
+  /// A connection to its process, which may be only starting, or ending; nil where there is none.
+  private func connect(until deadline: UInt64) throws(Failure) -> ControlClient? {
+    while true {
+      if let client = try connect() { return client }
+      guard places.isTaken else { return nil }
+      let now = Clock.monotonicNanoseconds
+      guard now < deadline else { throw Self.late }
+      Clock.wait(until: min(deadline, now &+ 10_000_000))
+    }
+  }
+
   /// Waits for its end, and gives the exit status that it ends with.
   fileprivate func waitForEnd(until deadline: UInt64) throws(Failure) -> Int32 {
-    if let client = try connect() {
+    if let client = try connect(until: deadline) {
       guard client.waitForEnd(until: deadline) else { throw Self.late }
     }
     return tellEnd()
@@ -80,7 +91,7 @@ extension KnownMachine {
 
   /// Waits until its guest has printed `text`.
   fileprivate func wait(for text: [UInt8], until deadline: UInt64) throws(Failure) -> Int32 {
-    let client = try connectToRunning()
+    guard let client = try connect(until: deadline) else { throw isNotRunning }
     let viewer = try ConsoleViewer(self, client, from: .run, mayType: false)
     var seen: [UInt8] = []
     let isFound = viewer.read(until: deadline) { bytes in
