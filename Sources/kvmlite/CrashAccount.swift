@@ -44,10 +44,13 @@ struct CrashAccount {
   }
 
   /// Asks objdump, for each size of code. Not found by PATH, which is whoever's who started us.
-  private static let listings: [Int: Errand] = {
-    var listings: [Int: Errand] = [:]
-    for (bits, architecture) in [(16, "i8086"), (32, "i386"), (64, "i386:x86-64")] {
-      listings[bits] = Errand(
+  private struct Listing {
+    let bits: Int
+    let errand: Errand
+
+    init(_ bits: Int, _ architecture: String) {
+      self.bits = bits
+      errand = Errand(
         .run(
           ["/usr/bin/objdump", "/usr/local/bin/objdump", "/bin/objdump"],
           [
@@ -55,8 +58,11 @@ struct CrashAccount {
             "/dev/fd/\(ChildProgram.inheritedNumber)",
           ]))
     }
-    return listings
-  }()
+  }
+
+  private static let listings = [
+    Listing(16, "i8086"), Listing(32, "i386"), Listing(64, "i386:x86-64"),
+  ]
 
   /// Has what it needs at hand, for a process that can't look for it later.
   static func prepare() { _ = listings }
@@ -64,8 +70,8 @@ struct CrashAccount {
   /// What objdump makes of the bytes, if it is installed.
   private func disassembly() -> [Substring]? {
     guard let file = try? Subprocess.makeTemporaryFile(report.code),
-      let listing = Self.listings[report.codeBits],
-      let printed = try? listing.perform(report.codeAddress, with: SharedDescriptor(file)),
+      let listing = Self.listings.first(where: { $0.bits == report.codeBits }),
+      let printed = try? listing.errand.perform(report.codeAddress, with: SharedDescriptor(file)),
       let bytes = try? Subprocess.contents(ofTemporaryFile: printed)
     else { return nil }
     let output = String(decoding: bytes, as: UTF8.self)

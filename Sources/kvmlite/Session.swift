@@ -80,7 +80,7 @@ struct Session {
       let reports = Reports(options)
       var resources = try open(signals)
       defer { resources.close() }
-      resources.kvm = Result { () throws(KVMError) in try KVMHost() }
+      do { resources.kvm = .opened(try KVMHost()) } catch { resources.kvm = .refused(error) }
       var run = try makeRunOptions(resources, signals)
       let named = options.named
       sandbox.watch(&run) { what in
@@ -203,7 +203,7 @@ struct Session {
   ) throws(Failure) -> (Int32, Machine) {
     // Who can't have a machine is told why by the host's files; no guest runs then.
     let backEnd = backEnd(for: resources)
-    let isReady = if case .success = resources.kvm { true } else { false }
+    let isReady = if case .opened = resources.kvm { true } else { false }
     if isReady && !sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     let machine: Machine
     if let saved = options.saved {
@@ -264,8 +264,8 @@ struct Reports: Sendable {
 
   /// Writes how the run ended alone.
   @discardableResult
-  func write(outcome text: String, _ status: Int32 = 71) -> Int32 {
-    outcome.map { write(text, $0, status) } ?? status
+  func write(outcome text: @autoclosure () -> String, _ status: Int32 = 71) -> Int32 {
+    outcome.map { write(text(), $0, status) } ?? status
   }
 
   private func write(_ text: String, _ file: (path: String, errand: Errand), _ status: Int32)

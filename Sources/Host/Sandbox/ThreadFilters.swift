@@ -16,9 +16,15 @@ package enum ThreadRole: String, CaseIterable, Sendable {
 /// else's, those that a machine makes, and theirs.
 package final class ThreadFilters: Sendable {
   private let make: @Sendable (ThreadRole) -> SystemCallFilter
-  private let made = Mutex<[ThreadRole: SystemCallFilter]>([:])
+  /// Few: a dictionary's type would cost more than looking (docs/performance.md).
+  private let made = Mutex<[Made]>([])
   /// Starts threads that aren't held to anything; nil where the whole process is.
   private let free: Spawner?
+
+  private struct Made {
+    let role: ThreadRole
+    let filter: SystemCallFilter
+  }
 
   private init(_ free: Spawner?, _ make: @escaping @Sendable (ThreadRole) -> SystemCallFilter) {
     (self.free, self.make) = (free, make)
@@ -27,9 +33,9 @@ package final class ThreadFilters: Sendable {
   /// That for threads of this role, made when it is first asked for.
   func filter(for role: ThreadRole) -> SystemCallFilter {
     made.withLock { made in
-      if let filter = made[role] { return filter }
+      for made in made where made.role == role { return made.filter }
       let filter = make(role)
-      made[role] = filter
+      made.append(Made(role: role, filter: filter))
       return filter
     }
   }

@@ -343,7 +343,12 @@ package final class Machine {
     let vcpuCount = configuration.vcpuCount
     let host: KVMHost
     do throws(KVMError) {
-      host = if let opened = configuration.resources.kvm { try opened.get() } else { try KVMHost() }
+      host =
+        switch configuration.resources.kvm {
+        case .opened(let opened): opened
+        case .refused(let error): throw error
+        case nil: try KVMHost()
+        }
     } catch { throw .kvm(error) }
     for (capability, name) in Capability.required where host.system.value(of: capability) == 0 {
       throw .lacking(name)

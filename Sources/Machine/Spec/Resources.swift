@@ -30,12 +30,19 @@ package struct Resources: Sendable {
   /// Further functions on the PCI bus, in order: each is made from what the bus gives it.
   package var pciDevices: [@Sendable (PCIPlatform) throws(Errno) -> PCIFunction] = []
   /// The host's KVM, or why it can't be had; nil to open it when the machine is made.
-  package var kvm: Result<KVMHost, KVMError>?
+  package var kvm: KVMOpening?
   /// Which files are in use, and what for.
   package private(set) var roles: [FileIdentity: Role] = [:]
   private var keptOpen: [any Sendable] = []
   /// What was read once, as it was then.
   private var inputs: [Input] = []
+
+  /// What came of opening the host's KVM. (A Result's type costs each start a look through all
+  /// conformances of the program.)
+  package enum KVMOpening: Sendable {
+    case opened(KVMHost)
+    case refused(KVMError)
+  }
 
   private struct Input: Sendable {
     let path: String
