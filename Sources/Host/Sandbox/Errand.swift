@@ -25,6 +25,9 @@ package final class Errand: Sendable {
     case renew(String, older: String)
     /// Makes a file without a name in a directory, to be read and written, which comes back.
     case makeUnnamed(String)
+    /// Makes a folder beside the one whose place it takes, file by file, and puts it there: the errand's
+    /// number says what is next (`NewFolder.Step`), and a file that is made comes back.
+    case renewFolder(NewFolder)
     /// Connects to the Unix socket at a path, a stream, which comes back and never waits.
     case connect(String)
     /// The same, with an underscore and the errand's number behind the path.
@@ -83,6 +86,7 @@ extension Errand.Kind {
         try FileDescriptor(opening: path, [.readWrite, .create, .truncate], permissions: 0o600))
     case .makeUnnamed(let directory):
       return SharedDescriptor(try FileDescriptor(unnamedIn: directory))
+    case .renewFolder(let folder): return try folder.perform(number)
     case .connect(let path): return SharedDescriptor(try StreamSocket.connect(to: path))
     case .connectNumbered(let path):
       return SharedDescriptor(try StreamSocket.connect(to: "\(path)_\(number)"))
@@ -126,6 +130,7 @@ extension Errand.Kind {
       case .run(let programs, let arguments): (8, ["\(programs.count)"] + programs + arguments)
       case .makeUnnamed(let directory): (9, [directory])
       case .writeEnd(let path): (10, [path])
+      case .renewFolder(let folder): (11, folder.words)
       }
     return [number] + words.flatMap { Array($0.utf8) + [0] }
   }
@@ -153,6 +158,9 @@ extension Errand.Kind {
       self = .run(Array(words[1...count]), Array(words[(count + 1)...]))
     case (9, 1): self = .makeUnnamed(words[0])
     case (10, 1): self = .writeEnd(words[0])
+    case (11, 1...):
+      guard let folder = NewFolder(words: words) else { return nil }
+      self = .renewFolder(folder)
     default: return nil
     }
   }

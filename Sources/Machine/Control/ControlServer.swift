@@ -246,54 +246,24 @@ package final class ControlServer: Sendable {
 // MARK: Saving
 
 extension ControlServer {
-  /// A machine that is held, and what is to be saved of it.
-  private struct Held: Sendable {
-    let result: Result<SavedMachine, SaveError>
-    let memory: GuestMemory
-    let resources: Resources
-  }
-
-  /// Saves the machine to the files of `message`, by a thread of its own, and answers.
+  /// Saves the machine to the files of `message`, by a thread of its own, and answers; it goes on unless it
+  /// is to stay.
   private func save(_ message: ControlMessage, _ files: [SharedDescriptor], _ client: Client) {
-    let held = RankedMutex<Held?>(.last, nil)
-    let taken: @Sendable (Machine) -> Void = { machine in
-      let result = Result { () throws(SaveError) in try machine.save() }
-      let (memory, resources) = (machine.memory, machine.configuration.resources)
-      held.withLock { $0 = Held(result: result, memory: memory, resources: resources) }
-    }
-    machine.send(.hold(taken)) { [self] result in
-      if case .failure(let error) = result {
-        return answer(client, .failure(error.description), to: message.id)
+    machine.save { [self] held in
+      let error: SaveError?
+      do throws(SaveError) {
+        try held.get().write(state: files[0].file, memory: files[1].file)
+        error = nil
+      } catch let reason { error = reason }
+      let stays = client.holds.withLock { holds in
+        guard message.stays, error == nil, let count = holds else { return false }
+        holds = count + 1
+        return true
       }
-      guard let held = held.withLock({ $0 }) else { return }
-      let write: @Sendable () -> Void = { [self] in
-        finish(message, client, Self.write(held, files))
-      }
-      do throws(Errno) { try HostThread.start(name: "save", write).detach() } catch {
-        finish(message, client, .file(error))
-      }
+      if !stays { machine.send(.release) }
+      let found: ControlAnswer =
+        error.map { .failure($0.description) } ?? .success(state: machine.state, [])
+      answer(client, found, to: message.id)
     }
-  }
-
-  private static func write(_ held: Held, _ files: [SharedDescriptor]) -> SaveError? {
-    do throws(SaveError) {
-      try SavedFolder.write(
-        held.result.get(), held.memory, held.resources, state: files[0].file,
-        memory: files[1].file)
-      return nil
-    } catch { return error }
-  }
-
-  /// Answers, and lets the machine go on unless it is to stay.
-  private func finish(_ message: ControlMessage, _ client: Client, _ error: SaveError?) {
-    let stays = client.holds.withLock { holds in
-      guard message.stays, error == nil, let count = holds else { return false }
-      holds = count + 1
-      return true
-    }
-    if !stays { machine.send(.release) }
-    let found: ControlAnswer =
-      error.map { .failure($0.description) } ?? .success(state: machine.state, [])
-    answer(client, found, to: message.id)
   }
 }

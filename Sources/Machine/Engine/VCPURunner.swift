@@ -76,7 +76,7 @@ final class VCPURunner: @unchecked Sendable {
       observer.didHandle(exit, data: data, self)
       let orders = control.orders
       if orders.isEmpty { continue }
-      if orders.contains(.end) { return }
+      if orders.contains(.end) && !control.keepsState { return }
       // The next entry finishes what this exit began, and comes back at once: then the VCPU's state is
       // whole (KVM's API, 5: KVM_EXIT_IO).
       vcpu.requestExit()

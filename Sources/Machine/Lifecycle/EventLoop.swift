@@ -88,7 +88,26 @@ final class EventLoop {
     }
     if control.outcome?.isFromOutside == true { machine.trace?.stopWaiting() }
     threads.end()
+    keep()
     refuseRest()
+  }
+
+  /// How long devices may take to stand still at the end, in nanoseconds.
+  private static let keepPatience: UInt64 = 5_000_000_000
+
+  /// Does what is to be done with a machine whose run is over.
+  private func keep() {
+    guard let keep = machine.configuration.run.keep, let outcome = control.outcome else { return }
+    standstill.begin(threads)
+    let deadline = Clock.monotonicNanoseconds &+ Self.keepPatience
+    while !standstill.advance(threads), Clock.monotonicNanoseconds < deadline {
+      if poller.next(until: deadline) == Tag.control { control.event.consume() }
+    }
+    guard standstill.isStill else {
+      machine.configuration.run.report?("a device doesn't stand still: the machine isn't saved")
+      return
+    }
+    keep(machine, outcome)
   }
 
   /// Starts the VCPUs of the present engine.

@@ -72,7 +72,7 @@ package final class Machine {
     let typed = try restoration?.saved.bytes(SavedMachine.Name.input) ?? []
     memory = try Self.makeMemory(configuration, plan, restoration)
     do throws(Errno) {
-      control = try RunControl()
+      control = try RunControl(keepsState: configuration.run.keep != nil)
       commands = try CommandQueue()
       input = try InputPump(configuration.consoleInput, control, after: typed)
       trace = try configuration.observation.map(TraceSinks.init)

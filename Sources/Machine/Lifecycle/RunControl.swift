@@ -28,7 +28,13 @@ package final class RunControl: MachineControl {
   /// Raised by every request.
   let event: Event
 
-  init() throws(Errno) { event = try Event() }
+  /// Whether VCPUs finish what they are at when the run ends.
+  let keepsState: Bool
+
+  init(keepsState: Bool = false) throws(Errno) {
+    event = try Event()
+    self.keepsState = keepsState
+  }
 
   /// One load: the run loop asks before each entry.
   var orders: Orders {

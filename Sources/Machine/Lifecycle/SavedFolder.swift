@@ -29,21 +29,8 @@ package enum SavedFolder {
     } catch { throw .file(error) }
   }
 
-  /// Whether nothing of a user's is lost where a new save takes the name `path`.
-  package static func mayReplace(_ path: String) -> Bool {
-    guard FileDescriptor.exists(path) else { return true }
-    let names = Directory.names(in: path)
-    guard names.allSatisfy({ [state, memory].contains($0) }) else { return false }
-    return (try? FileFacts(of: path).kind) == .directory
-  }
-
-  /// Gives the directory `new` the name `path`; a save that is there is removed. At any moment there is
-  /// one of both, whole.
-  package static func replace(_ path: String, by new: String) throws(Errno) {
-    let isNew = !FileDescriptor.exists(path)
-    try FileName.exchange(new, path)
-    if !isNew { try? PrivateDirectory.remove(new) }
-  }
+  /// One that is to be made, and takes the place of one at `path`.
+  package static func new(_ path: String) -> NewFolder { NewFolder(path, [state, memory]) }
 
   /// Opens the folder at `path`.
   package static func open(

@@ -1,12 +1,13 @@
 import Devices
 import Host
 import KVM
+import Memory
 
 /// Taking a machine's state out, and putting it back into another one.
 extension Machine {
   /// The state of all but memory. The machine must stand still: called by `Command.inspect`.
   package func save() throws(SaveError) -> SavedMachine {
-    guard !control.isEnding else { throw .hasEnded }
+    guard commands.state != .ended else { throw .hasEnded }
     if let what = inventory.spec.unsavable { throw .unsavable(what) }
     typealias Name = SavedMachine.Name
     var sections: [SavedMachine.Section] = []
@@ -47,6 +48,44 @@ extension Machine {
   struct Restoration {
     let saved: SavedMachine
     let memory: RestoredMemory
+  }
+}
+
+/// What is to be written of a machine that stands still.
+package struct HeldMachine: Sendable {
+  private let saved: SavedMachine
+  private let memory: GuestMemory
+  private let resources: Resources
+
+  /// Takes the state of `machine`.
+  package init(_ machine: Machine) throws(SaveError) {
+    saved = try machine.save()
+    (memory, resources) = (machine.memory, machine.configuration.resources)
+  }
+
+  /// Writes it to two open files, as `SavedFolder` has them, while it still stands.
+  package func write(
+    state: borrowing FileDescriptor, memory file: borrowing FileDescriptor
+  ) throws(SaveError) {
+    try SavedFolder.write(saved, memory, resources, state: state, memory: file)
+  }
+}
+
+extension CommandQueue {
+  /// Has the machine stand still, and calls `write` with it on a thread of its own, or with why not. It
+  /// stands until `write` or somebody after it sends `release`, which is due in every case.
+  package func save(_ write: @escaping @Sendable (Result<HeldMachine, SaveError>) -> Void) {
+    let held = RankedMutex<Result<HeldMachine, SaveError>>(.last, .failure(.hasEnded))
+    let take: @Sendable (Machine) -> Void = { machine in
+      let result = Result { () throws(SaveError) in try HeldMachine(machine) }
+      held.withLock { $0 = result }
+    }
+    send(.hold(take)) { _ in
+      let result = held.withLock { $0 }
+      do throws(Errno) { try HostThread.start(name: "save") { write(result) }.detach() } catch {
+        write(.failure(.file(error)))
+      }
+    }
   }
 }
 

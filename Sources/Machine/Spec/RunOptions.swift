@@ -26,6 +26,9 @@ package struct RunOptions: Sendable {
   /// What is done while the machine stands still, when `RunControl.requestLook()` asks for it or SIGUSR1
   /// comes. Then the guest goes on.
   package var look: (@Sendable (Machine) -> Void)?
+  /// What is done with the machine when the run is over, whose devices then stand still and whose VCPUs'
+  /// states are whole: nil, the default, saves each VCPU an entry.
+  package var keep: (@Sendable (Machine, Outcome) -> Void)?
   /// Called when the process was stopped and goes on, or comes to the foreground (SIGCONT).
   package var didContinue: (@Sendable () -> Void)?
   /// Gets a sentence, on the event loop's thread, when a device can't go on or what stands behind it is

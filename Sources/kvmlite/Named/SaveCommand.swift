@@ -28,26 +28,51 @@ struct SaveCommand: ParsableCommand {
       if let what = (try? machine.places.readSpec())?.unsavable {
         throw Failure(status: 64, message: "\(machine.name) can't be saved: \(what)")
       }
-      let place = try NewFolder(folder)
-      do throws(Failure) {
-        try save(machine, client, place)
-        try place.keep()
-      } catch {
-        place.remove()
-        throw error
-      }
+      try save(machine, client)
       return stop ? try KillCommand.end(machine, client) : 0
     }
   }
 
   private func save(
+    _ machine: KnownMachine, _ client: borrowing ControlClient
+  ) throws(Failure) {
+    let place = SavedFolder.new(folder)
+    guard place.mayReplace else {
+      throw Failure(
+        status: 64,
+        message: "\(place.path): is there already, and no saved machine: give another name")
+    }
+    do throws(Errno) { try place.make() } catch {
+      throw Failure(
+        status: error == .noSpace ? 71 : 66,
+        message: "\(place.path): no folder can be made beside it: \(error)")
+    }
+    do throws(Failure) {
+      try write(machine, client, place)
+      do throws(Errno) { try place.keep() } catch {
+        throw Failure(
+          status: 71, message: "\(place.path): can't be put in its place: \(error)")
+      }
+    } catch {
+      place.remove()
+      throw error
+    }
+  }
+
+  private func write(
     _ machine: KnownMachine, _ client: borrowing ControlClient, _ place: NewFolder
   ) throws(Failure) {
+    let state: SharedDescriptor
+    let memory: SharedDescriptor
+    do throws(Errno) {
+      state = try place.makeFile(SavedFolder.state)
+      memory = try place.makeFile(SavedFolder.memory)
+    } catch { throw Failure(status: 71, message: "\(place.path): can't be made: \(error)") }
     do throws(ControlClient.Trouble) {
       let most = try client.ask(.stats, until: KnownMachine.deadline).number("touched_bytes")
       try client.send(
         .save, [JSON.Member("stay", JSON(.bool(stop)))],
-        files: [place.state.file.number, place.memory.file.number])
+        files: [state.file.number, memory.file.number])
       var progress = ProgressBar()
       defer { progress.end() }
       let start = Clock.monotonicNanoseconds
@@ -57,54 +82,11 @@ struct SaveCommand: ParsableCommand {
           return
         } catch .late {
           guard Clock.monotonicNanoseconds &- start > 1_000_000_000 else { continue }
-          progress.show(min((try? place.memory.file.facts().allocated) ?? 0, most), of: most)
+          progress.show(min((try? memory.file.facts().allocated) ?? 0, most), of: most)
         }
       }
     } catch .refused(let reason) {
       throw Failure(status: 71, message: "\(machine.name): \(reason)")
     } catch { throw Failure(error, machine) }
   }
-}
-
-/// A folder that is made beside the one that it takes the place of.
-private struct NewFolder {
-  private let path: String
-  private let new: String
-  let state: SharedDescriptor
-  let memory: SharedDescriptor
-
-  init(_ path: String) throws(Failure) {
-    var path = path
-    while path.count > 1 && path.hasSuffix("/") { path.removeLast() }
-    // A link goes on leading there.
-    path = FileName.withoutLinks(path) ?? path
-    self.path = path
-    new = "\(path).saving-\(LockHolder.currentProcess)"
-    guard SavedFolder.mayReplace(path) else {
-      throw Failure(
-        status: 64, message: "\(path): is there already, and no saved machine: give another name")
-    }
-    do throws(Errno) {
-      try FileName.makeDirectory(new)
-      state = try Self.make("\(new)/\(SavedFolder.state)")
-      memory = try Self.make("\(new)/\(SavedFolder.memory)")
-    } catch {
-      try? PrivateDirectory.remove(new)
-      throw Failure(status: error == .noSpace ? 71 : 66, message: "\(new): can't be made: \(error)")
-    }
-  }
-
-  private static func make(_ path: String) throws(Errno) -> SharedDescriptor {
-    SharedDescriptor(
-      try FileDescriptor(opening: path, [.readWrite, .create, .exclusive], permissions: 0o400))
-  }
-
-  /// Puts it in its place.
-  func keep() throws(Failure) {
-    do throws(Errno) { try SavedFolder.replace(path, by: new) } catch {
-      throw Failure(status: 71, message: "\(path): can't be put in its place: \(error)")
-    }
-  }
-
-  func remove() { try? PrivateDirectory.remove(new) }
 }
