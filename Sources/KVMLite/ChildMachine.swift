@@ -125,14 +125,14 @@ final class ChildMachine: MachinePlace {
 
   private func ask(
     _ kind: ControlMessage.Kind, _ members: [(name: String, value: UInt64)] = [],
-    then reply: @escaping Reply
+    flags: [String] = [], files: [SharedDescriptor] = [], then reply: @escaping Reply
   ) {
     let isSent = shared.locked { shared in
       guard shared.replies != nil else { return false }
       shared.lastID += 1
       shared.replies?[shared.lastID] = reply
       do throws(Errno) {
-        try process.send(kind, id: shared.lastID, members)
+        try process.send(kind, id: shared.lastID, members, flags: flags, files: files)
         return true
       } catch { return shared.replies?.removeValue(forKey: shared.lastID) == nil }
     }
@@ -140,11 +140,12 @@ final class ChildMachine: MachinePlace {
   }
 
   private func answer(
-    _ kind: ControlMessage.Kind, _ members: [(name: String, value: UInt64)] = []
+    _ kind: ControlMessage.Kind, _ members: [(name: String, value: UInt64)] = [],
+    flags: [String] = [], files: [SharedDescriptor] = []
   ) async -> Answer {
     await withCheckedContinuation { continuation in
       ask(
-        kind, members,
+        kind, members, flags: flags, files: files,
         then: { answer in
           ConfinedThreads.wake { continuation.resume(returning: answer) }
         })
@@ -233,6 +234,12 @@ final class ChildMachine: MachinePlace {
       if !isEarly { ask(kind, then: reply) }
     }
     _ = try answer.get()
+  }
+
+  func save(
+    state: SharedDescriptor, memory: SharedDescriptor, stays: Bool
+  ) async throws(VirtualMachineError) {
+    _ = try await answer(.save, flags: stays ? ["stay"] : [], files: [state, memory]).get()
   }
 
   // MARK: Looking

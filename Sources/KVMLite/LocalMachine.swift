@@ -43,7 +43,8 @@ final class LocalMachine: MachinePlace, @unchecked Sendable {
   /// Opens what `configuration` names but is not `given`, and makes the machine.
   init(
     _ configuration: VMConfiguration, _ given: Resources, _ options: RunOptions,
-    _ console: VirtualMachine.Console, report: @escaping @Sendable (String) -> Void
+    _ console: VirtualMachine.Console, restoring saved: SavedFolder.Opened? = nil,
+    report: @escaping @Sendable (String) -> Void
   ) throws(VirtualMachineError) {
     self.console = console
     let opened: Resources
@@ -52,16 +53,30 @@ final class LocalMachine: MachinePlace, @unchecked Sendable {
         try Resources(opening: configuration, besides: given) { report($0.description) }
       }
     } catch { throw VirtualMachineError(error) }
-    do throws(MachineError) {
-      let machine = try ConfinedThreads.with { () throws(MachineError) in
-        try Machine(configuration, opened, options)
+    do throws(VirtualMachineError) {
+      let machine = try ConfinedThreads.with { () throws(VirtualMachineError) in
+        try Self.make(configuration, opened, options, saved)
       }
       (commands, control) = (machine.commands, machine.control)
       (self.machine, resources) = (machine, opened)
     } catch {
       opened.close()
-      throw VirtualMachineError(error)
+      throw error
     }
+  }
+
+  private static func make(
+    _ configuration: VMConfiguration, _ resources: Resources, _ options: RunOptions,
+    _ saved: SavedFolder.Opened?
+  ) throws(VirtualMachineError) -> Machine {
+    guard let saved else {
+      do { return try Machine(configuration, resources, options) } catch {
+        throw VirtualMachineError(error)
+      }
+    }
+    do {
+      return try Machine(restoring: saved.machine, .file(saved.memory), resources, options)
+    } catch { throw VirtualMachineError(error, saved.path) }
   }
 
   func close() { resources?.close() }
@@ -118,6 +133,26 @@ final class LocalMachine: MachinePlace, @unchecked Sendable {
       }
     }
     if case .failure(let error) = answer { throw VirtualMachineError(error) }
+  }
+
+  func save(
+    state: SharedDescriptor, memory: SharedDescriptor, stays: Bool
+  ) async throws(VirtualMachineError) {
+    let early = life.withLock { life -> Result<HeldMachine, SaveError>? in
+      guard !life.hasBegun, let machine else { return nil }
+      return Result { () throws(SaveError) in try HeldMachine(machine) }
+    }
+    let result = await withCheckedContinuation { continuation in
+      let write: @Sendable (Result<HeldMachine, SaveError>) -> Void = { [commands] held in
+        let result = Result { () throws(SaveError) in
+          try held.get().write(state: state.file, memory: memory.file)
+        }
+        if early == nil && (!stays || (try? result.get()) == nil) { commands.send(.release) }
+        ConfinedThreads.wake { continuation.resume(returning: result) }
+      }
+      if let early { write(early) } else { commands.save(write) }
+    }
+    do { try result.get() } catch { throw VirtualMachineError(.saved, "\(error)") }
   }
 
   // MARK: Looking

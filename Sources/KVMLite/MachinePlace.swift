@@ -1,3 +1,4 @@
+import Host
 import Machine
 import Memory
 
@@ -20,6 +21,11 @@ protocol MachinePlace: Sendable {
   func waitForEnd() async
   /// Has a command done, once the run has begun.
   func send(_ command: Command) async throws(VirtualMachineError)
+  /// Writes it to these files while it stands still, before its run has begun, too; then it goes on, or
+  /// `stays` as it is.
+  func save(
+    state: SharedDescriptor, memory: SharedDescriptor, stays: Bool
+  ) async throws(VirtualMachineError)
 
   // Each may be asked for before, during and after the run.
   func statistics() async -> RunStatistics

@@ -11,6 +11,8 @@ final class MachineProcess: Sendable {
     let program: String
     var restartsAtReset = false
     var countsExits = false
+    /// The folder of a saved machine, if it goes on with one.
+    var folder: String?
   }
 
   /// How it ended.
@@ -88,9 +90,9 @@ final class MachineProcess: Sendable {
     }
     let text = Array(spec.json.text.utf8)
     files.insert(SharedDescriptor(try Subprocess.makeTemporaryFile(text)), at: 4)
-    var arguments = [
-      "run", "--config", "/dev/fd/4", "--control-fd", "3", "--paused", "--outcome-file",
-      Self.name(of: outcome.writing),
+    var arguments = settings.folder.map { ["restore", $0] } ?? ["run", "--config", "/dev/fd/4"]
+    arguments += [
+      "--control-fd", "3", "--paused", "--outcome-file", Self.name(of: outcome.writing),
     ]
     if settings.countsExits { arguments += ["--stats-file", Self.name(of: statistics.writing)] }
     if !settings.restartsAtReset { arguments.append("--no-reboot") }
@@ -212,12 +214,15 @@ final class MachineProcess: Sendable {
 
   /// Sends a command, which is done after those that were sent before; throws if it has ended.
   func send(
-    _ kind: ControlMessage.Kind, id: UInt64, _ members: [(name: String, value: UInt64)] = []
+    _ kind: ControlMessage.Kind, id: UInt64, _ members: [(name: String, value: UInt64)] = [],
+    flags: [String] = [], files: [SharedDescriptor] = []
   ) throws(Errno) {
     let all =
       [JSON.Member("command", JSON(.string(kind.rawValue)))]
       + (members + [("id", id)]).map { JSON.Member($0.0, JSON(.unsigned($0.1))) }
-    try commands.send(Array(JSON(.object(all)).text.utf8).span)
+      + flags.map { JSON.Member($0, JSON(.bool(true))) }
+    try commands.send(
+      Array(JSON(.object(all)).text.utf8).span, descriptors: files.map { $0.file.number })
   }
 
   /// Types what waits, as far as there is room.

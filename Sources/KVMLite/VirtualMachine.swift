@@ -34,10 +34,36 @@ public final class VirtualMachine: Sendable {
   /// unless `restartsAtReset`. `countsExits` lets `statistics` have them, which makes each a little
   /// slower. `report` gets a sentence, on a thread of its own, when something behind a device is in
   /// trouble.
-  public init(
+  public convenience init(
     _ configuration: VMConfiguration, image: [UInt8]? = nil, timeLimit: Duration? = nil,
     restartsAtReset: Bool = false, countsExits: Bool = false, isolation: Isolation = .threads,
     report: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(VirtualMachineError) {
+    try self.init(
+      configuration, nil, image, timeLimit, restartsAtReset, countsExits, isolation, report)
+  }
+
+  /// Makes a machine that goes on where the one stood that was saved to `folder`, by `save(to:stops:)` or
+  /// `kvmlite save`; the rest is as above. Its memory comes from there as it is touched: the folder isn't
+  /// changed, and must stay as it is while the machine runs.
+  public convenience init(
+    restoring folder: String, timeLimit: Duration? = nil, restartsAtReset: Bool = false,
+    countsExits: Bool = false, isolation: Isolation = .threads,
+    report: @escaping @Sendable (String) -> Void = { _ in }
+  ) throws(VirtualMachineError) {
+    let saved: SavedFolder.Opened
+    let spec: VMConfiguration
+    do throws(RestoreError) {
+      saved = try SavedFolder.open(folder)
+      spec = try saved.machine.spec()
+    } catch { throw VirtualMachineError(error, folder) }
+    try self.init(spec, saved, nil, timeLimit, restartsAtReset, countsExits, isolation, report)
+  }
+
+  private init(
+    _ configuration: VMConfiguration, _ saved: SavedFolder.Opened?, _ image: [UInt8]?,
+    _ timeLimit: Duration?, _ restartsAtReset: Bool, _ countsExits: Bool, _ isolation: Isolation,
+    _ report: @escaping @Sendable (String) -> Void
   ) throws(VirtualMachineError) {
     do throws(Errno) { console = try Console() } catch {
       throw VirtualMachineError(.host, "a console can't be made: \(error)")
@@ -45,7 +71,8 @@ public final class VirtualMachine: Sendable {
     let tell: @Sendable (String) -> Void = { text in ConfinedThreads.tell { report(text) } }
     if case .process(let program) = isolation {
       let settings = MachineProcess.Settings(
-        program: program, restartsAtReset: restartsAtReset, countsExits: countsExits)
+        program: program, restartsAtReset: restartsAtReset, countsExits: countsExits,
+        folder: saved?.path)
       place = try ChildMachine(
         configuration, image, settings, timeLimit: timeLimit, console, report: tell)
     } else {
@@ -57,7 +84,8 @@ public final class VirtualMachine: Sendable {
       options.restartsAtReset = restartsAtReset
       options.observation = countsExits ? Observation() : nil
       options.report = tell
-      place = try LocalMachine(configuration, given, options, console, report: tell)
+      place = try LocalMachine(
+        configuration, given, options, console, restoring: saved, report: tell)
     }
     ConsoleWitness.current?.see(console)
   }
@@ -136,6 +164,40 @@ public final class VirtualMachine: Sendable {
   public func stop() async {
     place.stop()
     if place.hasBegun { await place.waitForEnd() }
+  }
+
+  /// Saves the machine to the folder `path`, for `init(restoring:)` or `kvmlite restore`, and lets it go
+  /// on, or with `stops` ends its run without another instruction of its guest. A save that is there is
+  /// replaced when the new one is whole. May be called before the run, too. What disks hold isn't copied: a
+  /// save of a machine that goes on and writes to them can't be restored, and the attempt is told so.
+  public func save(to path: String, stops: Bool = false) async throws(VirtualMachineError) {
+    let folder = SavedFolder.new(path)
+    guard folder.mayReplace else {
+      throw VirtualMachineError(
+        .saved, "\(folder.path): is there already, and no saved machine: give another name")
+    }
+    do throws(VirtualMachineError) {
+      let (state, memory) = try Self.orSaved(folder) { () throws(Errno) in
+        try folder.make()
+        return (
+          try folder.makeFile(SavedFolder.state), try folder.makeFile(SavedFolder.memory)
+        )
+      }
+      try await place.save(state: state, memory: memory, stays: stops)
+      try Self.orSaved(folder) { () throws(Errno) in try folder.keep() }
+    } catch {
+      folder.remove()
+      throw error
+    }
+    if stops { await stop() }
+  }
+
+  private static func orSaved<Value>(
+    _ folder: NewFolder, _ body: () throws(Errno) -> Value
+  ) throws(VirtualMachineError) -> Value {
+    do { return try body() } catch {
+      throw VirtualMachineError(.saved, "\(folder.path): can't be made: \(error)")
+    }
   }
 
   // MARK: Looking

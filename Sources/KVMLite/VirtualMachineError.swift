@@ -22,6 +22,8 @@ public struct VirtualMachineError: Error, Sendable, Equatable, CustomStringConve
     case image
     /// A file, socket or interface that the configuration names can't be had.
     case resource
+    /// A saved machine can't go on, or a machine can't be saved.
+    case saved
     /// KVM can't be used here.
     case kvm
     /// The host refused something else.
@@ -67,6 +69,14 @@ public struct VirtualMachineError: Error, Sendable, Equatable, CustomStringConve
     switch error.cause {
     case .noGuest, .noBackEnd, .sameFile: self.init(.configuration, "\(error)")
     default: self.init(.resource, "\(error)")
+    }
+  }
+
+  init(_ error: RestoreError, _ folder: String) {
+    if case .machine(let error) = error {
+      self.init(error)
+    } else {
+      self.init(.saved, "\(folder): \(error)")
     }
   }
 

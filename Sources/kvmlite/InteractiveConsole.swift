@@ -30,19 +30,23 @@ struct InteractiveConsole: ~Copyable {
   }
 
   /// Where the guest's input comes from: standard input, with the escape key if it is a terminal.
-  var input: ConsoleInput {
+  func input(_ saves: RunSaves?) -> ConsoleInput {
     guard terminal != nil else { return .descriptor(0) }
     let escape = Mutex(EscapeKey())
-    let keeper = EscapeKeeper(escape)
+    let keeper = EscapeKeeper(escape, saves)
     return .descriptor(0, filter: { bytes, control in keeper.filter(bytes, control) }, gate: gate)
   }
 
   private final class EscapeKeeper: Sendable {
     private let state: Mutex<EscapeKey>
-    init(_ state: consuming Mutex<EscapeKey>) { self.state = state }
+    private let saves: RunSaves?
+    init(_ state: consuming Mutex<EscapeKey>, _ saves: RunSaves?) {
+      self.state = state
+      self.saves = saves
+    }
 
     func filter(_ bytes: [UInt8], _ control: RunControl) -> [UInt8] {
-      state.withLock { $0.filter(bytes, control) }
+      state.withLock { $0.filter(bytes, control, saves) }
     }
   }
 }
@@ -74,17 +78,19 @@ struct EscapeKey {
   }
 
   /// What the keys do while a machine runs here.
-  mutating func filter(_ bytes: [UInt8], _ control: RunControl) -> [UInt8] {
+  mutating func filter(_ bytes: [UInt8], _ control: RunControl, _ saves: RunSaves?) -> [UInt8] {
     filter(bytes) { key in
       switch key {
       case UInt8(ascii: "x"): control.stop(.user)
       case UInt8(ascii: "w"): control.requestLook()
+      case UInt8(ascii: "p"): if let saves { saves.saveNow() } else { RunSaves.tellHow() }
       default:
         Self.help(
           key,
           """
           Ctrl-A X       leave kvmlite
           Ctrl-A W       follow the addresses of --walk now
+          Ctrl-A P       save the machine to the folder of --save-at-exit
           """)
       }
     }

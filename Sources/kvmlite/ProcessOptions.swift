@@ -44,6 +44,20 @@ struct ProcessOptions: ParsableArguments {
       valueName: "address"))
   var walk: [GuestAddress] = []
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Save the machine to a folder when the run is ended from outside or by the exit port, and at each \
+      Ctrl-A P.
+      """, valueName: "folder"))
+  var saveAtExit: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Save the machine to a folder when its guest crashes or its time is over, to be looked at.",
+      valueName: "folder"))
+  var saveOnCrash: String?
+
   @Option(help: ArgumentHelp("End the run after so many seconds.", valueName: "seconds"))
   var timeout: Double?
 
@@ -58,10 +72,12 @@ struct ProcessOptions: ParsableArguments {
 
   /// The same, for a session.
   var settings: Session.Settings {
-    Session.Settings(
+    var settings = Session.Settings(
       trace: trace, traceFile: traceFile, statistics: stats, statisticsFile: statsFile,
       outcomeFile: outcomeFile, walks: walk, timeLimit: timeout, reboots: !noReboot,
       isVerbose: verbose, sandbox: confinement.sandbox, user: confinement.user)
+    (settings.saveAtExit, settings.saveOnCrash) = (saveAtExit, saveOnCrash)
+    return settings
   }
 }
 

@@ -18,41 +18,18 @@ struct RunCommand: ParsableCommand {
   @OptionGroup var process: ProcessOptions
   @OptionGroup var named: NameOptions
 
-  @Option(
-    help: ArgumentHelp(
-      """
-      Take commands from the open file of that number, one end of a socketpair(2) of messages, and end \
-      the run when its other end is closed.
-      """, valueName: "number"),
-    transform: { try RunCommand.readOwner($0) })
-  var controlFd: ControlOwner?
-
-  private static func readOwner(_ text: String) throws -> ControlOwner {
-    guard let number = Int32(text), number > 2 else {
-      throw ValidationError("'\(text)' is no open file's number: give one above 2")
-    }
-    do throws(Errno) { return try ControlOwner(number) } catch {
-      throw ValidationError("file \(number) can't take commands, as a Unix socket can: \(error)")
-    }
-  }
+  @OptionGroup var owner: OwnerOptions
 
   func run() throws {
+    try owner.check(named)
     if named.name != nil {
-      guard controlFd == nil else {
-        Message.error("--control-fd is for a machine without a name: leave one of both out")
-        throw ExitCode(64)
-      }
       try NamedStart(machine, process, named).run(inBackground: false)
-    }
-    guard !named.paused || controlFd != nil else {
-      Message.error("--paused is for a machine that others can resume: give it a name by --name")
-      throw ExitCode(64)
     }
     let spec = try machine.read()
     var settings = process.settings
     settings.isFromFile = machine.config != nil
     settings.isPaused = named.paused
-    settings.owner = controlFd
+    settings.owner = owner.controlFd
     throw ExitCode(Session(spec, settings).run())
   }
 }

@@ -36,16 +36,11 @@ struct Session {
     var user: Confinement.User?
     /// What was made ready of that already.
     var confinement: RunSandbox?
+    /// Where the machine is saved when the run is over, or crashed.
+    var saveAtExit: String?
+    var saveOnCrash: String?
     /// Where it goes on instead of starting.
-    var saved: Saved?
-  }
-
-  /// A machine that was saved.
-  struct Saved {
-    let machine: SavedMachine
-    let memory: SavedMemoryFile
-    /// The folder.
-    let folder: String
+    var saved: SavedFolder.Opened?
   }
 
   private let spec: VMConfiguration
@@ -77,11 +72,12 @@ struct Session {
       }
       let sandbox =
         if let made = options.confinement { made } else { try RunSandbox(options, spec) }
-      let reports = Reports(options)
+      let reports = try Reports(options, spec, signals)
       var resources = try open(signals)
       defer { resources.close() }
       do { resources.kvm = .opened(try KVMHost()) } catch { resources.kvm = .refused(error) }
       var run = try makeRunOptions(resources, signals)
+      if let saves = reports.saves { run.keep = { saves.keep($0, $1) } }
       let named = options.named
       sandbox.watch(&run) { what in
         reports.write(outcome: OutcomeReport.ofSandbox(what))
@@ -185,7 +181,7 @@ struct Session {
       return try runToEnd(resources, run, sandbox, reports)
     }
     let terminal = InteractiveConsole()
-    var here = Resources.Console(output: .descriptor(1), input: terminal.input)
+    var here = Resources.Console(output: .descriptor(1), input: terminal.input(reports.saves))
     if let others = options.named?.console {
       here.output = .both(others.output, here.output)
       here.input = .both(here.input, others.input)
@@ -209,13 +205,14 @@ struct Session {
     if let saved = options.saved {
       do {
         machine = try Machine(restoring: saved.machine, .file(saved.memory), resources, run)
-      } catch { throw Failure(error, saved.folder) }
+      } catch { throw Failure(error, saved.path) }
     } else {
       do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     }
     if sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     if options.isVerbose { MachineSummary(machine).tell() }
     if machine.format.isLinux, let warning = backEnd?.warningForLinux { Message.note(warning) }
+    reports.saves?.serve(machine.commands)
     if options.isPaused { machine.commands.send(.pause) }
     let outcome = machine.run()
     var status = Account(machine, outcome, backEnd)
@@ -248,14 +245,20 @@ struct Reports: Sendable {
   private let statistics: (path: String, errand: Errand)?
   private let outcome: (path: String, errand: Errand)?
 
-  init(_ settings: Session.Settings) {
+  /// Where the machine itself is saved.
+  let saves: RunSaves?
+
+  init(
+    _ settings: Session.Settings, _ spec: VMConfiguration, _ signals: SignalSource
+  ) throws(Failure) {
+    saves = try RunSaves(settings, spec, signals)
     statistics = settings.statisticsFile.map { ($0, Errand(.write($0))) }
     outcome = settings.outcomeFile.map { ($0, Errand(.writeEnd($0))) }
   }
 
   /// Writes them; returns `status`, or 71 if that can't be.
   func write(_ machine: Machine, _ end: Outcome, _ status: Int32) -> Int32 {
-    var status = status
+    var status = saves?.failed == true ? 71 : status
     if let statistics, let counted = machine.statistics {
       status = write(StatisticsReport(counted).json(), statistics, status)
     }

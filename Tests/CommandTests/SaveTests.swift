@@ -71,6 +71,59 @@ struct SaveTests {
     #expect(guest.outputText.hasSuffix("123" + restored.output.dropFirst()))
   }
 
+  /// Leaves with 5, and if it goes on after that prints `B` and leaves with 6.
+  private static let leaving: [UInt8] = [
+    0xB0, 0x05,  // 00: mov al,0x5
+    0xE6, 0xF4,  // 02: out 0xf4,al
+    0xB0, 0x42,  // 04: mov al,0x42
+    0xE6, 0xE9,  // 06: out 0xe9,al
+    0xB0, 0x06,  // 08: mov al,0x6
+    0xE6, 0xF4,  // 0a: out 0xf4,al
+  ]
+
+  @Test("are saved at a run's end, if they can go on after it")
+  func atExit() throws {
+    let image = machines.path + "/leaving.bin"
+    try Data(Self.leaving).write(to: URL(fileURLWithPath: image))
+    let left = try machines.run("run", "--save-at-exit", folder, image)
+    #expect(left.end == .exited(11) && left.output.isEmpty, "\(left.errors)")
+    #expect(left.errors.contains("kvmlite restore \(folder)"))
+    let went = try restore("")
+    #expect(went.end == .exited(13) && went.output == "B", "\(went.errors)")
+
+    let guest = try machines.start(
+      ["run", "--save-at-exit", folder, "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    guest.send(SIGTERM)
+    #expect(try guest.waitForEnd() == .exited(128 + SIGTERM))
+    let restored = try restore("4q")
+    #expect(restored.end == .exited(0) && restored.output.hasPrefix("4"), "\(restored.output)")
+
+    // Nothing goes on after these.
+    let halted = try machines.run("run", "--save-at-exit", machines.path + "/none")
+    #expect(halted.end == .exited(0) && halted.errors.contains("not saved"), "\(halted.errors)")
+    let other = try machines.run("run", "--save-at-exit", machines.path)
+    #expect(other.end == .exited(64) && other.errors.contains("give another name"))
+    #expect(try names.allSatisfy { !$0.contains("none") && !$0.contains("saving") })
+  }
+
+  @Test("are saved after a crash, or when their time is over, to be looked at")
+  func onCrash() throws {
+    let crashed = try machines.run(
+      "run", "--save-on-crash", folder, "guest:triple-fault", "--no-reboot")
+    let ended = try machines.run(
+      "run", "--timeout", "0.2", "--save-on-crash", machines.path + "/hung", "guest:spin")
+    #expect(ended.end == .exited(124), "\(ended.errors)")
+    #expect(crashed.errors.contains("saved: "), "\(crashed.errors)")
+    for path in [folder, machines.path + "/hung"] {
+      let state = try Data(contentsOf: URL(fileURLWithPath: path + "/state"))
+      #expect(state.range(of: Data("\"end\":".utf8)) != nil)
+    }
+    let still = try machines.run("restore", machines.path + "/hung", "--timeout", "0.2")
+    #expect(still.end == .exited(124), "\(still.errors)")
+  }
+
   /// Prints all bytes by falling values, from 0 on, again and again.
   private static let counting: [UInt8] = [
     0xB9, 0x00, 0x00,  // 00: mov cx,0x0

@@ -53,6 +53,27 @@ struct TerminalTests {
     #expect(terminal.mode == modeBefore)
   }
 
+  @Test("saves the machine at Ctrl-A P, which goes on")
+  func saves() throws {
+    let folder = scratch.path + "/saved"
+    let process = try start([
+      "--save-at-exit", folder, scratch.file("keys.bin", Self.showKeys),
+    ])
+    try process.waitForOutput("!")
+    process.type([1] + Array("p".utf8))
+    try process.waitForOutput("kvmlite restore \(folder) goes on")
+    #expect(FileManager.default.fileExists(atPath: folder + "/state"))
+    process.type([3])
+    try process.waitForOutput("C")
+    process.send(SIGKILL)
+    _ = try process.waitForEnd()
+    let again = try start(["restore", folder])
+    again.type([26])
+    try again.waitForOutput("Z")
+    again.type([1] + Array("x".utf8))
+    #expect(try again.waitForEnd() == .exited(0))
+  }
+
   @Test("starts a line for each line of a trace, between the guest's bytes")
   func trace() throws {
     let process = try start(["--trace=io", "guest:hello-real"])

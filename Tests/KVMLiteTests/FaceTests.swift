@@ -68,6 +68,38 @@ struct FaceTests {
     #expect(try await Self.isStopped(cancelled.value))
   }
 
+  @Test("a machine is saved while it runs, and goes on as another", arguments: isolations)
+  func saved(isolation: VirtualMachine.Isolation) async throws {
+    let directory = FileManager.default.temporaryDirectory.appending(path: "kvmlite-\(UUID())").path
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    let folder = directory + "/saved"
+    let guest = try #require(Guest.named("echo-irq"))
+    let machine = try VirtualMachine(VMConfiguration(guest: guest), isolation: isolation)
+    async let outcome = machine.run()
+    machine.console.write("1")
+    try await machine.console.wait(for: "1")
+    try await machine.save(to: folder)
+    machine.console.write("2")
+    try await machine.console.wait(for: "2")
+    try await machine.save(to: folder, stops: true)
+    #expect(try await Self.isStopped(outcome))
+
+    for typed in ["3", "4"] {
+      let again = try VirtualMachine(restoring: folder, isolation: isolation)
+      async let end = again.run()
+      again.console.write(typed)
+      try await again.console.wait(for: typed)
+      #expect(!again.console.text.contains("2"))
+      await again.stop()
+      #expect(try await Self.isStopped(end))
+    }
+    #expect(throws: VirtualMachineError.self) {
+      _ = try VirtualMachine(restoring: directory, isolation: isolation)
+    }
+    await #expect(throws: VirtualMachineError.self) { try await machine.save(to: directory) }
+  }
+
   @Test("a machine runs once, in whichever way", arguments: isolations)
   func once(isolation: VirtualMachine.Isolation) async throws {
     let machine = try Self.make(isolation, [0xB0, 5, 0xE6, 0xF4])  // mov al,5; out 0xf4,al

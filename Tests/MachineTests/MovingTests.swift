@@ -55,7 +55,8 @@ struct MovingTests {
     case .folder:
       let directory = try TemporaryDirectory()
       try Self.write(saved, memory, to: directory.path)
-      let (machine, file) = try SavedFolder.open(directory.path)
+      let saved = try SavedFolder.open(directory.path)
+      let (machine, file) = (saved.machine, saved.memory)
       try file.verify()
       return (machine, .file(file))
     }
@@ -424,7 +425,8 @@ struct MovingTests {
       try FileDescriptor(opening: "\(path)/\(name)", [.readWrite])
     }
     func machine() throws(RestoreError) -> Machine {
-      let (machine, memory) = try SavedFolder.open(path)
+      let saved = try SavedFolder.open(path)
+      let (machine, memory) = (saved.machine, saved.memory)
       return try Machine(restoring: machine, .file(memory), setup.resources, setup.options)
     }
     // What one machine writes no other sees, nor the file.
@@ -475,7 +477,8 @@ struct MovingTests {
       let file = try FileDescriptor(opening: path, [.writeOnly, .truncate])
       try file.writeAll(SavedMachine(sections: sections).bytes.span)
       do throws(RestoreError) {
-        let (machine, memory) = try SavedFolder.open(directory.path)
+        let saved = try SavedFolder.open(directory.path)
+        let (machine, memory) = (saved.machine, saved.memory)
         try? memory.verify()
         _ = try Machine(restoring: machine, .file(memory), setup.resources, setup.options)
       } catch { refused += 1 }

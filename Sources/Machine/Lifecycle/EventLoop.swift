@@ -28,13 +28,13 @@ final class EventLoop {
     set { machine.isSuspended = newValue }
   }
 
-  private let poller: Poller
+  let poller: Poller
   private let deadline: UInt64?
   private var nextLook = UInt64.max
   /// Of each source of input, whether it is watched, and whether it is always ready.
   private var watched: [(isOn: Bool, isReady: Bool)]
 
-  private enum Tag {
+  enum Tag {
     static let control: UInt64 = 0
     static let demand: UInt64 = 1
     static let signal: UInt64 = 2
@@ -90,24 +90,6 @@ final class EventLoop {
     threads.end()
     keep()
     refuseRest()
-  }
-
-  /// How long devices may take to stand still at the end, in nanoseconds.
-  private static let keepPatience: UInt64 = 5_000_000_000
-
-  /// Does what is to be done with a machine whose run is over.
-  private func keep() {
-    guard let keep = machine.configuration.run.keep, let outcome = control.outcome else { return }
-    standstill.begin(threads)
-    let deadline = Clock.monotonicNanoseconds &+ Self.keepPatience
-    while !standstill.advance(threads), Clock.monotonicNanoseconds < deadline {
-      if poller.next(until: deadline) == Tag.control { control.event.consume() }
-    }
-    guard standstill.isStill else {
-      machine.configuration.run.report?("a device doesn't stand still: the machine isn't saved")
-      return
-    }
-    keep(machine, outcome)
   }
 
   /// Starts the VCPUs of the present engine.

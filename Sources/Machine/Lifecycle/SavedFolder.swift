@@ -32,10 +32,15 @@ package enum SavedFolder {
   /// One that is to be made, and takes the place of one at `path`.
   package static func new(_ path: String) -> NewFolder { NewFolder(path, [state, memory]) }
 
+  /// A folder that has been opened.
+  package struct Opened: Sendable {
+    package let path: String
+    package let machine: SavedMachine
+    package let memory: SavedMemoryFile
+  }
+
   /// Opens the folder at `path`.
-  package static func open(
-    _ path: String
-  ) throws(RestoreError) -> (machine: SavedMachine, memory: SavedMemoryFile) {
+  package static func open(_ path: String) throws(RestoreError) -> Opened {
     let bytes: [UInt8]
     let file: SharedDescriptor
     do throws(Errno) {
@@ -46,6 +51,8 @@ package enum SavedFolder {
     let machine = try SavedMachine(bytes: bytes)
     let name = SavedMachine.Name.memory
     let table = try machine.fields(name)
-    do { return (machine, try SavedMemoryFile(table, file)) } catch { throw .section(name, error) }
+    do {
+      return Opened(path: path, machine: machine, memory: try SavedMemoryFile(table, file))
+    } catch { throw .section(name, error) }
   }
 }

@@ -8,7 +8,7 @@ import Storage
 package struct SavedMachine: Sendable, Equatable {
   /// A part's state.
   package struct Section: Sendable, Equatable {
-    /// Which part's: `spec`, `engine`, `input`, `memory`, `disks`, `suspended`, or `device/`
+    /// Which part's: `spec`, `engine`, `input`, `memory`, `disks`, `suspended`, `end`, or `device/`
     /// and the name that the inventory has for it.
     package let name: String
     /// Which form the bytes have.
@@ -36,6 +36,8 @@ package struct SavedMachine: Sendable, Equatable {
     static let disks = "disks"
     /// Without bytes: it is there, or not.
     static let suspended = "suspended"
+    /// How its run ended, as JSON, if that is over: for those who look at it.
+    static let end = "end"
     static func device(_ name: String) -> String { "device/" + name }
     static let version: UInt32 = 1
   }

@@ -5,8 +5,9 @@ import Memory
 
 /// Taking a machine's state out, and putting it back into another one.
 extension Machine {
-  /// The state of all but memory. The machine must stand still: called by `Command.inspect`.
-  package func save() throws(SaveError) -> SavedMachine {
+  /// The state of all but memory, and how its run ended. The machine must stand still: called by
+  /// `Command.inspect`.
+  package func save(end: String? = nil) throws(SaveError) -> SavedMachine {
     guard commands.state != .ended else { throw .hasEnded }
     if let what = inventory.spec.unsavable { throw .unsavable(what) }
     typealias Name = SavedMachine.Name
@@ -30,6 +31,7 @@ extension Machine {
     // What was typed and the guest's device has not taken yet.
     add(Name.input, input.waiting)
     if isSuspended { add(Name.suspended, []) }
+    if let end { add(Name.end, Array(end.utf8)) }
     return SavedMachine(sections: sections)
   }
 
@@ -51,15 +53,35 @@ extension Machine {
   }
 }
 
+extension EventLoop {
+  /// How long devices may take to stand still at the end, in nanoseconds.
+  private static let keepPatience: UInt64 = 5_000_000_000
+
+  /// Does what is to be done with a machine whose run is over.
+  func keep() {
+    guard let keep = machine.configuration.run.keep, let outcome = control.outcome else { return }
+    standstill.begin(threads)
+    let deadline = Clock.monotonicNanoseconds &+ Self.keepPatience
+    while !standstill.advance(threads), Clock.monotonicNanoseconds < deadline {
+      if poller.next(until: deadline) == Tag.control { control.event.consume() }
+    }
+    guard standstill.isStill else {
+      machine.configuration.run.report?("a device doesn't stand still: the machine isn't saved")
+      return
+    }
+    keep(machine, outcome)
+  }
+}
+
 /// What is to be written of a machine that stands still.
 package struct HeldMachine: Sendable {
   private let saved: SavedMachine
   private let memory: GuestMemory
   private let resources: Resources
 
-  /// Takes the state of `machine`.
-  package init(_ machine: Machine) throws(SaveError) {
-    saved = try machine.save()
+  /// Takes the state of `machine`; if its run is over, `end` says how, for whoever looks at it later.
+  package init(_ machine: Machine, end: String? = nil) throws(SaveError) {
+    saved = try machine.save(end: end)
     (memory, resources) = (machine.memory, machine.configuration.resources)
   }
 
@@ -149,7 +171,7 @@ extension Inventory {
     typealias Name = SavedMachine.Name
     var known: Set<String> = [
       Name.spec, Name.engine, Name.input, Name.memory, Name.disks,
-      Name.suspended,
+      Name.suspended, Name.end,
     ]
     for node in nodes {
       for part in node.stateful {

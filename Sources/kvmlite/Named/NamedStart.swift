@@ -23,12 +23,46 @@ struct NameOptions: ParsableArguments {
   }
 }
 
+/// The option by which another process has a machine for its own.
+struct OwnerOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      """
+      Take commands from the open file of that number, one end of a socketpair(2) of messages, and end \
+      the run when its other end is closed.
+      """, valueName: "number"),
+    transform: { try OwnerOptions.read($0) })
+  var controlFd: ControlOwner?
+
+  private static func read(_ text: String) throws -> ControlOwner {
+    guard let number = Int32(text), number > 2 else {
+      throw ValidationError("'\(text)' is no open file's number: give one above 2")
+    }
+    do throws(Errno) { return try ControlOwner(number) } catch {
+      throw ValidationError("file \(number) can't take commands, as a Unix socket can: \(error)")
+    }
+  }
+
+  /// Refuses what only makes sense with a name, or without one.
+  func check(_ named: NameOptions) throws {
+    if named.name != nil {
+      guard controlFd == nil else {
+        Message.error("--control-fd is for a machine without a name: leave one of both out")
+        throw ExitCode(64)
+      }
+    } else if named.paused && controlFd == nil {
+      Message.error("--paused is for a machine that others can resume: give it a name by --name")
+      throw ExitCode(64)
+    }
+  }
+}
+
 /// Starts a machine that has a name, or is given one.
 struct NamedStart {
   private enum Source {
     case options(MachineOptions)
     /// It goes on where it stood.
-    case saved(VMConfiguration, Session.Saved)
+    case saved(VMConfiguration, SavedFolder.Opened)
   }
 
   private let machine: Source
@@ -57,7 +91,7 @@ struct NamedStart {
 
   /// The machine of `spec` goes on where it was `saved`.
   init(
-    _ spec: VMConfiguration, from saved: Session.Saved, _ process: ProcessOptions,
+    _ spec: VMConfiguration, from saved: SavedFolder.Opened, _ process: ProcessOptions,
     _ options: NameOptions
   ) {
     self.process = process

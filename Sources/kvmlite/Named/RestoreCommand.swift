@@ -20,35 +20,35 @@ struct RestoreCommand: ParsableCommand {
 
   @OptionGroup var process: ProcessOptions
   @OptionGroup var named: NameOptions
+  @OptionGroup var owner: OwnerOptions
 
   func run() throws {
+    try owner.check(named)
     let (spec, saved) = try read()
     LostMemory.end()
     if named.name != nil {
       try NamedStart(spec, from: saved, process, named).run(inBackground: false)
     }
-    guard !named.paused else {
-      Message.error("--paused is for a machine that others can resume: give it a name by --name")
-      throw ExitCode(64)
-    }
     var settings = process.settings
     settings.isFromFile = true
     settings.saved = saved
+    settings.isPaused = named.paused
+    settings.owner = owner.controlFd
     throw ExitCode(Session(spec, settings).run())
   }
 
-  private func read() throws -> (VMConfiguration, Session.Saved) {
+  private func read() throws -> (VMConfiguration, SavedFolder.Opened) {
     do throws(RestoreError) {
-      let (machine, memory) = try SavedFolder.open(folder)
+      let saved = try SavedFolder.open(folder)
       if verify {
         var progress = ProgressBar()
         defer { progress.end() }
         let start = Clock.monotonicNanoseconds
-        try memory.verify { done, all in
+        try saved.memory.verify { done, all in
           if Clock.monotonicNanoseconds &- start > 1_000_000_000 { progress.show(done, of: all) }
         }
       }
-      return (try machine.spec(), Session.Saved(machine: machine, memory: memory, folder: folder))
+      return (try saved.machine.spec(), saved)
     } catch {
       let failure = Failure(error, folder)
       Message.error(failure.message)
