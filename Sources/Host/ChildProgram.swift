@@ -138,6 +138,9 @@ package final class ChildProgram: Sendable {
 
   deinit { stop() }
 
+  /// Lets it run on without this object.
+  package func leave() { hasEnded.store(true, ordering: .releasing) }
+
   /// A file that becomes readable when it has ended; nil on a Linux before 5.3. Corresponds to
   /// `pidfd_open(2)`.
   package func makeEndDescriptor() -> SharedDescriptor? { Self.makeEndDescriptor(of: identifier) }

@@ -263,6 +263,15 @@ extension FileDescriptor {
     _ = fcntl(number, F_SETFL, max(0, fcntl(number, F_GETFL)) | O_NONBLOCK)
   }
 
+  /// Puts nothing at the numbers 0 and 1, which have other owners now. Corresponds to `dup2(2)`.
+  package static func closeStandardStreams() throws(Errno) {
+    let null = try FileDescriptor(opening: "/dev/null", [.readWrite])
+    guard dup2(null.number, 0) == 0, dup2(null.number, 1) == 1 else { throw Errno.current }
+  }
+
+  /// Puts at number 2 what is at 0.
+  package static func leaveStandardError() { dup2(0, 2) }
+
   /// Puts something at the numbers 0 to 2 that were closed when the program started, so that no file
   /// it opens gets them: reading and writing fail there as they would have.
   package static func reserveStandardStreams() {

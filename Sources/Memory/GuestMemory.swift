@@ -1,4 +1,5 @@
 import Host
+import Synchronization
 
 /// The guest's physical memory: RAM around the hole below 4 GiB, and ROM.
 ///
@@ -50,6 +51,11 @@ public final class GuestMemory: Sendable {
   public let regions: [Region]
   /// How much RAM there is in all, in bytes.
   public let ramSize: UInt64
+
+  /// Whether views to write to are noted in `written`; those that stay are always in `kept`.
+  let logsWrites = Atomic(false)
+  let written = AtomicLazyReference<WrittenPages>()
+  let kept = AtomicLazyReference<WrittenPages>()
 
   /// Addresses from here to 4 GiB hold no RAM: they are for devices, the IOAPIC and the LAPIC.
   public static let holeStart: UInt64 = 0xC000_0000
@@ -121,6 +127,7 @@ public final class GuestMemory: Sendable {
   {
     let (region, offset) = try place(of: address, count)
     guard region.kind == .ram else { throw OutOfBounds(address: address, count: count) }
+    if logsWrites.load(ordering: .relaxed) { written.load()?.note(address, count) }
     return MemoryView(region.mapping, offset, Int(count))
   }
 
@@ -169,6 +176,7 @@ public final class GuestMemory: Sendable {
   /// Copies `bytes` into the memory at `address`.
   public func write(_ bytes: Span<UInt8>, at address: GuestAddress) throws(OutOfBounds) {
     try view(at: address, count: UInt64(bytes.count)).copy(from: bytes, at: 0)
+    if logsWrites.load(ordering: .relaxed) { written.load()?.note(address, UInt64(bytes.count)) }
   }
 
   /// Copies `count` bytes out of the memory at `address`.

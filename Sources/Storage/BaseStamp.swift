@@ -47,6 +47,14 @@ package struct DiskStamp: Equatable, Sendable {
 }
 
 extension ReportingDisk {
+  /// Lets others have its files, to which nobody here writes until `lock()`.
+  package func unlock() { for file in files { file.descriptor.unlockAll() } }
+
+  /// Takes them back; throws if somebody has them.
+  package func lock() throws(DiskError) {
+    for file in files { try ImageLock.take(file, isReadOnly: !file.descriptor.openedFor().writes) }
+  }
+
   /// What its files are like now, each before what it is based on.
   package func stamps() throws(Errno) -> [DiskStamp] {
     var stamps: [DiskStamp] = []

@@ -38,7 +38,8 @@ struct RunCommand: ParsableCommand {
 enum CommandWords {
   static let all = [
     "run", "config", "up", "ls", "inspect", "attach", "logs", "stop", "kill", "rm", "pause",
-    "resume", "reset", "save", "restore", "stats", "wait", "doctor", "guests", "lab", "disk",
+    "resume", "reset", "save", "restore", "migrate", "receive", "stats", "wait", "doctor", "guests",
+    "lab", "disk",
     "backend", "timeline",
     "help",
   ]

@@ -40,7 +40,19 @@ struct Session {
     var saveAtExit: String?
     var saveOnCrash: String?
     /// Where it goes on instead of starting.
-    var saved: SavedFolder.Opened?
+    var origin: Origin?
+  }
+
+  /// A machine that goes on here.
+  struct Origin {
+    let machine: SavedMachine
+    let memory: RestoredMemory
+    /// The folder or the place that it came from.
+    let place: String
+    /// Who sends it, and has it until all here is ready.
+    var sender: MigrationTarget?
+    /// Whether standard error belongs to who brought it, and is let go when it runs.
+    var leavesError = false
   }
 
   private let spec: VMConfiguration
@@ -77,6 +89,13 @@ struct Session {
       defer { resources.close() }
       do { resources.kvm = .opened(try KVMHost()) } catch { resources.kvm = .refused(error) }
       var run = try makeRunOptions(resources, signals)
+      if let origin = options.origin, let sender = origin.sender {
+        run.didStart = { [before = run.didStart, leavesError = origin.leavesError] in
+          sender.runs()
+          if leavesError { FileDescriptor.leaveStandardError() }
+          before?()
+        }
+      }
       if let saves = reports.saves { run.keep = { saves.keep($0, $1) } }
       let named = options.named
       sandbox.watch(&run) { what in
@@ -92,6 +111,7 @@ struct Session {
       }
       return status
     } catch {
+      options.origin?.sender?.refuse(error.message)
       Message.error(error.message)
       spec.limits.explain(error.message)
       options.named?.end(didNotStart: error)
@@ -202,10 +222,10 @@ struct Session {
     let isReady = if case .opened = resources.kvm { true } else { false }
     if isReady && !sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     let machine: Machine
-    if let saved = options.saved {
-      do {
-        machine = try Machine(restoring: saved.machine, .file(saved.memory), resources, run)
-      } catch { throw Failure(error, saved.path) }
+    if let origin = options.origin {
+      do { machine = try Machine(restoring: origin.machine, origin.memory, resources, run) } catch {
+        throw Failure(error, origin.place)
+      }
     } else {
       do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     }
@@ -213,6 +233,9 @@ struct Session {
     if options.isVerbose { MachineSummary(machine).tell() }
     if machine.format.isLinux, let warning = backEnd?.warningForLinux { Message.note(warning) }
     reports.saves?.serve(machine.commands)
+    if let origin = options.origin, let sender = origin.sender {
+      do { try sender.takeOver() } catch { throw Failure(error, origin.place) }
+    }
     if options.isPaused { machine.commands.send(.pause) }
     let outcome = machine.run()
     var status = Account(machine, outcome, backEnd)

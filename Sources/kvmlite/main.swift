@@ -17,7 +17,8 @@ struct KVMLite: ParsableCommand {
       RunCommand.self, ConfigCommand.self, UpCommand.self, ListCommand.self, InspectCommand.self,
       AttachCommand.self, LogsCommand.self, StopCommand.self, KillCommand.self,
       RemoveCommand.self, PauseCommand.self, ResumeCommand.self, ResetCommand.self,
-      SaveCommand.self, RestoreCommand.self, StatsCommand.self, WaitCommand.self,
+      SaveCommand.self, RestoreCommand.self, MigrateCommand.self, ReceiveCommand.self,
+      StatsCommand.self, WaitCommand.self,
       DoctorCommand.self, GuestsCommand.self, LabCommand.self,
       DiskCommand.self,
       BackendCommand.self, TimelineCommand.self,
@@ -81,7 +82,8 @@ if arguments.first == "__complete" {
   try Message.output(lines.map { $0 + "\n" }.joined())
   exit(0)
 }
-if ["run", "restore"].contains(arguments.first) || !CommandWords.all.contains(arguments.first ?? "")
+if ["run", "restore", "receive"].contains(arguments.first)
+  || !CommandWords.all.contains(arguments.first ?? "")
 {
   RunSandbox.prepare()
 }

@@ -122,7 +122,7 @@ struct MemoryMapTests {
     let machine = try setup.makeMachine()
     try machine.memoryMap.setDirtyLogging(true)
     #expect(machine.run().kind == "halted")
-    let pages = try Set(machine.memoryMap.takeDirtyPages())
+    let pages = Set(try #require(try machine.memoryMap.takeDirtyPages()))
     #expect(pages.isSuperset(of: [0x1_5000, 0x1_8000]))
     #expect(pages.count < 16)
     #expect(try machine.memoryMap.takeDirtyPages() == [])

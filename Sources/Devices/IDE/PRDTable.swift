@@ -56,13 +56,9 @@ struct PRDTable {
   private static func region(
     _ memory: GuestMemory, _ base: UInt32, _ count: Int, _ isToMemory: Bool
   ) -> MemoryView? {
-    let start = UInt64(base)
-    if isToMemory {
-      for region in memory.regions
-      where region.kind == .rom && region.start.value < start + UInt64(count)
-        && start < region.start.value + region.count
-      { return nil }
-    }
-    return try? memory.view(at: GuestAddress(start), count: UInt64(count))
+    let start = GuestAddress(UInt64(base))
+    return isToMemory
+      ? try? memory.writableView(at: start, count: UInt64(count))
+      : try? memory.view(at: start, count: UInt64(count))
   }
 }

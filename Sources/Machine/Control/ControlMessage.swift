@@ -9,7 +9,7 @@ package struct ControlMessage: Sendable {
     case pause, resume, reset, stop
     case powerButton = "power-button"
     case timeOut = "time-out"
-    case inspect, stats, status, registers, memory, attach, save
+    case inspect, stats, status, registers, memory, attach, save, migrate, migration
 
     /// The members that a message may have besides its command and `id`.
     package var members: [String] {
@@ -18,13 +18,14 @@ package struct ControlMessage: Sendable {
       case .registers: ["vcpu"]
       case .memory: ["address", "count"]
       case .save: ["stay"]
+      case .migrate: ["downtime"]
       default: []
       }
     }
     /// How many files come with it.
     package var fileCount: Int {
       switch self {
-      case .attach: 1
+      case .attach, .migrate: 1
       case .save: 2
       default: 0
       }
@@ -45,6 +46,9 @@ package struct ControlMessage: Sendable {
   let mayType: Bool
   /// Whether the machine stands still after a save until the client ends it or goes (`stay`).
   let stays: Bool
+
+  /// How long it may stand still when it goes to another process, in milliseconds (`downtime`).
+  let downtime: UInt64
 
   /// Bytes of memory in an answer.
   package static let mostMemory = 16 << 10
@@ -83,6 +87,10 @@ package struct ControlMessage: Sendable {
     )
     start = try Self.start(json["from"])
     mayType = try Self.flag(json["input"], "input", usual: true)
+    downtime =
+      try json["downtime"].map { (json) throws(ControlProblem) in
+        try Self.number(json, "downtime", 3_600_000)
+      } ?? 300
     stays = try Self.flag(json["stay"], "stay", usual: false)
   }
 

@@ -59,6 +59,8 @@ package final class ControlServer: Sendable {
   private let machine: CommandQueue
   private let hub: ConsoleHub?
   private let clients = RankedMutex<[Client]>(.last, [])
+  /// The machine's way to another process, while it is on it, and for whom.
+  private let moving = RankedMutex<(source: MigrationSource, client: Client)?>(.last, nil)
 
   /// Listens at `socket`, and to the owner, for commands to `machine`, whose console is at `hub`.
   package init(
@@ -129,6 +131,7 @@ package final class ControlServer: Sendable {
       return holds ?? 0
     }
     for _ in 0..<holds { machine.send(.release) }
+    moving.withLock { if $0?.client === client { $0?.source.cancel() } }
     let place = client.place.load(ordering: .relaxed)
     if place >= 0 { worker.ignore(client.socket.descriptor, at: place) }
     clients.withLock { clients in clients.removeAll { $0 === client } }
@@ -172,6 +175,10 @@ package final class ControlServer: Sendable {
     do throws(ControlProblem) {
       let message = try ControlMessage(bytes, fileCount: files.count)
       if message.kind == .save { return save(message, files, client) }
+      if message.kind == .migrate { return try migrate(message, files[0], client) }
+      if message.kind == .migration {
+        return answer(client, .success(state: machine.state, moved()), to: message.id)
+      }
       guard let command = try command(message, files, details) else {
         return answer(client, .success(state: machine.state, []), to: message.id)
       }
@@ -222,7 +229,7 @@ package final class ControlServer: Sendable {
     case .attach:
       try attach(message, files)
       return nil
-    case .save: return nil
+    case .save, .migrate, .migration: return nil
     }
   }
 
@@ -265,5 +272,48 @@ extension ControlServer {
         error.map { .failure($0.description) } ?? .success(state: machine.state, [])
       answer(client, found, to: message.id)
     }
+  }
+}
+
+// MARK: Going elsewhere
+
+extension ControlServer {
+  /// Moves the machine to who is at `socket`, by a thread of its own, and answers. If the client goes
+  /// meanwhile, it stays.
+  private func migrate(
+    _ message: ControlMessage, _ socket: SharedDescriptor, _ client: Client
+  ) throws(ControlProblem) {
+    let source = MigrationSource(machine, over: socket, downtime: message.downtime * 1_000_000)
+    try moving.withLock { (moving) throws(ControlProblem) in
+      guard moving == nil else { throw ControlProblem(message: "it is on its way already") }
+      moving = (source, client)
+    }
+    let move: @Sendable () -> Void = { [self] in
+      let found: ControlAnswer
+      do throws(MigrationSource.Trouble) {
+        try source.run()
+        found = .success(state: machine.state, Self.members(source.progress))
+      } catch { found = .failure(error.description) }
+      moving.withLock { $0 = nil }
+      answer(client, found, to: message.id)
+    }
+    do throws(Errno) { try HostThread.start(name: "migrate", move).detach() } catch {
+      moving.withLock { $0 = nil }
+      throw ControlProblem(message: "a thread can't be started: \(error)")
+    }
+  }
+
+  /// How far that is.
+  private func moved() -> [JSON.Member] {
+    let source = moving.withLock { $0?.source }
+    return Self.members(source?.progress ?? MigrationSource.Progress())
+  }
+
+  private static func members(_ progress: MigrationSource.Progress) -> [JSON.Member] {
+    [
+      ("round", UInt64(progress.round)), ("sent_bytes", progress.sent),
+      ("left_bytes", progress.left), ("bytes_per_second", progress.rate),
+      ("downtime_us", progress.downtime / 1000),
+    ].map { JSON.Member($0.0, JSON(.unsigned($0.1))) }
   }
 }

@@ -28,6 +28,7 @@ package final class MemoryMap: Sendable {
     var listeners: [any MemoryListener] = []
     var kvm: KVMSlots?
     var logsDirtyPages = false
+    var hasLostLog = false
 
     /// KVM goes first: what it refuses nobody needs to hear of.
     var allListeners: [any MemoryListener] { (kvm.map { [$0] } ?? []) + listeners }
@@ -122,6 +123,8 @@ package final class MemoryMap: Sendable {
         try kvm.set(slot, logsDirtyPages: state.logsDirtyPages && slot.region.kind == .ram)
       }
       state.kvm = kvm
+      // What was in the last one's log is gone with it.
+      state.hasLostLog = state.logsDirtyPages
     }
   }
 
@@ -135,13 +138,18 @@ package final class MemoryMap: Sendable {
       for slot in state.slots where slot.region.kind == .ram {
         try state.kvm?.set(slot, logsDirtyPages: isOn)
       }
-      state.logsDirtyPages = isOn
+      (state.logsDirtyPages, state.hasLostLog) = (isOn, false)
     }
   }
 
-  /// The pages of RAM that the guest has written since the last call, by their addresses.
-  package func takeDirtyPages() throws(KVMError) -> [GuestAddress] {
+  /// The pages of RAM that the guest has written since the last call, by their addresses; nil if nobody
+  /// knows, since it has another VM.
+  package func takeDirtyPages() throws(KVMError) -> [GuestAddress]? {
     try state.withLock { (state) throws(KVMError) in
+      guard !state.hasLostLog else {
+        state.hasLostLog = false
+        return nil
+      }
       guard state.logsDirtyPages, let kvm = state.kvm else { return [] }
       var pages: [GuestAddress] = []
       for slot in state.slots where slot.region.kind == .ram {

@@ -45,6 +45,11 @@ package struct SavedMachine: Sendable, Equatable {
   /// A machine of these parts.
   package init(sections: [Section]) { self.sections = sections }
 
+  /// The same with one more section.
+  func with(_ name: String, _ bytes: [UInt8]) -> SavedMachine {
+    SavedMachine(sections: sections + [Section(name: name, version: Name.version, bytes: bytes)])
+  }
+
   /// The bytes of the section `name`.
   func bytes(_ name: String) throws(RestoreError) -> [UInt8] {
     guard let section = sections.first(where: { $0.name == name }) else {

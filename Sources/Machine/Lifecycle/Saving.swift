@@ -115,7 +115,21 @@ extension SavedMachine {
   /// Puts devices' states into those of `inventory`, and returns the engine's, if this `host` can go on
   /// with it.
   func begin(_ inventory: Inventory, _ host: KVMHost) throws(RestoreError) -> EngineState {
-    let spec = inventory.spec
+    let cpuids = try cpuids(inventory.spec, host)
+    let state = try fields(Name.engine)
+    try inventory.hold()
+    try inventory.restore(from: self)
+    let extent: ProcessorState.Extent
+    do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
+    do { return try EngineState(from: state, cpuids, extent) } catch {
+      throw .section(Name.engine, error)
+    }
+  }
+}
+
+extension SavedMachine {
+  /// What CPUID answered on each VCPU, if this `host` can go on with that.
+  func cpuids(_ spec: VMConfiguration, _ host: KVMHost) throws(RestoreError) -> [CPUID] {
     let state = try fields(Name.engine)
     let cpuids: [CPUID]
     do { cpuids = try EngineState.cpuids(from: state, vcpuCount: spec.vcpuCount) } catch {
@@ -125,13 +139,7 @@ extension SavedMachine {
       let lacks = saved.features(beyond: here)
       guard lacks.isEmpty else { throw .processor(lacks) }
     }
-    try inventory.hold()
-    try inventory.restore(from: self)
-    let extent: ProcessorState.Extent
-    do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
-    do { return try EngineState(from: state, cpuids, extent) } catch {
-      throw .section(Name.engine, error)
-    }
+    return cpuids
   }
 }
 

@@ -62,7 +62,7 @@ struct NamedStart {
   private enum Source {
     case options(MachineOptions)
     /// It goes on where it stood.
-    case saved(VMConfiguration, SavedFolder.Opened)
+    case saved(VMConfiguration, Session.Origin)
   }
 
   private let machine: Source
@@ -91,7 +91,7 @@ struct NamedStart {
 
   /// The machine of `spec` goes on where it was `saved`.
   init(
-    _ spec: VMConfiguration, from saved: SavedFolder.Opened, _ process: ProcessOptions,
+    _ spec: VMConfiguration, from saved: Session.Origin, _ process: ProcessOptions,
     _ options: NameOptions
   ) {
     self.process = process
@@ -173,7 +173,7 @@ struct NamedStart {
     var settings = process.settings
     switch machine {
     case .options(let options): settings.isFromFile = options.config != nil
-    case .saved(_, let saved): (settings.isFromFile, settings.saved) = (true, saved)
+    case .saved(_, let origin): (settings.isFromFile, settings.origin) = (true, origin)
     }
     settings.isPaused = options.paused
     settings.isNamed = true

@@ -24,20 +24,20 @@ struct RestoreCommand: ParsableCommand {
 
   func run() throws {
     try owner.check(named)
-    let (spec, saved) = try read()
+    let (spec, origin) = try read()
     LostMemory.end()
     if named.name != nil {
-      try NamedStart(spec, from: saved, process, named).run(inBackground: false)
+      try NamedStart(spec, from: origin, process, named).run(inBackground: false)
     }
     var settings = process.settings
     settings.isFromFile = true
-    settings.saved = saved
+    settings.origin = origin
     settings.isPaused = named.paused
     settings.owner = owner.controlFd
     throw ExitCode(Session(spec, settings).run())
   }
 
-  private func read() throws -> (VMConfiguration, SavedFolder.Opened) {
+  private func read() throws -> (VMConfiguration, Session.Origin) {
     do throws(RestoreError) {
       let saved = try SavedFolder.open(folder)
       if verify {
@@ -48,7 +48,10 @@ struct RestoreCommand: ParsableCommand {
           if Clock.monotonicNanoseconds &- start > 1_000_000_000 { progress.show(done, of: all) }
         }
       }
-      return (try saved.machine.spec(), saved)
+      return (
+        try saved.machine.spec(),
+        Session.Origin(machine: saved.machine, memory: .file(saved.memory), place: folder)
+      )
     } catch {
       let failure = Failure(error, folder)
       Message.error(failure.message)
@@ -71,5 +74,18 @@ extension Failure {
     } else {
       self.init(status: status, message: "\(folder): \(error)")
     }
+  }
+}
+
+extension Failure {
+  /// Why the machine that `place` sends doesn't come.
+  init(_ trouble: MigrationStream.Trouble, _ place: String) {
+    let status: Int32 =
+      switch trouble {
+      case .nonsense: 65
+      case .stalled: 124
+      default: 71
+      }
+    self.init(status: status, message: "\(place): \(trouble)")
   }
 }

@@ -70,7 +70,7 @@ package final class VirtQueue {
     {
       guard address % alignment == 0 else { throw RingFault(queue: index, .misaligned(address)) }
       do {
-        return try memory.writableView(at: GuestAddress(address), count: count)
+        return try memory.keptView(at: GuestAddress(address), count: count)
       } catch { throw RingFault(queue: index, .ringOutsideMemory(address)) }
     }
     // Sizes and alignments: 2.7. Both rings end in the other side's event index.
