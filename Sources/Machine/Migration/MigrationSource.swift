@@ -76,8 +76,7 @@ package final class MigrationSource: Sendable {
         try stream.send(.hello, hello)
         _ = try stream.next(.accept)
       }
-      try sendWhileRunning(memory, stream)
-      try handOver(memory, stream)
+      try handOver(sendWhileRunning(memory, stream), memory, stream)
     } catch {
       try? still { machine in Self.log(machine, false) }
       throw error
@@ -114,11 +113,12 @@ package final class MigrationSource: Sendable {
       && (try? machine.memory.logWrites(isOn)) != nil
   }
 
-  private static let mostRounds = 40
+  private static let mostRounds = 30
 
+  /// Returns what is left: it was written before the last look, and not sent since.
   private func sendWhileRunning(
     _ memory: GuestMemory, _ stream: MigrationStream
-  ) throws(Trouble) {
+  ) throws(Trouble) -> [Part] {
     var parts = Self.all(memory)
     var brake = Brake(machine)
     defer { brake.end() }
@@ -133,10 +133,11 @@ package final class MigrationSource: Sendable {
       parts = try taken(memory)
       let left = Self.count(parts)
       shared.withLock { ($0.rate, $0.left) = (rate, left) }
-      if Double(left) / Double(rate) * 1e9 <= Double(downtime) { return }
+      if Double(left) / Double(rate) * 1e9 <= Double(downtime) { break }
       // A guest that writes faster than it is sent is slowed down.
       if round > 1, left > before / 4 * 3 { brake.press() }
     }
+    return parts
   }
 
   private static func all(_ memory: GuestMemory) -> [Part] {
@@ -220,7 +221,9 @@ package final class MigrationSource: Sendable {
     let resources: Resources
   }
 
-  private func handOver(_ memory: GuestMemory, _ stream: MigrationStream) throws(Trouble) {
+  private func handOver(
+    _ rest: [Part], _ memory: GuestMemory, _ stream: MigrationStream
+  ) throws(Trouble) {
     let start = Clock.monotonicNanoseconds
     let last = try hold { machine in
       Last(
@@ -231,7 +234,7 @@ package final class MigrationSource: Sendable {
     var disks: HandedOver?
     var isTold = false
     do throws(Trouble) {
-      try send(last.parts ?? Self.all(memory), memory, stream)
+      try send(last.parts.map { rest + $0 } ?? Self.all(memory), memory, stream)
       let state: SavedMachine
       do throws(SaveError) {
         state = try last.state.get().with(SavedMachine.Name.disks, last.resources.stampDisks())
