@@ -127,22 +127,26 @@ extension RealTimeClock: Stateful {
 
   /// Takes them back; the guest's clock goes on as if no time had passed.
   package func restore(from state: StateReader) throws(StateError) {
-    try restore(from: state, countingAbsence: false)
+    _ = try restore(from: state, countingAbsence: false)
   }
 
   /// The same, or the time that has passed on the host since the save passes for the guest at once,
-  /// as it does for a PC that is switched off.
+  /// as it does for a PC that is switched off. Returns how many nanoseconds those are; none where the host's
+  /// clock is behind what it was.
+  @discardableResult
   package func restore(
     from state: StateReader, countingAbsence: Bool
-  ) throws(StateError) {
+  ) throws(StateError) -> UInt64 {
     let new = try RealTimeClockState(state)
     let saved: Int64 = try state.read("now")
     let hostSaved: Int64 = try state.read("host-now")
+    let absence = countingAbsence ? max(0, hostTime().subtractingReportingOverflow(hostSaved).0) : 0
     self.state.withLock { state in
-      lead.store(saved &- (countingAbsence ? hostSaved : hostTime()), ordering: .relaxed)
+      lead.store(saved &- hostTime() &+ absence, ordering: .relaxed)
       state = new
       driveAnew(&state)
     }
+    return UInt64(absence)
   }
 
   private func driveAnew(_ state: inout RealTimeClockState) {

@@ -49,6 +49,8 @@ struct Session {
     let memory: RestoredMemory
     /// The folder or the place that it came from.
     let place: String
+    /// Whether its clocks have gone on with the host's.
+    var countsAbsence = false
     /// Who sends it, and has it until all here is ready.
     var sender: MigrationTarget?
     /// Whether standard error belongs to who brought it, and is let go when it runs.
@@ -223,9 +225,11 @@ struct Session {
     if isReady && !sandbox.isSmall { try sandbox.enter(isVerbose: options.isVerbose) }
     let machine: Machine
     if let origin = options.origin {
-      do { machine = try Machine(restoring: origin.machine, origin.memory, resources, run) } catch {
-        throw Failure(error, origin.place)
-      }
+      do {
+        machine = try Machine(
+          restoring: origin.machine, origin.memory, resources, run,
+          countsAbsence: origin.countsAbsence)
+      } catch { throw Failure(error, origin.place) }
     } else {
       do { machine = try Machine(spec, resources, run) } catch { throw Failure(error) }
     }

@@ -456,8 +456,9 @@ private final class ClockRig {
     let state = try saved(rig)
     other.clock.pass(seconds: 3600)
 
-    try other.rtc.restore(from: state, countingAbsence: true)
+    let absence = try other.rtc.restore(from: state, countingAbsence: true)
 
+    #expect(absence == 3_600_000_000_000)
     #expect(time(other) == [0x00, 0x59, 0x58])
     other.rtc.tick()
     #expect(other.line.isRaised && other.takeFlags() & 0xA0 == 0xA0)

@@ -176,6 +176,44 @@ struct MovingTests {
     #expect(guest.expectedOutput.matches(console.bytes), "\(console.text)")
   }
 
+  @Test("has its clocks where they stood, or where they would be", arguments: [false, true])
+  func clocks(countsAbsence: Bool) throws {
+    let guest = try #require(Guest.named("spin"))
+    let setup = Setup(guest.image, mode: guest.mode, console: ConsoleBuffer())
+    let first = try setup.makeMachine()
+    let mover = try Mover(first.commands, after: 0)
+    _ = first.run()
+    let saved = try #require(try mover.result())
+    // As if it had been saved an hour ago.
+    let hour: UInt64 = 3_600_000_000_000
+    let field = Array("host-now".utf8) + [8, 0, 0, 0]
+    let earlier = SavedMachine(
+      sections: saved.sections.map { section in
+        var bytes = section.bytes
+        let places = bytes.indices.filter { bytes[$0...].starts(with: field) }
+        for place in places {
+          let value = (place + field.count)..<(place + field.count + 8)
+          let then = bytes[value].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) } - hour
+          for (shift, index) in value.enumerated() {
+            bytes[index] = UInt8(truncatingIfNeeded: then >> UInt64(8 * shift))
+          }
+        }
+        return SavedMachine.Section(name: section.name, version: section.version, bytes: bytes)
+      })
+    #expect(earlier != saved)
+
+    let second = try Machine(
+      restoring: earlier, .moved(first.memory), setup.resources, setup.options,
+      countsAbsence: countsAbsence)
+
+    func clock(_ machine: SavedMachine) throws -> UInt64 {
+      let engine = try #require(machine.sections.first { $0.name == "engine" })
+      return try StateReader(engine.bytes).read("KVM_GET_CLOCK")
+    }
+    let passed = try clock(second.save()) - clock(saved)
+    #expect((passed >= hour) == countsAbsence, "\(passed)")
+  }
+
   // MARK: Once restored
 
   @Test("can be reset, and starts as it did")

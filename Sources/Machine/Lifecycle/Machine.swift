@@ -329,14 +329,16 @@ package final class Machine {
     _ plan: BootPlan, _ tables: FirmwareTables, _ restoration: Restoration?, _ inventory: Inventory,
     _ memory: GuestMemory, _ host: KVMHost
   ) throws(RestoreError) -> Engine.Start {
-    guard let saved = restoration?.saved else {
+    guard let restoration else {
       do {
         try plan.load(into: memory)
         try tables.write(for: plan, to: memory)
       } catch { throw .machine(.host("\(error)")) }
       return .entry(plan.entry, plan.format)
     }
-    return .restored(try saved.begin(inventory, host))
+    return .restored(
+      try restoration.saved.begin(
+        inventory, host, countsAbsence: restoration.countsAbsence))
   }
 
   private static func openKVM(_ configuration: Configuration) throws(MachineError) -> KVMHost {

@@ -36,20 +36,23 @@ extension Machine {
   }
 
   /// Makes a machine that goes on where `saved` stood, with its `memory`. What stands behind its devices
-  /// must be as it was then. The image is only for resets.
+  /// must be as it was then. The image is only for resets. Its clocks go on where they stood, unless it
+  /// `countsAbsence`: then so much time has passed for them as for the host.
   package convenience init(
     restoring saved: SavedMachine, _ memory: RestoredMemory, _ resources: Resources,
-    _ options: RunOptions = RunOptions()
+    _ options: RunOptions = RunOptions(), countsAbsence: Bool = false
   ) throws(RestoreError) {
     try saved.checkDisks(resources)
     try self.init(
-      Configuration(saved.spec(), resources, options), Restoration(saved: saved, memory: memory))
+      Configuration(saved.spec(), resources, options),
+      Restoration(saved: saved, memory: memory, countsAbsence: countsAbsence))
   }
 
   /// What a machine goes on from instead of starting.
   struct Restoration {
     let saved: SavedMachine
     let memory: RestoredMemory
+    let countsAbsence: Bool
   }
 }
 
@@ -114,16 +117,25 @@ extension CommandQueue {
 extension SavedMachine {
   /// Puts devices' states into those of `inventory`, and returns the engine's, if this `host` can go on
   /// with it.
-  func begin(_ inventory: Inventory, _ host: KVMHost) throws(RestoreError) -> EngineState {
+  func begin(
+    _ inventory: Inventory, _ host: KVMHost, countsAbsence: Bool
+  ) throws(RestoreError) -> EngineState {
     let cpuids = try cpuids(inventory.spec, host)
     let state = try fields(Name.engine)
     try inventory.hold()
-    try inventory.restore(from: self)
+    var absence: UInt64 = 0
+    try inventory.restore(from: self) { device, state throws(StateError) in
+      guard countsAbsence, let clock = device as? RealTimeClock else { return false }
+      absence = try clock.restore(from: state, countingAbsence: true)
+      return true
+    }
     let extent: ProcessorState.Extent
     do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
-    do { return try EngineState(from: state, cpuids, extent) } catch {
-      throw .section(Name.engine, error)
-    }
+    do {
+      var engine = try EngineState(from: state, cpuids, extent)
+      engine.clock &+= absence
+      return engine
+    } catch { throw .section(Name.engine, error) }
   }
 }
 
@@ -174,8 +186,11 @@ extension Inventory {
     }
   }
 
-  /// Puts the state that `saved` has into each device. They hold still.
-  func restore(from saved: SavedMachine) throws(RestoreError) {
+  /// Puts the state that `saved` has into each device, but for those of which `other` does it. They hold
+  /// still.
+  func restore(
+    from saved: SavedMachine, _ other: (any Stateful, StateReader) throws(StateError) -> Bool
+  ) throws(RestoreError) {
     typealias Name = SavedMachine.Name
     var known: Set<String> = [
       Name.spec, Name.engine, Name.input, Name.memory, Name.disks,
@@ -185,7 +200,9 @@ extension Inventory {
       for part in node.stateful {
         let name = Name.device(part.name)
         let state = try saved.fields(name)
-        do { try part.device.restore(from: state) } catch { throw .section(name, error) }
+        do throws(StateError) {
+          if try !other(part.device, state) { try part.device.restore(from: state) }
+        } catch { throw .section(name, error) }
         known.insert(name)
       }
     }

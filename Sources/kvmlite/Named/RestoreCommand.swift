@@ -2,6 +2,14 @@ import ArgumentParser
 import Host
 import Machine
 
+/// What a restored machine's clocks show.
+enum ClockMode: String, CaseIterable, ExpressibleByArgument {
+  /// What they showed when it was saved.
+  case keep
+  /// What they would show if it had run all the time.
+  case host
+}
+
 /// `kvmlite restore`: goes on with a saved machine.
 struct RestoreCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -17,6 +25,13 @@ struct RestoreCommand: ParsableCommand {
 
   @Flag(help: "Look first whether all of its memory is as it was saved, which takes a while.")
   var verify = false
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Whether its clocks go on where they stood (keep), or where the host's are by now (host).
+      """, valueName: "which"))
+  var clock = ClockMode.keep
 
   @OptionGroup var process: ProcessOptions
   @OptionGroup var named: NameOptions
@@ -50,7 +65,9 @@ struct RestoreCommand: ParsableCommand {
       }
       return (
         try saved.machine.spec(),
-        Session.Origin(machine: saved.machine, memory: .file(saved.memory), place: folder)
+        Session.Origin(
+          machine: saved.machine, memory: .file(saved.memory), place: folder,
+          countsAbsence: clock == .host)
       )
     } catch {
       let failure = Failure(error, folder)
