@@ -336,9 +336,7 @@ package final class Machine {
       } catch { throw .machine(.host("\(error)")) }
       return .entry(plan.entry, plan.format)
     }
-    return .restored(
-      try restoration.saved.begin(
-        inventory, host, countsAbsence: restoration.countsAbsence))
+    return .restored(try restoration.begin(inventory, host))
   }
 
   private static func openKVM(_ configuration: Configuration) throws(MachineError) -> KVMHost {

@@ -53,6 +53,12 @@ extension Machine {
     let saved: SavedMachine
     let memory: RestoredMemory
     let countsAbsence: Bool
+
+    /// Puts devices' states into those of `inventory`, and returns the engine's, if this `host` can go on
+    /// with it.
+    func begin(_ inventory: Inventory, _ host: KVMHost) throws(RestoreError) -> EngineState {
+      try saved.begin(inventory, host, countsAbsence: countsAbsence)
+    }
   }
 }
 
@@ -115,9 +121,7 @@ extension CommandQueue {
 }
 
 extension SavedMachine {
-  /// Puts devices' states into those of `inventory`, and returns the engine's, if this `host` can go on
-  /// with it.
-  func begin(
+  fileprivate func begin(
     _ inventory: Inventory, _ host: KVMHost, countsAbsence: Bool
   ) throws(RestoreError) -> EngineState {
     let cpuids = try cpuids(inventory.spec, host)
