@@ -44,8 +44,15 @@ struct KVMLite: ParsableCommand {
     exit()
   }
 
-  /// Reads `run` alone first, and all commands only where that isn't it: that takes as long as a short run.
+  /// Reads `run` or `restore` alone first, and all commands only where that isn't it: that takes as long as a
+  /// short run.
   private static func parse(_ arguments: [String]) throws -> any ParsableCommand {
+    if arguments.first == "restore",
+      let restore = try? RestoreCommand.parseAsRoot(Array(arguments.dropFirst())),
+      restore is RestoreCommand
+    {
+      return restore
+    }
     let isNamed = arguments.first == "run"
     if isNamed || !CommandWords.all.contains(arguments.first ?? ""),
       let run = try? RunCommand.parseAsRoot(isNamed ? Array(arguments.dropFirst()) : arguments),

@@ -13,7 +13,7 @@ enum ClockMode: String, CaseIterable, ExpressibleByArgument {
 /// `kvmlite restore`: goes on with a saved machine.
 struct RestoreCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "restore", abstract: "Go on with a saved machine.",
+    commandName: "restore", _superCommandName: "kvmlite", abstract: "Go on with a saved machine.",
     discussion: """
       Its memory comes from the folder as it is touched; the folder isn't changed, and may be restored \
       again. Its disks must be as they were. Exit status as of kvmlite run; 65 for a damaged folder or \
