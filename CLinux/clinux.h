@@ -172,7 +172,7 @@ static inline int clinux_is_locked(int fd, int64_t start, int64_t count) {
 
 // Unix sockets: addresses and ancillary data are made of macros that Swift can't import.
 
-enum { CLINUX_MOST_DESCRIPTORS = 8 };
+enum { CLINUX_MOST_DESCRIPTORS = 16 };
 
 // connect(2) or, if `binds` is set, bind(2); ENAMETOOLONG for a path that has no room.
 static inline int clinux_unix_name(int fd, const char *path, int binds) {

@@ -1,15 +1,19 @@
 /// A date and time of the proleptic Gregorian calendar, as a calendar clock shows it, in UTC.
 ///
 /// Fields out of their ranges carry over into the next, as in the 31st of February.
-struct CivilTime: Equatable, Sendable {
-  var year: Int64
+package struct CivilTime: Equatable, Sendable {
+  /// Of the common era.
+  package var year: Int64
   /// 1 to 12.
-  var month: Int64
+  package var month: Int64
   /// 1 to 31.
-  var day: Int64
-  var hour: Int64
-  var minute: Int64
-  var second: Int64
+  package var day: Int64
+  /// 0 to 23.
+  package var hour: Int64
+  /// 0 to 59.
+  package var minute: Int64
+  /// 0 to 59.
+  package var second: Int64
 }
 
 extension CivilTime {
@@ -20,7 +24,7 @@ extension CivilTime {
   private static let daysBefore1970: Int64 = 719_468
 
   /// The date and time so many seconds after, or before, the start of 1970.
-  init(secondsSince1970 seconds: Int64) {
+  package init(secondsSince1970 seconds: Int64) {
     let (days, time) = seconds.flooredDivision(by: Self.secondsInDay)
     let (era, dayOfEra) = (days + Self.daysBefore1970).flooredDivision(by: Self.daysInEra)
     // Every 4th year is a leap year, but not every 100th, but every 400th again.

@@ -77,6 +77,17 @@ package enum FileName {
     return unsafe String(cString: name) + "/" + path
   }
 
+  /// How `path` is called by whoever is in `folder`, both from the root on and without links; itself where
+  /// they have nothing in common but the root.
+  package static func relative(_ path: String, from folder: String) -> String {
+    let (path, folder) = (path.split(separator: "/"), folder.split(separator: "/"))
+    let common = zip(path, folder).prefix { $0 == $1 }.count
+    guard common > 0 else { return "/" + path.joined(separator: "/") }
+    let up = [Substring](repeating: "..", count: folder.count - common)
+    let names = up + path[common...]
+    return names.isEmpty ? "." : names.joined(separator: "/")
+  }
+
   /// Removes a file's name. Corresponds to `unlink(2)`.
   package static func remove(_ path: String) { unsafe unlink(path) }
 

@@ -6,7 +6,7 @@ import Glibc
 /// The contents are shared with a running guest, or with the kernel: two reads of one place may
 /// differ. All access is by checked offset; only `Memory` and `KVM` see the address.
 @safe public final class Mapping: @unchecked Sendable {
-  // Sound as Sendable: the address and the length never change, and what lies behind them is plain
+  // Sound as Sendable: the address and the length don't change once it is made, and what lies behind them is plain
   // bytes that several threads may read and write as hardware would.
 
   /// Where the range starts in this process.
@@ -14,6 +14,8 @@ import Glibc
   /// How many bytes it has.
   public let count: Int
   private let isShared: Bool
+  // Whether a file is under it that others have too: set before anybody uses it.
+  var isView = false
   // Open as long as the memory is there, for others to be given.
   private let file: SharedDescriptor?
 
@@ -131,27 +133,6 @@ import Glibc
     isShared = true
   }
 
-  /// Maps `count` bytes of an open file, from `offset` on, as they are now: what is written here stays
-  /// here. Throws `EINVAL` if they aren't all there. Nobody may make the file shorter while this lives.
-  ///
-  /// Corresponds to `mmap(2)` with `MAP_PRIVATE`.
-  package init(
-    privateViewOf file: borrowing FileDescriptor, offset: Int = 0, count: Int
-  ) throws(Errno) {
-    guard offset >= 0, count > 0, try file.status().count - offset >= count else {
-      throw Errno.invalidArgument
-    }
-    let (rights, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE)
-    guard let base = unsafe mmap(nil, count, rights, flags, file.number, off_t(offset)),
-      unsafe base != MAP_FAILED
-    else { throw Errno.current }
-    unsafe self.base = unsafe base
-    self.count = count
-    self.file = nil
-    isShared = false
-    keepOutOfDumps()
-  }
-
   deinit {
     unsafe munmap(base, count)
   }
@@ -189,6 +170,10 @@ import Glibc
     let start = (offset + page - 1) & ~(page - 1)
     let end = (offset + length) & ~(page - 1)
     guard start < end else { return 0 }
+    if isView {
+      unsafe clear(base + start, end - start)
+      return end - start
+    }
     // Inside the mapping, which nobody but the guest keeps anything in.
     let advice = isShared ? MADV_REMOVE : MADV_DONTNEED
     return unsafe madvise(base + start, end - start, Int32(advice)) == 0 ? end - start : 0

@@ -60,6 +60,17 @@ public struct MemoryView: Sendable {
     }
   }
 
+  /// Whether the bytes from `position` on are `bytes`.
+  package func isEqual(to bytes: Span<UInt8>, from position: Int) -> Bool {
+    // pointer() has checked that all the bytes are inside; the others' length is their own.
+    unsafe bytes.withUnsafeBytes { others in
+      unsafe others.baseAddress.map {
+        unsafe memcmp(pointer(position, others.count), $0, others.count) == 0
+      }
+        ?? true
+    }
+  }
+
   /// Whether `length` bytes from `position` on are all zero.
   package func isZero(from position: Int, count length: Int) -> Bool {
     guard length > 0 else { return true }

@@ -44,6 +44,13 @@ package struct DiskStamp: Equatable, Sendable {
     let facts = try file.descriptor.facts()
     data = facts.kind == .regular ? BaseStamp(facts).data : []
   }
+
+  /// Whether the file that has this path now is as it was then; nil where that can't be known, as of a
+  /// device.
+  package func isCurrent() throws(Errno) -> Bool? {
+    let facts = try FileFacts(of: path)
+    return data.isEmpty ? nil : facts.kind == .regular && BaseStamp(facts).data == data
+  }
 }
 
 extension ReportingDisk {

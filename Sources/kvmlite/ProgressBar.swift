@@ -26,3 +26,15 @@ struct ProgressBar {
     last = .max
   }
 }
+
+/// How far something is that mostly takes no time.
+struct LateProgress {
+  private var bar = ProgressBar()
+  private let start = Clock.monotonicNanoseconds
+
+  mutating func show(_ done: UInt64, of all: UInt64) {
+    if Clock.monotonicNanoseconds &- start > 1_000_000_000 { bar.show(done, of: all) }
+  }
+
+  mutating func end() { bar.end() }
+}

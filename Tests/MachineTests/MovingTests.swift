@@ -42,11 +42,11 @@ struct MovingTests {
   }
 
   /// How a machine's memory gets to the next one.
-  private enum Way { case moved, copied, folder }
+  private enum Way: CaseIterable { case moved, copied, folder, onto }
 
-  /// Takes `saved`, of which the guest's memory is `memory`, there.
+  /// Takes `saved`, of which the guest's memory is `memory`, there; `kept` are the folders it was in.
   private func carry(
-    _ saved: SavedMachine, _ memory: GuestMemory, _ way: Way
+    _ saved: SavedMachine, _ memory: GuestMemory, _ way: Way, _ kept: inout [TemporaryDirectory]
   ) throws -> (SavedMachine, RestoredMemory) {
     switch way {
     case .moved: return (try SavedMachine(bytes: saved.bytes), .moved(memory))
@@ -59,15 +59,49 @@ struct MovingTests {
       let (machine, file) = (saved.machine, saved.memory)
       try file.verify()
       return (machine, .file(file))
+    case .onto:
+      let directory = try TemporaryDirectory()
+      try Self.write(saved, memory, to: directory.path, onto: kept.last?.path)
+      kept.append(directory)
+      var chain = SavedChain()
+      try chain.open(directory.path)
+      #expect(chain.links.map(\.path) == kept.suffix(chain.links.count).reversed().map(\.path))
+      if chain.links.count == SavedChain.longest {
+        kept = [try Self.flatten(chain)]
+        chain = SavedChain()
+        try chain.open(kept[0].path)
+        #expect(chain.links.count == 1)
+      }
+      try chain.memory.verify()
+      return (chain.links[0].machine, .file(chain.memory))
     }
   }
 
-  private static func write(_ saved: SavedMachine, _ memory: GuestMemory, to path: String) throws {
-    func file(_ name: String) throws -> FileDescriptor {
-      try FileDescriptor(opening: "\(path)/\(name)", [.readWrite, .create, .exclusive])
+  private static func file(_ name: String, in path: String) throws -> FileDescriptor {
+    try FileDescriptor(opening: "\(path)/\(name)", [.readWrite, .create, .exclusive])
+  }
+
+  private static func write(
+    _ saved: SavedMachine, _ memory: GuestMemory, to path: String, onto base: String? = nil
+  ) throws {
+    let onto = try base.map { (path) throws in
+      var chain = SavedChain()
+      try chain.open(path)
+      return HeldMachine.Onto(
+        path: path, files: chain.links.flatMap { [$0.files.state, $0.files.memory] })
     }
     try SavedFolder.write(
-      saved, memory, Resources(), state: file(SavedFolder.state), memory: file(SavedFolder.memory))
+      saved, memory, Resources(), state: file(SavedFolder.state, in: path),
+      memory: file(SavedFolder.memory, in: path), onto: onto)
+  }
+
+  private static func flatten(_ chain: SavedChain) throws -> TemporaryDirectory {
+    let directory = try TemporaryDirectory()
+    try chain.flatten(
+      state: file(SavedFolder.state, in: directory.path),
+      memory: file(SavedFolder.memory, in: directory.path)
+    ) { _, _ in }
+    return directory
   }
 
   /// Runs `guest` and moves it up to `moves` times, each at a moment of `random`'s choice.
@@ -86,6 +120,7 @@ struct MovingTests {
       return try first.makeMachine()
     }()
     var end = End()
+    var kept: [TemporaryDirectory] = []
     while true {
       let mover = try end.moves < moves ? Mover(machine.commands, after: Self.pause(&random)) : nil
       let outcome = machine.run()
@@ -94,7 +129,7 @@ struct MovingTests {
         break
       }
       end.moves += 1
-      let (next, memory) = try carry(saved, machine.memory, way)
+      let (next, memory) = try carry(saved, machine.memory, way, &kept)
       machine = try Machine(restoring: next, memory, setup.resources, setup.options)
     }
     (end.output, end.disks) = (console.bytes, disks.map(\.bytes))
@@ -118,8 +153,7 @@ struct MovingTests {
     // A guest may end before its first move now and then.
     while moves < Trials.rounds(100), rounds < 1000 {
       let moved = try run(
-        guest, example, moves: 10, rounds % 4 == 3 ? .copied : rounds % 4 == 1 ? .folder : .moved,
-        &random)
+        guest, example, moves: 10, Way.allCases[rounds % Way.allCases.count], &random)
       let text = String(decoding: moved.output, as: UTF8.self)
       try #require(
         moved.output == alone.output, "\(text) after \(moved.moves) moves: \(moved.outcome)")
@@ -503,7 +537,7 @@ struct MovingTests {
     var refused = 0
     for _ in 0..<Trials.rounds(200) {
       let sections = whole.sections.map { section in
-        guard ["memory", "disks"].contains(section.name) else { return section }
+        guard ["memory", "disks", "origin"].contains(section.name) else { return section }
         var bytes = section.bytes
         // Numbers of regions are at the beginning; behind them are checksums.
         for _ in 0..<3 {
@@ -522,6 +556,120 @@ struct MovingTests {
       } catch { refused += 1 }
     }
     #expect(refused > 0)
+  }
+
+  @Test("has on disk only the pages that were changed since the save that it was made onto")
+  func onto() throws {
+    let (saved, memory, setup) = try saved()
+    let folders = try (0..<3).map { _ in try TemporaryDirectory() }
+    let paths = folders.map(\.path)
+    func fill(_ address: GuestAddress, _ count: Int, _ byte: UInt8) throws {
+      try memory.write([UInt8](repeating: byte, count: count).span, at: address)
+    }
+    try fill(0x2_0000, 0x8_0000, 1)
+    try Self.write(saved, memory, to: paths[0])
+    // Two pages, a page that is zero now, and a stretch.
+    try fill(0x3_0FFF, 2, 2)
+    try fill(0x4_0000, 0x1000, 0)
+    try fill(0x5_0000, 0x4_0000, 3)
+    try Self.write(saved, memory, to: paths[1], onto: paths[0])
+    try fill(0x3_0FFF, 1, 1)
+    try Self.write(saved, memory, to: paths[2], onto: paths[1])
+
+    let contents = try memory.read(1 << 20, at: 0)
+    var chain = SavedChain()
+    try chain.open(paths[2])
+    #expect(chain.links.map(\.base?.pages.count) == [1, 67, nil])
+    try chain.memory.verify()
+    let flat = try Self.flatten(chain)
+    for chain in [chain.memory, try SavedFolder.open(flat.path).memory] {
+      let (first, second) = try (
+        Machine(restoring: saved, .file(chain), setup.resources, setup.options),
+        Machine(restoring: saved, .file(chain), setup.resources, setup.options)
+      )
+      try first.memory.write([9].span, at: 0x5_0000)
+      #expect(try second.memory.read(1 << 20, at: 0) == contents)
+    }
+    // What the guest gives back of it is gone from its memory, and so from its next save.
+    let restored = try Machine(
+      restoring: saved, .file(chain.memory), setup.resources, setup.options)
+    #expect(try restored.memory.giveBack(at: 0x5_0800, count: 0x3_1800) == 0x3_1000)
+    #expect(try restored.memory.giveBack(at: 0x9_1000, count: 0x1000) == 0x1000)
+    #expect(
+      try restored.memory.read(0x801, at: 0x5_0800) == [UInt8](repeating: 3, count: 0x800) + [0])
+    #expect(try restored.memory.read(0x2001, at: 0x9_0000).filter { $0 == 0 }.count == 0x1000)
+    let smaller = try TemporaryDirectory()
+    try Self.write(saved, restored.memory, to: smaller.path)
+    func allocated(_ folder: TemporaryDirectory) throws -> UInt64 {
+      try FileFacts(of: folder.path + "/memory").allocated
+    }
+    #expect(try allocated(flat) - allocated(smaller) == 0x3_2000)
+  }
+
+  @Test("is refused where a save that it needs is missing, another one, or damaged")
+  func ontoOther() throws {
+    let (saved, memory, _) = try saved()
+    let folders = try (0..<4).map { _ in try TemporaryDirectory() }
+    let paths = folders.map(\.path)
+    func refusal(_ path: String) -> String {
+      do throws(RestoreError) {
+        try SavedFolder.open(path).memory.verify()
+        return "nothing"
+      } catch { return "\(error)" }
+    }
+    for (path, base) in zip(paths, [nil, paths[0], paths[1]]) {
+      try memory.write([UInt8](repeating: 1, count: 0x1000).span, at: 0x3_0000)
+      try Self.write(saved, memory, to: path, onto: base)
+    }
+    #expect(refusal(paths[2]) == "nothing")
+    let state = paths[0] + "/state"
+    let bytes = try WholeFile.contents(of: state, limit: 1 << 30)
+    func change(_ bytes: [UInt8]) throws {
+      try FileDescriptor(opening: state, [.writeOnly, .truncate]).writeAll(bytes.span)
+    }
+    try change(Array(bytes.dropLast()))
+    #expect(
+      refusal(paths[2]).hasPrefix("it was made onto \(paths[0]): the saved machine is damaged"))
+    try change(bytes)
+    // The same machine, but not the same save.
+    try Self.write(saved, memory, to: paths[3])
+    try change(try WholeFile.contents(of: paths[3] + "/state", limit: 1 << 30))
+    #expect(
+      refusal(paths[2])
+        == "it was made onto a save that was at \(paths[0]), where there is another one now")
+    try change(bytes)
+    try FileDescriptor(opening: paths[0] + "/memory", [.readWrite]).writeAll([7].span, at: 0x3_0000)
+    #expect(refusal(paths[2]).contains("its memory at \(GuestAddress(0x3_0000)) isn't"))
+    FileName.remove(paths[0] + "/memory")
+    #expect(refusal(paths[2]).hasPrefix("it was made onto \(paths[0]), which can't be read: "))
+  }
+
+  @Test("needs no more saves than there may be, even if they are made onto each other")
+  func endlessChain() throws {
+    let (saved, memory, _) = try saved()
+    let (first, second) = (try TemporaryDirectory(), try TemporaryDirectory())
+    try Self.write(saved, memory, to: first.path)
+    try Self.write(saved, memory, to: second.path, onto: first.path)
+    // One that says of itself that it was made onto itself.
+    let path = second.path + "/state"
+    let machine = try SavedMachine(bytes: WholeFile.contents(of: path, limit: 1 << 30))
+    var sections = machine.sections.filter { $0.name != "origin" }
+    let origin = try SavedMachine(
+      bytes: WholeFile.contents(of: first.path + "/state", limit: 1 << 30)
+    )
+    .sections.first { $0.name == "origin" }
+    sections.append(try #require(origin))
+    try FileDescriptor(opening: path, [.writeOnly, .truncate])
+      .writeAll(SavedMachine(sections: sections).bytes.span)
+    FileName.remove(first.path + "/state")
+    FileName.remove(first.path + "/memory")
+    for name in ["state", "memory"] {
+      let bytes = try WholeFile.contents(of: "\(second.path)/\(name)", limit: 1 << 30)
+      try FileDescriptor(opening: "\(first.path)/\(name)", [.writeOnly, .create])
+        .writeAll(bytes.span)
+    }
+    let error = #expect(throws: RestoreError.self) { try SavedFolder.open(second.path) }
+    #expect("\(try #require(error))".contains("more than \(SavedChain.longest) in all"))
   }
 
   @Test("is refused with memory of another size")

@@ -17,12 +17,12 @@ package struct ControlMessage: Sendable {
       case .attach: ["from", "input"]
       case .registers: ["vcpu"]
       case .memory: ["address", "count"]
-      case .save: ["stay"]
+      case .save: ["stay", "onto"]
       case .migrate: ["downtime"]
       default: []
       }
     }
-    /// How many files come with it.
+    /// How many files come with it, at least.
     package var fileCount: Int {
       switch self {
       case .attach, .migrate: 1
@@ -46,6 +46,9 @@ package struct ControlMessage: Sendable {
   let mayType: Bool
   /// Whether the machine stands still after a save until the client ends it or goes (`stay`).
   let stays: Bool
+  /// The folder of the save whose pages aren't written again, as the new one is to know it (`onto`). Its
+  /// two files come behind the others, and those of the saves that it needs.
+  let onto: String?
 
   /// How long it may stand still when it goes to another process, in milliseconds (`downtime`).
   let downtime: UInt64
@@ -73,8 +76,13 @@ package struct ControlMessage: Sendable {
       let hint = Spelling.hint(member.name, among: kind.members)
       throw ControlProblem(message: "\(kind.rawValue) has no \(JSON.shown(member.name))\(hint)")
     }
-    guard fileCount == kind.fileCount else {
-      let due = ["no files", "one file", "two files"][kind.fileCount]
+    onto = try Self.path(json["onto"], "onto")
+    let isRight =
+      onto == nil ? fileCount == kind.fileCount : fileCount > kind.fileCount && fileCount % 2 == 0
+    guard isRight else {
+      let due =
+        onto == nil
+        ? ["no files", "one file", "two files"][kind.fileCount] : "two files for each save"
       throw ControlProblem(message: "\(kind.rawValue) takes \(due); \(fileCount) came")
     }
     id = try json["id"].map { (json) throws(ControlProblem) in
@@ -118,6 +126,14 @@ package struct ControlMessage: Sendable {
     }
     let words = ConsoleHub.Start.allCases.map { JSON.quoted($0.rawValue) }
     throw ControlProblem(message: "from is one of \(words.joined(separator: ", "))")
+  }
+
+  private static func path(_ json: JSON?, _ name: String) throws(ControlProblem) -> String? {
+    guard let json else { return nil }
+    guard case .string(let path) = json.value, (1...4096).contains(path.utf8.count) else {
+      throw ControlProblem(message: "\(name) is a path")
+    }
+    return path
   }
 
   private static func flag(

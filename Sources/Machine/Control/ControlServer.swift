@@ -259,7 +259,8 @@ extension ControlServer {
     machine.save { [self] held in
       let error: SaveError?
       do throws(SaveError) {
-        try held.get().write(state: files[0].file, memory: files[1].file)
+        let base = message.onto.map { HeldMachine.Onto(path: $0, files: Array(files[2...])) }
+        try held.get().write(state: files[0].file, memory: files[1].file, onto: base)
         error = nil
       } catch let reason { error = reason }
       let stays = client.holds.withLock { holds in

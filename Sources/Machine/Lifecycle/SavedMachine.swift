@@ -8,8 +8,8 @@ import Storage
 package struct SavedMachine: Sendable, Equatable {
   /// A part's state.
   package struct Section: Sendable, Equatable {
-    /// Which part's: `spec`, `engine`, `input`, `memory`, `disks`, `suspended`, `end`, or `device/`
-    /// and the name that the inventory has for it.
+    /// Which part's: `spec`, `engine`, `input`, `memory`, `disks`, `origin`, `base`, `suspended`, `end`, or
+    /// `device/` and the name that the inventory has for it.
     package let name: String
     /// Which form the bytes have.
     package let version: UInt32
@@ -34,6 +34,10 @@ package struct SavedMachine: Sendable, Equatable {
     static let memory = "memory"
     /// What the files of disks were like.
     static let disks = "disks"
+    /// When it was saved, and a number.
+    static let origin = "origin"
+    /// Which save it was made onto.
+    static let base = "base"
     /// Without bytes: it is there, or not.
     static let suspended = "suspended"
     /// How its run ended, as JSON, if that is over: for those who look at it.
@@ -62,12 +66,28 @@ package struct SavedMachine: Sendable, Equatable {
   }
 
   /// Whether the guest had suspended it to RAM.
-  var isSuspended: Bool { sections.contains { $0.name == Name.suspended } }
+  var isSuspended: Bool { has(Name.suspended) }
+
+  /// How its run had ended, as JSON; nil if it hadn't.
+  package var end: JSON? {
+    sections.first { $0.name == Name.end }.flatMap { try? JSON(parsing: $0.bytes) }
+  }
 
   /// The fields of the section `name`.
   func fields(_ name: String) throws(RestoreError) -> StateReader {
     let bytes = try bytes(name)
     do { return try StateReader(bytes) } catch { throw .section(name, error) }
+  }
+
+  /// Whether there is a section `name`.
+  func has(_ name: String) -> Bool { sections.contains { $0.name == name } }
+
+  /// What the section `name` says.
+  func read<Value>(
+    _ name: String, _ parse: (StateReader) throws(StateError) -> Value
+  ) throws(RestoreError) -> Value {
+    let fields = try fields(name)
+    do { return try parse(fields) } catch { throw .section(name, error) }
   }
 
   /// What the machine was, with each device's place.
@@ -78,7 +98,7 @@ package struct SavedMachine: Sendable, Equatable {
 }
 
 /// Why a machine can't be saved now.
-package enum SaveError: Error, Equatable, Sendable {
+package enum SaveError: Error, Sendable {
   /// KVM didn't give a state.
   case kvm(KVMTrouble)
   /// The run is over.
@@ -89,6 +109,8 @@ package enum SaveError: Error, Equatable, Sendable {
   case disk(String, StorageError)
   /// The files can't be written.
   case file(Errno)
+  /// What it is to be made onto is none for it.
+  case base(RestoreError)
 
   /// What KVM said.
   package typealias KVMTrouble = String
@@ -103,12 +125,13 @@ extension SaveError: CustomStringConvertible {
     case .unsavable(let what): "it can't be saved: \(what)"
     case .disk(let id, let error): "it can't be saved: \(id): \(error)"
     case .file(let error): "it can't be saved: \(error)"
+    case .base(let error): "it can't be saved onto that: \(error)"
     }
   }
 }
 
 /// Why there is no machine that goes on where a saved one stood.
-package enum RestoreError: Error, Sendable {
+package indirect enum RestoreError: Error, Sendable {
   /// The bytes are something else.
   case notSaved
   /// They are in a form that this kvmlite doesn't know.
@@ -133,6 +156,12 @@ package enum RestoreError: Error, Sendable {
   case memory
   /// Some of the memory, from this address on, isn't as it was saved.
   case damagedMemory(GuestAddress)
+  /// The save that it was made onto is no good; its path, and why.
+  case base(String, RestoreError)
+  /// Another save is where the one was that it was made onto: its path.
+  case otherBase(String)
+  /// This one is made onto one, and that one onto another, and so on without an end.
+  case longChain(String)
   /// A disk isn't what it was; which, and its path.
   case disk(String, String)
   /// A file of the folder can't be read.
@@ -161,6 +190,14 @@ extension RestoreError: CustomStringConvertible {
     case .memory: "the memory isn't that of the saved machine"
     case .damagedMemory(let address):
       "the saved machine is damaged: its memory at \(address) isn't what was saved"
+    case .base(let path, .file(let error)):
+      "it was made onto \(path), which can't be read: \(error); put that save back there"
+    case .base(let path, let error): "it was made onto \(path): \(error)"
+    case .otherBase(let path):
+      "it was made onto a save that was at \(path), where there is another one now"
+    case .longChain(let path):
+      "\(path) is made onto a save that is made onto one, and so on: more than "
+        + "\(SavedChain.longest) in all"
     case .disk(let id, let path):
       "\(id): \(path) isn't as it was when the machine was saved: what the guest knows of it would "
         + "spoil it"

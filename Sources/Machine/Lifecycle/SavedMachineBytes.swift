@@ -106,6 +106,14 @@ enum CRC32C {
     }
   }
 
+  private static let zeroPiece = checksum(of: [UInt8](repeating: 0, count: piece)[...])
+  private static let piece = 64 << 10
+
+  /// That of so many zeros.
+  static func checksum(zeros count: Int) -> UInt32 {
+    count == piece ? zeroPiece : checksum(of: [UInt8](repeating: 0, count: count)[...])
+  }
+
   static func checksum(of bytes: ArraySlice<UInt8>) -> UInt32 {
     ~bytes.reduce(UInt32.max) { table[Int(UInt8(truncatingIfNeeded: $0) ^ $1)] ^ $0 >> 8 }
   }

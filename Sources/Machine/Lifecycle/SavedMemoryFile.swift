@@ -1,153 +1,131 @@
-import Devices
 import Host
 import Memory
 
-/// A guest's memory as a file: its regions one behind the other, by rising address; pages that are zero
-/// are holes. A machine goes on with a private view of it: pages come as they are touched, and what the
-/// machine writes stays with it.
+/// A guest's memory as files: pages that are zero are holes. Of a save that was made onto another one the
+/// file has only the pages that were changed since; the rest is in that one's. A machine goes on with a
+/// private view of them: pages come as they are touched, and what the machine writes stays with it.
 package struct SavedMemoryFile: Sendable {
-  private struct Region {
-    let start: GuestAddress
-    let kind: GuestMemory.Region.Kind
-    let count: UInt64
-    /// Where it is in the file.
-    let offset: UInt64
+  let table: SavedMemoryTable
+  /// The files, the newest first.
+  private let files: [SharedDescriptor]
+  /// Which pages each but the last has itself.
+  private let pages: [SavedPages]
+
+  /// The memory in `files`, of which each but the last has only `pages`. They are as long as `table` says.
+  init(_ table: SavedMemoryTable, _ files: [SharedDescriptor], _ pages: [SavedPages]) {
+    precondition(files.count == pages.count + 1)
+    (self.table, self.files, self.pages) = (table, files, pages)
   }
 
-  private let regions: [Region]
-  /// The CRC-32C of each `piece` of the file.
-  private let checksums: [UInt32]
-  private let file: SharedDescriptor
-
-  /// Bytes that have a checksum of their own: they are looked at, and written, as one.
-  private static let piece = 64 << 10
-  /// A machine has RAM below and above the hole, and few ROMs.
-  private static let mostRegions = 16
-
-  // MARK: Writing
-
-  /// Writes `memory`, whose guest stands still, to `file`, which is empty; returns what says how it is
-  /// laid out.
-  static func write(
-    _ memory: GuestMemory, to file: borrowing FileDescriptor
-  ) throws(Errno) -> [UInt8] {
-    var table = StateWriter()
-    var checksums: [UInt8] = []
-    try file.setLength(memory.regions.reduce(0) { $0 + $1.count })
-    var offset = 0
-    for (number, region) in memory.regions.enumerated() {
-      table.group("region\(number)") {
-        $0.write("start", region.start.value)
-        $0.write("rom", region.kind == .rom)
-        $0.write("count", region.count)
-      }
-      guard let view = try? memory.view(at: region.start, count: region.count) else {
-        throw .invalidArgument
-      }
-      for start in stride(from: 0, to: view.count, by: piece) {
-        let count = min(piece, view.count - start)
-        let checksum = try write(view, start, count, to: file, at: offset + start)
-        checksums.append(number: checksum)
-      }
-      offset += view.count
-    }
-    table.write("regions", UInt32(memory.regions.count))
-    table.write("checksums", checksums)
-    return table.bytes
-  }
-
-  private static let zeros = CRC32C.checksum(of: [UInt8](repeating: 0, count: piece)[...])
-
-  /// Writes the pages of a piece that aren't zero, neighbours together, and returns its checksum.
-  private static func write(
-    _ view: MemoryView, _ start: Int, _ count: Int, to file: borrowing FileDescriptor,
-    at offset: Int
-  ) throws(Errno) -> UInt32 {
-    if count == piece && view.isZero(from: start, count: count) { return zeros }
-    var bytes = [UInt8](repeating: 0, count: count)
-    var span = bytes.mutableSpan
-    view.copy(to: &span, from: start)
-    let page = Int(GuestMemory.pageSize)
-    var first = 0
-    while first < count {
-      var end = first
-      while end < count, !view.isZero(from: start + end, count: page) { end += page }
-      if end > first {
-        try file.writeAll(bytes.span.extracting(first..<end), at: offset + first)
-      }
-      first = max(end, first + page)
-    }
-    return CRC32C.checksum(of: bytes[...])
+  /// The file that has the page at `place`, and where the pages end that follow it there.
+  private func run(from place: Int, until end: Int) -> (file: Int, end: Int) {
+    guard !pages.isEmpty else { return (0, end) }
+    let size = Int(GuestMemory.pageSize)
+    func owner(_ page: Int) -> Int { pages.firstIndex { $0.contains(page) } ?? pages.count }
+    let file = owner(place / size)
+    var next = place + size
+    while next < end, owner(next / size) == file { next += size }
+    return (file, next)
   }
 
   // MARK: Reading
 
-  /// The memory in `file`, as `table` says, which may be anybody's.
-  init(_ table: StateReader, _ file: SharedDescriptor) throws(StateError) {
-    var regions: [Region] = []
-    var offset: UInt64 = 0
-    let count = try table.read("regions", in: 1...UInt32(Self.mostRegions))
-    for number in 0..<count {
-      let fields = try table.group("region\(number)")
-      let isROM = try fields.readFlag("rom")
-      let size = try fields.read("count", in: GuestMemory.pageSize...GuestMemory.largestSize)
-      guard size % GuestMemory.pageSize == 0 else { throw .impossible("count") }
-      let start = GuestAddress(try fields.read("start"))
-      guard start.advanced(by: size) != nil else { throw .impossible("start") }
-      regions.append(Region(start: start, kind: isROM ? .rom : .ram, count: size, offset: offset))
-      offset += size
-    }
-    let pieces = regions.reduce(0) { $0 + (Int($1.count) + Self.piece - 1) / Self.piece }
-    let bytes = try table.readBytes("checksums", count: pieces * 4)
-    checksums = stride(from: 0, to: bytes.count, by: 4).map { bytes.number(at: $0) }
-    self.regions = regions
-    self.file = file
+  /// What is in a part of it.
+  enum Contents {
+    /// Nothing but holes, which read as zeros.
+    case hole
+    case bytes([UInt8])
   }
 
-  /// Looks whether the file's bytes are those that were written; this reads all that isn't a hole.
+  /// Reads it, by rising places.
+  struct Reader {
+    private let memory: SavedMemoryFile
+    /// What is known of each file's holes.
+    private var known: [FileDescriptor.Extent]
+
+    init(_ memory: SavedMemoryFile) {
+      self.memory = memory
+      known = memory.files.map { _ in .data(until: 0) }
+    }
+
+    /// What is at `place`, whole pages; nil if it isn't all there.
+    mutating func contents(_ place: Range<Int>) throws(Errno) -> Contents? {
+      var bytes: [UInt8] = []
+      var start = place.lowerBound
+      while start < place.upperBound {
+        let run = memory.run(from: start, until: place.upperBound)
+        if !isHole(run.file, start..<run.end) {
+          guard let part = try read(run.file, start..<run.end) else { return nil }
+          if part.count == place.count { return .bytes(part) }
+          if bytes.isEmpty { bytes = [UInt8](repeating: 0, count: place.count) }
+          let offset = start - place.lowerBound
+          bytes.replaceSubrange(offset..<offset + part.count, with: part)
+        }
+        start = run.end
+      }
+      return bytes.isEmpty ? .hole : .bytes(bytes)
+    }
+
+    private func read(_ file: Int, _ place: Range<Int>) throws(Errno) -> [UInt8]? {
+      var bytes = [UInt8](repeating: 0, count: place.count)
+      var span = bytes.mutableSpan
+      let count = try memory.files[file].file.readAll(into: &span, at: place.lowerBound)
+      return count == place.count ? bytes : nil
+    }
+
+    private mutating func isHole(_ file: Int, _ place: Range<Int>) -> Bool {
+      if known[file].end <= place.lowerBound {
+        known[file] = memory.files[file].file.extent(
+          at: UInt64(place.lowerBound), length: memory.table.byteCount)
+      }
+      guard case .hole(let end) = known[file] else { return false }
+      return end >= place.upperBound
+    }
+  }
+
+  /// Looks whether the files' bytes are those that were written; this reads all that isn't a hole.
   /// `progress` gets how many of all bytes were looked at.
   package func verify(
     progress: (_ done: UInt64, _ all: UInt64) -> Void = { _, _ in }
   ) throws(RestoreError) {
-    let all = regions.reduce(0) { $0 + $1.count }
-    var known = FileDescriptor.Extent.data(until: 0)
-    var number = 0
-    for region in regions {
-      for start in stride(from: 0, to: region.count, by: Self.piece) {
-        let count = min(Self.piece, Int(region.count - start))
-        let place = region.offset + start
-        progress(place, all)
-        if known.end <= place { known = file.file.extent(at: place, length: all) }
-        let isHole = if case .hole(let end) = known { end - place >= Self.piece } else { false }
-        let found =
-          isHole && count == Self.piece ? Self.zeros : try checksum(of: count, at: Int(place))
-        guard found == checksums[number] else {
-          throw .damagedMemory(GuestAddress(region.start.value + start))
+    try read(progress) { (_: [UInt8], _) throws(RestoreError) in }
+  }
+
+  /// Reads all and looks whether it is what was written; `take` gets what isn't a hole, and where it is.
+  func read(
+    _ progress: (_ done: UInt64, _ all: UInt64) -> Void,
+    _ take: ([UInt8], Int) throws(RestoreError) -> Void
+  ) throws(RestoreError) {
+    var reader = Reader(self)
+    try table.forEachPiece { (number, region, place) throws(RestoreError) in
+      progress(UInt64(place.lowerBound), table.byteCount)
+      let contents: Contents?
+      do throws(Errno) { contents = try reader.contents(place) } catch { throw .file(error) }
+      let checksum: UInt32? =
+        switch contents {
+        case .bytes(let bytes): CRC32C.checksum(of: bytes[...])
+        case .hole: CRC32C.checksum(zeros: place.count)
+        case nil: nil
         }
-        number += 1
+      guard checksum == table.checksums[number] else {
+        let offset = UInt64(place.lowerBound) - region.offset
+        throw .damagedMemory(GuestAddress(region.start.value + offset))
       }
+      if case .bytes(let bytes)? = contents { try take(bytes, place.lowerBound) }
     }
   }
 
-  /// That of `count` bytes of the file; nil if they aren't all there.
-  private func checksum(of count: Int, at place: Int) throws(RestoreError) -> UInt32? {
-    var bytes = [UInt8](repeating: 0, count: count)
-    var span = bytes.mutableSpan
-    do throws(Errno) {
-      guard try file.file.readAll(into: &span, at: place) == count else { return nil }
-    } catch { throw .file(error) }
-    return CRC32C.checksum(of: bytes[...])
-  }
+  // MARK: Going on with it
 
   /// Memory that begins with these contents. What other processes are to have is copied.
   func makeMemory(isShareable: Bool) throws(RestoreError) -> GuestMemory {
     var made: [GuestMemory.Region] = []
-    for region in regions {
+    var views = Views()
+    for region in table.regions {
       do throws(Errno) {
-        let view = try Mapping(
-          privateViewOf: file.file, offset: Int(region.offset), count: Int(region.count))
+        let view = try makeView(region.range, &views)
         let mapping = isShareable ? try Self.shareable(view) : view
-        made.append(.init(start: region.start, kind: region.kind, mapping: mapping))
+        made.append(.init(start: region.start, kind: region.isROM ? .rom : .ram, mapping: mapping))
       } catch {
         if error == .invalidArgument { throw .damagedMemory(region.start) }
         throw .file(error)
@@ -155,6 +133,41 @@ package struct SavedMemoryFile: Sendable {
     }
     guard let memory = GuestMemory(regions: made), Self.isRAM(memory) else { throw .memory }
     return memory
+  }
+
+  /// Which parts of newer files are views of them, and not copies: a process can't have many.
+  private struct Views {
+    private var left = 4096
+
+    mutating func take(_ count: Int) -> Bool {
+      guard count >= 256 << 10, left > 0 else { return false }
+      left -= 1
+      return true
+    }
+  }
+
+  private func makeView(_ range: Range<Int>, _ views: inout Views) throws(Errno) -> Mapping {
+    let mapping = try Mapping(
+      privateViewOf: files[pages.count].file, offset: range.lowerBound, count: range.count)
+    let view = MemoryView(mapping)
+    var start = range.lowerBound
+    while start < range.upperBound {
+      let run = run(from: start, until: range.upperBound)
+      let (place, count) = (start - range.lowerBound, run.end - start)
+      if run.file < pages.count {
+        let file = files[run.file]
+        if views.take(count) {
+          try mapping.show(file.file, from: start, at: place, count: count)
+        } else {
+          let part = [view.slice(place, count: count)]
+          guard try file.file.read(into: part, at: UInt64(start)) == count else {
+            throw .invalidArgument
+          }
+        }
+      }
+      start = run.end
+    }
+    return mapping
   }
 
   /// Whether RAM is where a machine has it.
@@ -168,6 +181,7 @@ package struct SavedMemoryFile: Sendable {
   private static func shareable(_ view: Mapping) throws(Errno) -> Mapping {
     let copy = try Mapping(shareable: view.count)
     let (source, target) = (MemoryView(view), MemoryView(copy))
+    let piece = SavedMemoryTable.piece
     for start in stride(from: 0, to: view.count, by: piece) {
       let count = min(piece, view.count - start)
       guard !source.isZero(from: start, count: count) else { continue }

@@ -96,9 +96,21 @@ package struct HeldMachine: Sendable {
 
   /// Writes it to two open files, as `SavedFolder` has them, while it still stands.
   package func write(
-    state: borrowing FileDescriptor, memory file: borrowing FileDescriptor
+    state: borrowing FileDescriptor, memory file: borrowing FileDescriptor, onto base: Onto? = nil
   ) throws(SaveError) {
-    try SavedFolder.write(saved, memory, resources, state: state, memory: file)
+    try SavedFolder.write(saved, memory, resources, state: state, memory: file, onto: base)
+  }
+
+  /// An earlier save, whose pages needn't be written again.
+  package struct Onto: Sendable {
+    /// Its folder, as the new one knows it.
+    let path: String
+    /// `state` and `memory`, and those of the saves that it was made onto.
+    let files: [SharedDescriptor]
+
+    package init(path: String, files: [SharedDescriptor]) {
+      (self.path, self.files) = (path, files)
+    }
   }
 }
 
@@ -198,7 +210,7 @@ extension Inventory {
     typealias Name = SavedMachine.Name
     var known: Set<String> = [
       Name.spec, Name.engine, Name.input, Name.memory, Name.disks,
-      Name.suspended, Name.end,
+      Name.origin, Name.base, Name.suspended, Name.end,
     ]
     for node in nodes {
       for part in node.stateful {

@@ -80,16 +80,22 @@ struct RestoreCommand: ParsableCommand {
 extension Failure {
   /// Why the machine saved in `folder` doesn't go on.
   init(_ error: RestoreError, _ folder: String) {
-    let status: Int32 =
-      switch error {
-      case .file(let errno): errno == .noMemory ? 71 : 66
-      case .processor: 69
-      default: 65
-      }
     if case .machine(let error) = error {
       self.init(error)
     } else {
-      self.init(status: status, message: "\(folder): \(error)")
+      self.init(status: error.status, message: "\(folder): \(error)")
+    }
+  }
+}
+
+extension RestoreError {
+  /// What the command ends with.
+  var status: Int32 {
+    switch self {
+    case .file(let errno): errno == .noMemory ? 71 : 66
+    case .base(_, let error): error.status
+    case .processor: 69
+    default: 65
     }
   }
 }

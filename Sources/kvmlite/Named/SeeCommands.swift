@@ -7,17 +7,37 @@ import Machine
 /// `kvmlite inspect`.
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "inspect", abstract: "Show what a machine is made of, and where its files are.")
+    commandName: "inspect",
+    abstract: "Show what a machine, or a saved one, is made of, and where its files are.",
+    discussion: """
+      Of a saved machine, its folder, it shows what the folder has, and what is needed to go on with \
+      it; 65 for one that is damaged.
+      """)
 
-  @OptionGroup var machine: MachineArgument
+  @Argument(
+    help: ArgumentHelp(
+      "The machine's name (see: kvmlite ls), or a folder that kvmlite save made.",
+      valueName: "machine"))
+  var name: String
 
   @Flag(help: "As JSON.")
   var json = false
 
+  @Flag(help: "Look whether all memory of a saved machine is as it was saved, which takes a while.")
+  var verify = false
+
   func run() throws {
     let isJSON = json
     try ending { () throws(Failure) in
-      let machine = try KnownMachine(machine.name)
+      if name.contains("/") || MachineStore().lacks(name) && SavedAccount.isThere(name) {
+        return try SavedAccount.tell(name, isJSON: isJSON, verifies: verify)
+      }
+      let machine = try KnownMachine(name)
+      guard !verify else {
+        throw Failure(
+          status: 64,
+          message: "--verify is for a saved machine: give its folder, such as ./\(name)")
+      }
       let account = try MachineAccount(machine)
       do { try Message.output(isJSON ? account.json.text : account.text) } catch { return 71 }
       return 0
