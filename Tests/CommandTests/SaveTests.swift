@@ -230,6 +230,129 @@ struct SaveTests {
     #expect(try guest.waitForEnd() == .exited(0) && guest.outputText == "ok\nok 7\n")
   }
 
+  /// How much of a file is on disk, in bytes.
+  private func space(_ path: String) throws -> Int {
+    var status = stat()
+    try #require(unsafe stat(path, &status) == 0)
+    return Int(status.st_blocks) * 512
+  }
+
+  @Test("are made onto others, which they need until they are flattened")
+  func onto() throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    let folders = (0..<3).map { "\(machines.path)/saved\($0)" }
+    for number in 0..<3 {
+      guest.type("\(number)")
+      try guest.waitForOutput("\(number)")
+      let onto = number == 0 ? [] : ["--onto", folders[number - 1] + "/"]
+      let saved = try Kvmlite.end(of: machines.start(["save", "box", folders[number]] + onto))
+      #expect(saved.end == .exited(0), "\(saved.errors)")
+    }
+    guest.type("q")
+    #expect(try guest.waitForEnd() == .exited(0))
+    #expect(try space(folders[2] + "/memory") < space(folders[0] + "/memory"))
+    // As one, they may be anywhere.
+    let elsewhere = machines.path + "/moved"
+    try FileManager.default.createDirectory(atPath: elsewhere, withIntermediateDirectories: false)
+    for number in 0..<3 {
+      try FileManager.default.moveItem(
+        atPath: folders[number], toPath: elsewhere + "/saved\(number)")
+    }
+    let last = elsewhere + "/saved2"
+    func restore(_ options: String...) throws -> Kvmlite.Result {
+      try Kvmlite.end(
+        of: machines.start(["restore", last] + options, input: .bytes(Array("3q".utf8))))
+    }
+    #expect(try restore("--verify").output.hasPrefix("3"))
+    let told = try machines.run("inspect", last)
+    #expect(told.output.contains("../saved1") && told.output.contains("../saved0"))
+
+    let (first, away) = (elsewhere + "/saved0", elsewhere + "/away")
+    try FileManager.default.moveItem(atPath: first, toPath: away)
+    let missing = try restore()
+    #expect(missing.end == .exited(66) && missing.errors.contains(first), "\(missing.errors)")
+    let incomplete = try machines.run("inspect", last)
+    #expect(incomplete.end == .exited(66) && incomplete.output.contains("../saved1"))
+    #expect(try machines.run("save", "--flatten", last).end == .exited(66))
+    try FileManager.default.moveItem(atPath: away, toPath: first)
+    let flat = try machines.run("save", "--flatten", last)
+    #expect(flat.end == .exited(0), "\(flat.errors)")
+    try FileManager.default.removeItem(atPath: first)
+    #expect(try restore("--verify").output.hasPrefix("3"))
+    #expect(
+      try FileManager.default.contentsOfDirectory(atPath: elsewhere).sorted()
+        == ["saved1", "saved2"])
+  }
+
+  @Test("are refused onto what is no good for it, before anything is made")
+  func ontoRefusals() throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    let base = folder + "-base"
+    let newer = folder + "-newer"
+    func save(_ name: String, _ folder: String, onto base: String) throws -> Kvmlite.Result {
+      try machines.run("save", name, folder, "--onto", base)
+    }
+    #expect(try save("box", folder, onto: base).end == .exited(66))
+    #expect(try machines.run("save", "box", base).end == .exited(0))
+    #expect(try save("box", newer, onto: base).end == .exited(0))
+    for needed in [base, newer] {
+      let result = try save("box", needed, onto: newer)
+      #expect(result.end == .exited(64) && result.errors.contains("needs it"), "\(result.errors)")
+    }
+    let other = try machines.start(
+      ["run", "-m", "2M", "--name", "other", "guest:echo-irq"], input: .pipe)
+    other.type("1")
+    try other.waitForOutput("1")
+    let larger = try save("other", folder, onto: base)
+    #expect(
+      larger.end == .exited(64) && larger.errors.contains("of a machine with 128 MiB of memory"),
+      "\(larger.errors)")
+    // Of a machine that is as large, it is only no help.
+    let state = base + "/state"
+    try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: state)
+    let file = try FileHandle(forUpdating: URL(filePath: state))
+    try file.truncate(atOffset: 100)
+    try file.close()
+    let damaged = try save("box", folder, onto: newer)
+    #expect(damaged.end == .exited(65) && damaged.errors.contains(base), "\(damaged.errors)")
+    #expect(try names.filter { $0.contains("saving") || $0 == "saved" }.isEmpty)
+    for guest in [guest, other] {
+      guest.type("q")
+      #expect(try guest.waitForEnd() == .exited(0))
+    }
+  }
+
+  @Test("are shown: what they are, and what they need")
+  func inspect() throws {
+    let (guest, disk) = try writer("raw")
+    #expect(try machines.run("save", "box", folder, "--stop").end == .exited(0))
+    #expect(try guest.waitForEnd() == .exited(0))
+    let shown = try machines.run("inspect", folder, "--verify")
+    #expect(shown.end == .exited(0), "\(shown.errors)")
+    for text in ["128 MiB", "guest:disk-virtio", "\(disk): as it was", "device/disk0", "engine"] {
+      #expect(shown.output.contains(text), "\(shown.output)")
+    }
+    let json = try JSONSerialization.jsonObject(
+      with: Data(try machines.run("inspect", folder, "--json").output.utf8))
+    let spec = try #require((json as? [String: Any])?["spec"] as? [String: Any])
+    #expect(spec["image"] as? String == "guest:disk-virtio")
+
+    #expect(try restore("w 8\nq\n").output == "ok\n")
+    #expect(try machines.run("inspect", folder).output.contains("\(disk): changed since"))
+    let memory = folder + "/memory"
+    try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: memory)
+    let file = try FileHandle(forUpdating: URL(filePath: memory))
+    try file.seek(toOffset: 0x5_0000)
+    try file.write(contentsOf: [1])
+    try file.close()
+    #expect(try machines.run("inspect", folder).end == .exited(0))
+    #expect(try machines.run("inspect", folder, "--verify").end == .exited(65))
+    #expect(try machines.run("inspect", folder + "/none").end == .exited(66))
+    #expect(try machines.run("inspect", "box", "--verify").end == .exited(64))
+  }
+
   @Test("let the machine go on when whoever held it for one has gone")
   func clientGoes() throws {
     let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)

@@ -10,69 +10,75 @@ struct SaveCommand: ParsableCommand {
       The machine stands still while it is written, and goes on, or ends with --stop. A save that is \
       there already is replaced when the new one is whole. What disks hold isn't copied: who lets the \
       machine go on and write to them can't restore it, and is told so.
+
+      With --onto only memory is written that is not as in an earlier save, which the new one then \
+      needs, as it is and where it is seen from there. kvmlite save --flatten FOLDER makes it need no \
+      other.
       """)
 
-  @OptionGroup var machine: MachineArgument
+  @Argument(help: ArgumentHelp("The machine's name (see: kvmlite ls).", valueName: "machine"))
+  var name: String?
 
   @Argument(help: ArgumentHelp("The folder.", valueName: "folder"))
-  var folder: String
+  var folder: String?
+
+  @Option(
+    help: ArgumentHelp("Write only what isn't in this save, of this machine.", valueName: "folder"))
+  var onto: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Instead of saving a machine, copy into this save what it needs of those it was made onto.",
+      valueName: "folder"))
+  var flatten: String?
 
   @Flag(help: "End the machine when it is saved, without another instruction of its guest.")
   var stop = false
 
+  func validate() throws {
+    if flatten != nil {
+      guard name == nil, onto == nil, !stop else {
+        throw ValidationError("--flatten FOLDER changes a save: it takes no machine")
+      }
+    } else if name == nil || folder == nil {
+      throw ValidationError("give a machine's name and a folder: kvmlite save NAME FOLDER")
+    }
+  }
+
   func run() throws {
     try ending { () throws(Failure) in
-      let machine = try KnownMachine(machine.name)
+      if let flatten { return try FlattenedSave(flatten).make() }
+      guard let name, let folder else { return 64 }
+      let machine = try KnownMachine(name)
       let client = try machine.connectToRunning()
       // Its process says so, too; but before anything is made it is the wish that was wrong.
       if let what = (try? machine.places.readSpec())?.unsavable {
         throw Failure(status: 64, message: "\(machine.name) can't be saved: \(what)")
       }
-      try save(machine, client)
+      try save(machine, client, to: SavedFolder.new(folder))
       return stop ? try KillCommand.end(machine, client) : 0
     }
   }
 
   private func save(
-    _ machine: KnownMachine, _ client: borrowing ControlClient
+    _ machine: KnownMachine, _ client: borrowing ControlClient, to place: NewFolder
   ) throws(Failure) {
-    let place = SavedFolder.new(folder)
-    guard place.mayReplace else {
-      throw Failure(
-        status: 64,
-        message: "\(place.path): is there already, and no saved machine: give another name")
+    let base = try onto.map { (path) throws(Failure) in
+      try EarlierSave(path, of: machine, for: place)
     }
-    do throws(Errno) { try place.make() } catch {
-      throw Failure(
-        status: error == .noSpace ? 71 : 66,
-        message: "\(place.path): no folder can be made beside it: \(error)")
-    }
-    do throws(Failure) {
-      try write(machine, client, place)
-      do throws(Errno) { try place.keep() } catch {
-        throw Failure(
-          status: 71, message: "\(place.path): can't be put in its place: \(error)")
-      }
-    } catch {
-      place.remove()
-      throw error
-    }
+    try place.fill { () throws(Failure) in try write(machine, client, place, base) }
   }
 
   private func write(
-    _ machine: KnownMachine, _ client: borrowing ControlClient, _ place: NewFolder
+    _ machine: KnownMachine, _ client: borrowing ControlClient, _ place: NewFolder,
+    _ base: EarlierSave?
   ) throws(Failure) {
-    let state: SharedDescriptor
-    let memory: SharedDescriptor
-    do throws(Errno) {
-      state = try place.makeFile(SavedFolder.state)
-      memory = try place.makeFile(SavedFolder.memory)
-    } catch { throw Failure(status: 71, message: "\(place.path): can't be made: \(error)") }
+    let (state, memory) = try place.makeFiles()
     do throws(ControlClient.Trouble) {
       let most = try client.ask(.stats, until: KnownMachine.deadline).number("touched_bytes")
       try client.send(
-        .save, [JSON.Member("stay", JSON(.bool(stop)))],
-        files: [state.file.number, memory.file.number])
+        .save, [JSON.Member("stay", JSON(.bool(stop)))] + (base?.members ?? []),
+        files: [state.file.number, memory.file.number] + (base?.files ?? []))
       var progress = ProgressBar()
       defer { progress.end() }
       let start = Clock.monotonicNanoseconds
