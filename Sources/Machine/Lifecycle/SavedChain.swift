@@ -88,6 +88,8 @@ package struct SavedLink: Sendable {
   package let base: SavedBase?
   /// The file `state`, and the file `memory`.
   package let files: (state: SharedDescriptor, memory: SharedDescriptor)
+  /// How long that file is, and how much of it is on disk, in bytes.
+  package let sizes: (length: UInt64, allocated: UInt64)
   let table: SavedMemoryTable
 
   /// Bytes of `state`: more is nothing that was saved.
@@ -97,7 +99,7 @@ package struct SavedLink: Sendable {
   package init(
     _ path: String, state: SharedDescriptor, memory: SharedDescriptor
   ) throws(RestoreError) {
-    let length: UInt64
+    let memoryFacts: FileFacts
     var bytes: [UInt8]
     do throws(Errno) {
       let facts = try state.file.facts()
@@ -108,26 +110,29 @@ package struct SavedLink: Sendable {
       var span = bytes.mutableSpan
       let count = try state.file.readAll(into: &span, at: 0)
       bytes.removeLast(bytes.count - count)
-      length = try memory.file.facts().length
+      memoryFacts = try memory.file.facts()
     } catch { throw .file(error) }
-    try self.init(path, SavedMachine(bytes: bytes), (state, memory), length)
+    try self.init(
+      path, SavedMachine(bytes: bytes), (state, memory),
+      (memoryFacts.length, memoryFacts.allocated))
   }
 
-  /// The same of bytes that have been read, with so long a memory.
+  /// The same of bytes that have been read, with a memory of these `sizes`.
   init(
     _ path: String, _ machine: SavedMachine, _ files: (SharedDescriptor, SharedDescriptor),
-    _ length: UInt64
+    _ sizes: (length: UInt64, allocated: UInt64)
   ) throws(RestoreError) {
     typealias Name = SavedMachine.Name
     let table = try machine.read(Name.memory, SavedMemoryTable.init)
-    (self.path, self.machine, self.files, self.table) = (path, machine, files, table)
+    (self.path, self.machine, self.files, self.sizes) = (path, machine, files, sizes)
+    self.table = table
     origin = machine.has(Name.origin) ? try machine.read(Name.origin, SavedOrigin.init) : nil
     base =
       machine.has(Name.base)
       ? try machine.read(Name.base) { (state) throws(StateError) in
         try SavedBase(state, pageCount: table.pageCount)
       } : nil
-    if let missing = table.regions.first(where: { $0.offset + $0.count > length }) {
+    if let missing = table.regions.first(where: { $0.offset + $0.count > sizes.length }) {
       throw .damagedMemory(missing.start)
     }
   }
@@ -159,7 +164,7 @@ package struct SavedChain: Sendable {
     for index in stride(from: 0, to: files.count - 1, by: 2) {
       try append(SavedLink("the base", state: files[index], memory: files[index + 1]))
     }
-    guard let last = links.last, last.base == nil else { throw .missing(section: "base") }
+    if let missing = links.last?.base { throw .base(missing.path, .file(.noSuchFile)) }
   }
 
   /// The newest one's memory. They are all there.

@@ -42,13 +42,17 @@ struct SavedMemoryTable: Sendable, Equatable {
   init(_ state: StateReader) throws(StateError) {
     var regions: [Region] = []
     var offset: UInt64 = 0
+    var next: UInt64 = 0
     for number in 0..<(try state.read("regions", in: 1...UInt32(Self.mostRegions))) {
       let fields = try state.group("region\(number)")
       let isROM = try fields.readFlag("rom")
       let size = try fields.read("count", in: GuestMemory.pageSize...GuestMemory.largestSize)
       guard size % GuestMemory.pageSize == 0 else { throw .impossible("count") }
       let start = GuestAddress(try fields.read("start"))
-      guard start.advanced(by: size) != nil else { throw .impossible("start") }
+      guard start.value >= next, let end = start.advanced(by: size) else {
+        throw .impossible("start")
+      }
+      next = end.value
       regions.append(Region(start: start, isROM: isROM, count: size, offset: offset))
       offset += size
     }

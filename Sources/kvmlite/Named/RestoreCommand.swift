@@ -83,7 +83,7 @@ extension Failure {
     if case .machine(let error) = error {
       self.init(error)
     } else {
-      self.init(status: error.status, message: "\(folder): \(error)")
+      self.init(status: error.status, message: "\(folder): " + DiskCommand.printable("\(error)"))
     }
   }
 }

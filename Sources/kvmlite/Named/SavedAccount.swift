@@ -46,12 +46,6 @@ struct SavedAccount {
     disks = try saved.machine.savedDisks()
   }
 
-  /// How long the memory's file is, and how much of it is on disk.
-  private static func sizes(_ link: SavedLink) -> (length: UInt64, allocated: UInt64) {
-    let facts = try? link.files.memory.file.facts()
-    return (facts?.length ?? 0, facts?.allocated ?? 0)
-  }
-
   private static func condition(_ disk: SavedDisk) -> String {
     do throws(Errno) {
       return switch try disk.stamp.isCurrent() {
@@ -80,7 +74,7 @@ struct SavedAccount {
     table.add(["image", printable(spec.firmware ?? spec.image ?? "guest:hello-real")])
     table.add(["memory", byteCount(spec.memorySize)])
     table.add(["VCPUs", "\(spec.vcpuCount)"])
-    let (length, allocated) = Self.sizes(saved)
+    let (length, allocated) = saved.sizes
     table.add(["memory file", "\(byteCount(length)), of which \(byteCount(allocated)) on disk"])
     if let base = saved.base {
       table.add(["written pages", "\(base.pages.count) of \(length / 4096)"])
@@ -93,7 +87,7 @@ struct SavedAccount {
     }
     for (id, what) in needs { table.add([id, "needs \(printable(what))"]) }
     for (link, newer) in zip(chain.links.dropFirst(), chain.links) {
-      let size = byteCount(Self.sizes(link).allocated)
+      let size = byteCount(link.sizes.allocated)
       let when = time(link).map { ", saved \($0)" } ?? ""
       table.add(["onto", "\(printable(newer.base?.path ?? link.path)): \(size) on disk\(when)"])
     }
@@ -160,7 +154,7 @@ struct SavedAccount {
   }
 
   private static func members(_ link: SavedLink) -> [JSON.Member] {
-    let (length, allocated) = sizes(link)
+    let (length, allocated) = link.sizes
     var members = [JSON.Member("folder", JSON(.string(link.path)))]
     if let origin = link.origin, let time = UInt64(exactly: origin.time) {
       members.append(JSON.Member("saved_ns", JSON(.unsigned(time))))
