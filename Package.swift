@@ -194,8 +194,8 @@ let package = Package(
       dependencies: ["Lab", "Doctor", "Guests", "KVM", "Memory", "Host", "TestSupport"],
       exclude: ["Programs"], swiftSettings: settings),
     .testTarget(
-      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"], swiftSettings: settings
-    ),
+      name: "CommandTests", dependencies: ["Guests", "Host", "TestSupport"], exclude: ["Saves"],
+      swiftSettings: settings),
   ] + kernelTests,
   swiftLanguageModes: [.v6]
 )
