@@ -23,7 +23,7 @@ package enum TCPSocket {
       guard let port = UInt16(text[text.index(after: colon)...]), port > 0 else { return nil }
       self.port = port
       address = host == "localhost" ? "127.0.0.1" : host
-      guard (try? withAddress { _, _ throws(Errno) in }) != nil else { return nil }
+      guard unsafe (try? withAddress { _, _ throws(Errno) in }) != nil else { return nil }
     }
 
     /// Calls `body` with it as the kernel has it.

@@ -78,7 +78,7 @@ package final class MigrationSource: Sendable {
       }
       try handOver(sendWhileRunning(memory, stream), memory, stream)
     } catch {
-      try? still { machine in Self.log(machine, false) }
+      _ = try? still { machine in Self.log(machine, false) }
       throw error
     }
   }
