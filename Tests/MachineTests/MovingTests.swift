@@ -568,8 +568,9 @@ struct MovingTests {
     }
     try fill(0x2_0000, 0x8_0000, 1)
     try Self.write(saved, memory, to: paths[0])
-    // Two pages, a page that is zero now, and a stretch.
+    // Two pages, one that was zero, one that is zero now, and a stretch.
     try fill(0x3_0FFF, 2, 2)
+    try fill(0xC_0000, 1, 4)
     try fill(0x4_0000, 0x1000, 0)
     try fill(0x5_0000, 0x4_0000, 3)
     try Self.write(saved, memory, to: paths[1], onto: paths[0])
@@ -579,7 +580,7 @@ struct MovingTests {
     let contents = try memory.read(1 << 20, at: 0)
     var chain = SavedChain()
     try chain.open(paths[2])
-    #expect(chain.links.map(\.base?.pages.count) == [1, 67, nil])
+    #expect(chain.links.map(\.base?.pages.count) == [1, 68, nil])
     try chain.memory.verify()
     let flat = try Self.flatten(chain)
     for chain in [chain.memory, try SavedFolder.open(flat.path).memory] {
