@@ -8,6 +8,8 @@ struct MessageChannel: ~Copyable, Sendable {
   private var message: VhostUserMessage?
   private var received = 0
   private var files: [SharedDescriptor] = []
+  /// The most that a message has: one for each region of memory.
+  private static let mostFiles = 8
 
   init(_ socket: consuming UnixSocket) { self.socket = socket }
 
@@ -41,7 +43,7 @@ struct MessageChannel: ~Copyable, Sendable {
     do throws(Errno) {
       length = try socket.receive(into: &span, files: &files)
     } catch { throw VhostUserError(error) }
-    guard files.count <= UnixSocket.mostDescriptors else {
+    guard files.count <= Self.mostFiles else {
       throw .malformed("a message with \(files.count) open files")
     }
     guard let length else { return nil }
