@@ -63,6 +63,8 @@ struct NamedStart {
     case options(MachineOptions)
     /// It goes on where it stood.
     case saved(VMConfiguration, SavedFolder.Opened)
+    /// It does so beside others, as the one of that number.
+    case clone(Int, VMConfiguration, SavedFolder.Opened)
   }
 
   private let machine: Source
@@ -100,12 +102,24 @@ struct NamedStart {
     name = options.name
   }
 
+  /// Of several machines that go on where the one of `spec` was `saved`, that of this number, as `name`.
+  init(
+    clone number: Int, of spec: VMConfiguration, from saved: SavedFolder.Opened,
+    as name: MachineName,
+    _ process: ProcessOptions, _ options: NameOptions
+  ) {
+    self.process = process
+    self.options = options
+    machine = .clone(number, spec, saved)
+    self.name = name
+  }
+
   /// Runs it to its end. In the background that is another process, and this one ends when it runs.
   func run(inBackground: Bool) throws -> Never {
     var spec =
       switch machine {
       case .options(let options): try options.read()
-      case .saved(let spec, _): spec
+      case .saved(let spec, _), .clone(_, let spec, _): spec
       }
     spec.changePaths(FileName.absolute)
     if inBackground { InheritedFiles.close(but: spec.descriptors) }
@@ -115,8 +129,26 @@ struct NamedStart {
           status: 64, message: "--trace has no terminal in the background: use --trace-file FILE")
       }
       let claim = try claim(for: spec)
-      let isNew = try keep(spec, claim)
-      return try run(spec, claim, isNew: isNew, inBackground: inBackground)
+      let (own, saved) = try settle(spec, claim)
+      let isNew = try keep(own, claim)
+      return try run(own, saved, claim, isNew: isNew, inBackground: inBackground)
+    }
+  }
+
+  /// What the machine of `claim` is, and where it goes on.
+  private func settle(
+    _ spec: VMConfiguration, _ claim: MachineClaim
+  ) throws(Failure) -> (VMConfiguration, SavedFolder.Opened?) {
+    switch machine {
+    case .options: return (spec, nil)
+    case .saved(_, let saved): return (spec, saved)
+    case .clone(let number, _, let saved):
+      let name = claim.places.name
+      guard !store.knows(name) else { throw Failure(isKnown: name) }
+      do throws(Failure) { return try saved.clone(number, of: spec, at: claim.places) } catch {
+        try? claim.remove()
+        throw error
+      }
     }
   }
 
@@ -162,7 +194,8 @@ struct NamedStart {
   }
 
   private func run(
-    _ spec: VMConfiguration, _ claim: MachineClaim, isNew: Bool, inBackground: Bool
+    _ spec: VMConfiguration, _ saved: SavedFolder.Opened?, _ claim: MachineClaim, isNew: Bool,
+    inBackground: Bool
   ) throws(Failure) -> Int32 {
     var background: Background?
     if inBackground {
@@ -171,10 +204,9 @@ struct NamedStart {
       } catch { throw Failure(status: 71, message: "no process can be started: \(error)") }
     }
     var settings = process.settings
-    switch machine {
-    case .options(let options): settings.isFromFile = options.config != nil
-    case .saved(_, let saved): (settings.isFromFile, settings.saved) = (true, saved)
-    }
+    settings.saved = saved
+    settings.isFromFile =
+      if case .options(let options) = machine { options.config != nil } else { true }
     settings.isPaused = options.paused
     settings.isNamed = true
     settings.confinement = try RunSandbox(settings, spec)

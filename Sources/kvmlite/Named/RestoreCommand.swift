@@ -8,8 +8,9 @@ struct RestoreCommand: ParsableCommand {
     commandName: "restore", abstract: "Go on with a saved machine.",
     discussion: """
       Its memory comes from the folder as it is touched; the folder isn't changed, and may be restored \
-      again. Its disks must be as they were. Exit status as of kvmlite run; 65 for a damaged folder or \
-      a changed disk.
+      again. Its disks must be as they were. With -n several machines go on from it in the background, \
+      each with an image of its own on each disk, and other addresses. Exit status as of kvmlite run; \
+      65 for a damaged folder or a changed disk.
       """)
 
   @Argument(help: ArgumentHelp("The folder that kvmlite save made.", valueName: "folder"))
@@ -18,14 +19,41 @@ struct RestoreCommand: ParsableCommand {
   @Flag(help: "Look first whether all of its memory is as it was saved, which takes a while.")
   var verify = false
 
+  @Option(
+    name: [.customShort("n"), .long],
+    help: ArgumentHelp(
+      "Start so many machines in the background, called NAME-1 and so on, by --name or else the folder.",
+      valueName: "number"))
+  var number: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "With -n: give the disk ID the serial number TEXT-1 and so on, each machine another. May be repeated.",
+      valueName: "id=text"), transform: Clones.readSerial)
+  var serial: [Clones.Serial] = []
+
   @OptionGroup var process: ProcessOptions
   @OptionGroup var named: NameOptions
   @OptionGroup var owner: OwnerOptions
 
   func run() throws {
-    try owner.check(named)
+    // Several have names in any case.
+    if number == nil { try owner.check(named) }
     let (spec, saved) = try read()
     LostMemory.end()
+    if let number {
+      guard owner.controlFd == nil else {
+        Message.error("--control-fd is for a machine without a name, and -n gives each one")
+        throw ExitCode(64)
+      }
+      let clones = Clones(
+        count: number, serials: serial, spec: spec, saved: saved, process: process, options: named)
+      try clones.start()
+    }
+    guard serial.isEmpty else {
+      Message.error("--serial is for several machines: say how many by -n")
+      throw ExitCode(64)
+    }
     if named.name != nil {
       try NamedStart(spec, from: saved, process, named).run(inBackground: false)
     }
