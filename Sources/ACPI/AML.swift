@@ -17,8 +17,11 @@ struct AML: Sendable {
     static let scope: UInt8 = 0x10
     static let buffer: UInt8 = 0x11
     static let package: UInt8 = 0x12
+    static let method: UInt8 = 0x14
+    static let twoNames: UInt8 = 0x2E
     static let extended: UInt8 = 0x5B
     static let device: UInt8 = 0x82
+    static let notify: UInt8 = 0x86
   }
 }
 
@@ -34,15 +37,25 @@ extension AML {
   static func device(_ path: String, _ terms: [AML]) -> AML { device(name(path), terms) }
 
   /// `Device () { terms }` with the number `index`, in so many hexadecimal digits, behind the letters
-  /// of its name. Digits are put together here, for the standard library's way to a string costs more
-  /// than all tables, the first time.
+  /// of its name.
   static func device(_ prefix: String, _ index: Int, digits: Int, _ terms: [AML]) -> AML {
+    device(numbered(prefix, index, digits), terms)
+  }
+
+  /// `Method () { terms }`, named likewise, which takes nothing and may run beside others.
+  static func method(_ prefix: String, _ index: Int, digits: Int, _ terms: [AML]) -> AML {
+    AML([Op.method] + withLength(numbered(prefix, index, digits) + [0] + joined(terms)))
+  }
+
+  // Digits are put together here, for the standard library's way to a string costs more than all tables,
+  // the first time.
+  private static func numbered(_ prefix: String, _ index: Int, _ digits: Int) -> [UInt8] {
     var name = Array(prefix.utf8)
     for digit in (0..<digits).reversed() {
       let value = UInt8(truncatingIfNeeded: index >> (4 * digit)) & 0xF
       name.append(value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "A") + value - 10)
     }
-    return device(segment(name), terms)
+    return segment(name)
   }
 
   private static func device(_ name: [UInt8], _ terms: [AML]) -> AML {
@@ -54,14 +67,24 @@ extension AML {
     AML([Op.name] + name(path) + value.bytes)
   }
 
+  /// `Notify (path, value)`
+  static func notify(_ path: String, _ value: AML) -> AML {
+    AML([Op.notify] + name(path) + value.bytes)
+  }
+
   /// The terms one after the other.
   static func joined(_ terms: [AML]) -> [UInt8] { terms.flatMap(\.bytes) }
 
-  /// A name of one segment, `\` before it or not (20.2.2).
+  /// A name of one segment, or two with a dot between them; `\` before them or not (20.2.2).
   private static func name(_ path: String) -> [UInt8] {
     let bytes = Array(path.utf8)
-    guard bytes.first == UInt8(ascii: "\\") else { return segment(bytes) }
-    return [bytes[0]] + segment(Array(bytes[1...]))
+    if bytes.first == UInt8(ascii: "\\") { return [bytes[0]] + segments(bytes[1...]) }
+    return segments(bytes[...])
+  }
+
+  private static func segments(_ names: ArraySlice<UInt8>) -> [UInt8] {
+    guard let dot = names.firstIndex(of: UInt8(ascii: ".")) else { return segment(Array(names)) }
+    return [Op.twoNames] + segment(Array(names[..<dot])) + segment(Array(names[(dot + 1)...]))
   }
 
   /// One to four characters, filled up with `_`.

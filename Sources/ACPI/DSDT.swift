@@ -11,8 +11,11 @@ enum DSDT {
     let devices =
       processors(platform.processors.count) + serialPorts(platform.serialPorts)
       + [realTimeClock(platform.realTimeClock)] + virtioDevices(platform.virtioDevices)
+      + (platform.generation.map { [GenerationDevice.device($0)] } ?? [])
       + (platform.pci.map(PCIDevices.terms) ?? [])
-    let terms = [powerOff(platform.powerManagement), AML.scope("_SB", devices)]
+    let terms =
+      [powerOff(platform.powerManagement), AML.scope("_SB", devices)]
+      + (platform.generation.map { [GenerationDevice.events($0)] } ?? [])
     return SystemTable.make("DSDT", revision: 2, AML.joined(terms))
   }
 

@@ -11,9 +11,11 @@ enum FADT {
     static let event = 56
     static let control = 64
     static let timer = 76
+    static let gpe0 = 80
     static let eventLength = 88
     static let controlLength = 89
     static let timerLength = 91
+    static let gpe0Length = 92
     static let c2Latency = 96
     static let c3Latency = 98
     static let century = 108
@@ -26,6 +28,7 @@ enum FADT {
     static let extendedEvent = 148
     static let extendedControl = 172
     static let extendedTimer = 208
+    static let extendedGPE0 = 220
     static let hypervisor = 268
   }
 
@@ -65,6 +68,11 @@ enum FADT {
     table.store(dsdt, at: Offset.dsdt)
     table.store(UInt64(dsdt), at: Offset.extendedDSDT)
     storeHardware(platform.powerManagement, in: &table)
+    if let events = platform.generalPurposeEvents {
+      table.store(UInt32(events), at: Offset.gpe0)
+      table[Offset.gpe0Length] = 4
+      store(port: events, width: 32, at: Offset.extendedGPE0, in: &table)
+    }
     // Latencies over 100 and 1000 us say that there is neither C2 nor C3.
     table.store(UInt16(0xFFFF), at: Offset.c2Latency)
     table.store(UInt16(0xFFFF), at: Offset.c3Latency)
@@ -100,8 +108,10 @@ enum FADT {
   private static func store(port: UInt16, width: UInt8, at offset: Int, in table: inout [UInt8]) {
     table[offset] = 1  // Address Space ID: System I/O
     table[offset + 1] = width
-    // Access Size: 1 byte, 2, 4 are 1, 2, 3. PM1's event block is two registers of 16 bits.
-    table[offset + 3] = width == 8 ? 1 : offset == Offset.extendedTimer ? 3 : 2
+    // Access Size: 1 byte, 2, 4 are 1, 2, 3. PM1's event block and GPE0's are two registers of 16 bits;
+    // those of GPE0 are accessed by bytes (4.8.4.1.1).
+    table[offset + 3] =
+      width == 8 || offset == Offset.extendedGPE0 ? 1 : offset == Offset.extendedTimer ? 3 : 2
     table.store(UInt64(port), at: offset + 4)
   }
 }

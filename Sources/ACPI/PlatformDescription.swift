@@ -22,6 +22,10 @@ package struct PlatformDescription: Sendable {
   package var realTimeClock: UInt16
   /// Virtio devices on the MMIO transport.
   package var virtioDevices: [VirtioDevice] = []
+  /// GPE0_BLK, if there is one: 4 ports for 16 general-purpose events.
+  package var generalPurposeEvents: UInt16?
+  /// The generation ID, if there is one.
+  package var generation: Generation?
   /// The PCI bus, if there is one.
   package var pci: PCI?
 
@@ -108,6 +112,20 @@ package struct PlatformDescription: Sendable {
       self.timer = timer
       self.interrupt = interrupt
       self.powerOffType = powerOffType
+    }
+  }
+
+  /// The Virtual Machine Generation ID.
+  package struct Generation: Sendable {
+    /// Where its 16 bytes are, a multiple of 8.
+    package var address: UInt64
+    /// The general-purpose event that tells of a new one, 0 to 15.
+    package var event: UInt8
+
+    /// Takes both as they are.
+    package init(address: UInt64, event: UInt8) {
+      self.address = address
+      self.event = event
     }
   }
 

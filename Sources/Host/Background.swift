@@ -26,6 +26,14 @@ package final class Background: Sendable {
     self.pipe = pipe.shared().writing
   }
 
+  /// What a copy of this process, which has no other threads, ends with; `body` is what it does.
+  package static func status(inCopy body: () -> Never) throws(Errno) -> Int32 {
+    let child = clinux_fork()
+    guard child >= 0 else { throw Errno.current }
+    if child == 0 { body() }
+    return status(of: child)
+  }
+
   private static func wait(
     for child: Int32, _ words: borrowing FileDescriptor, _ ready: () -> Bool
   ) -> Int32 {
@@ -35,10 +43,14 @@ package final class Background: Sendable {
       } catch .interrupted { continue } catch {}
       break
     }
+    let status = status(of: child)
+    // It has run, and its word was lost.
+    return status == 0 && !ready() ? 71 : status
+  }
+
+  private static func status(of child: Int32) -> Int32 {
     var status: Int32 = 0
     while unsafe waitpid(child, &status, 0) < 0 && errno == EINTR {}
-    // It has run, and its word was lost.
-    if status == 0 { return ready() ? 0 : 71 }
     return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + (status & 0x7F)
   }
 

@@ -1,3 +1,5 @@
+import Host
+
 /// The address of a network card.
 public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
   /// Its six bytes, in the order of the wire.
@@ -30,6 +32,15 @@ public struct MACAddress: Hashable, Sendable, CustomStringConvertible {
     for byte in name.utf8 { hash = (hash ^ UInt32(byte)) &* 0x0100_0193 }
     hash ^= hash >> 24
     bytes = [0x52, 0x54, 0x00] + [16, 8, 0].map { UInt8(truncatingIfNeeded: hash >> $0) }
+  }
+
+  /// An address that nobody has been given, and that no other card should have.
+  package static func random() throws(Errno) -> MACAddress {
+    var bytes = [UInt8](repeating: 0, count: 6)
+    var span = bytes.mutableSpan
+    try RandomBytes.fill(&span)
+    bytes[0] = 0x52
+    return MACAddress(bytes) ?? MACAddress(stableFor: "")
   }
 
   /// Two hexadecimal digits for each byte, colons between them.

@@ -39,6 +39,13 @@ package struct DiskStamp: Equatable, Sendable {
   /// A stamp from elsewhere.
   package init(path: String, data: [UInt8]) { (self.path, self.data) = (path, data) }
 
+  /// What the file at `path` is like now.
+  package init(ofImage path: String) throws(DiskError) {
+    do throws(Errno) { try self.init(HostDiskFile(path, isReadOnly: true)) } catch {
+      throw DiskError(opening: path, error)
+    }
+  }
+
   init(_ file: HostDiskFile) throws(Errno) {
     path = file.path
     let facts = try file.descriptor.facts()

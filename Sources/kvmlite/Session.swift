@@ -55,6 +55,16 @@ struct Session {
     var sender: MigrationTarget?
     /// Whether standard error belongs to who brought it, and is let go when it runs.
     var leavesError = false
+
+    init(_ machine: SavedMachine, _ memory: RestoredMemory, from place: String) {
+      (self.machine, self.memory, self.place) = (machine, memory, place)
+    }
+
+    /// The one of a folder.
+    init(_ saved: SavedFolder.Opened, countsAbsence: Bool) {
+      self.init(saved.machine, .file(saved.memory), from: saved.path)
+      self.countsAbsence = countsAbsence
+    }
   }
 
   private let spec: VMConfiguration

@@ -52,12 +52,14 @@ import Testing
     #expect(memory.number(fadt + 56, 4) == 0x600)
     #expect(memory.number(fadt + 64, 4) == 0x604)
     #expect(memory.number(fadt + 76, 4) == 0x608)
-    #expect(memory.bytes(fadt + 88, 4) == [4, 2, 0, 4])
+    #expect(memory.number(fadt + 80, 4) == 0x60C)
+    #expect(memory.bytes(fadt + 88, 5) == [4, 2, 0, 4, 4])
     #expect(memory.bytes(fadt + 116, 13) == [1, 8, 0, 1, 0xF9, 0x0C, 0, 0, 0, 0, 0, 0, 6])
     #expect(memory.bytes(fadt + 148, 5) == [1, 32, 0, 2, 0])
     #expect(memory.number(fadt + 152, 8) == 0x600)
     #expect(memory.number(fadt + 176, 8) == 0x604)
     #expect(memory.number(fadt + 212, 8) == 0x608)
+    #expect(memory.bytes(fadt + 220, 12) == [1, 32, 0, 1, 0x0C, 6, 0, 0, 0, 0, 0, 0])
     // RESET_REG_SUP set; TMR_VAL_EXT, the 32-bit timer, and HW_REDUCED_ACPI clear.
     #expect(memory.number(fadt + 112, 4) & (1 << 10 | 1 << 8 | 1 << 20) == 1 << 10)
   }

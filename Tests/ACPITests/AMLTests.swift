@@ -34,6 +34,9 @@ import Testing
     #expect(AML.name("_S5", .integer(0)).bytes == [0x08] + "_S5_".utf8 + [0x00])
     #expect(AML.scope("\\_SB", []).bytes == [0x10, 0x06] + "\\_SB_".utf8)
     #expect(AML.device("RTC", []).bytes == [0x5B, 0x82, 0x05] + "RTC_".utf8)
+    #expect(
+      AML.method("_E", 5, digits: 2, [.notify("\\_SB.VGEN", .integer(0x80))]).bytes
+        == [0x14, 0x13] + "_E05".utf8 + [0, 0x86, 0x5C, 0x2E] + "_SB_VGEN".utf8 + [0x0A, 0x80])
     #expect(AML.device("C", 0x3AF, digits: 3, []).bytes == [0x5B, 0x82, 0x05] + "C3AF".utf8)
   }
 

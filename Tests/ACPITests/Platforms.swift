@@ -17,6 +17,8 @@ func makePlatform(processors: Int = 1) -> PlatformDescription {
     configuration: 0xC000_0000, configurationPorts: 0xCF8, ports: 0xC000...0xFFFF,
     memory32: 0xC100_0000...0xFEBF_FFFF, memory64: 0x1_0000_0000...0x40_FFFF_FFFF,
     interrupts: (0..<32).map { device in (0..<4).map { UInt32(16 + (device + $0) % 8) } })
+  platform.generalPurposeEvents = 0x60C
+  platform.generation = .init(address: 0xFEFF_B000, event: 5)
   platform.serialPorts = [.init(port: 0x3F8, interrupt: 4)]
   return platform
 }

@@ -28,6 +28,7 @@ import TestSupport
       PowerManagement(
         machine: machine, line: RecordingLine(), now: { UInt64.random(in: 0...UInt64.max) }),
       at: 0x600, count: 12)
+    try bus.add(GeneralPurposeEvents(line: RecordingLine()), at: 0x60C, count: 4)
     try bus.add(ResetControl(machine: machine), at: 0xCF8, count: 4)
     try bus.add(
       TestInterruptPorts(lines: (0..<24).map { _ in RecordingLine() }), at: 0x2000, count: 24)

@@ -176,6 +176,19 @@ private final class HostTime: Sendable {
   }
 
   @Test(arguments: 1...4 as ClosedRange<UInt64>)
+  func `ACPI's general-purpose events`(seed: UInt64) throws {
+    try StateHarness.check(seed: seed) {
+      let log = StateLog()
+      let line = LoggedLine("SCI", log)
+      let events = GeneralPurposeEvents(line: line)
+      return try PortSubject(events, count: 4, log, lines: [line], likely: [0x20, 0xFF]) { random in
+        if random.next() & 1 == 0 { events.raise(Int.random(in: 0..<16, using: &random)) }
+        return []
+      }
+    }
+  }
+
+  @Test(arguments: 1...4 as ClosedRange<UInt64>)
   func `the clock, on another host too`(seed: UInt64) throws {
     var hosts = 0 as Int64
     let make = {

@@ -63,7 +63,9 @@ struct ArchitectureTests {
       (addresses.function, addresses.eax) = (0x8000_0008, 39)
       let inventory = try Builder.build(
         Configuration(spec, resources), control, try InputPump(.none, control), nil,
-        try GuestMemory(ramSize: GuestMemory.pageSize), CPUID(entries: [addresses]))
+        try GuestMemory(
+          ramSize: GuestMemory.pageSize, roms: devices.isEmpty ? [] : [(Layout.generation, [0])]),
+        CPUID(entries: [addresses]))
       return inventory.places.map {
         Place(
           name: $0.name.description, first: $0.range.lowerBound, last: $0.range.upperBound)
@@ -90,6 +92,7 @@ struct ArchitectureTests {
         "`rtc` \(Layout.realTimeClockInterrupt)", "`ide0` \(Layout.ideInterrupts.primary)",
         "`ide1` \(Layout.ideInterrupts.secondary)",
         "`uart` \(Layout.serialInterrupt)", "`acpi-pm` \(Layout.systemControlInterrupt)",
+        "`acpi-gpe` \(Layout.systemControlInterrupt)",
         "`pci-ports` \(pci)", "`pci-memory` \(pci)", "`pci-memory64` \(pci)",
         "`virtio-block` \(Layout.virtioInterrupts[0])",
         "`testdev-irq` 0-\(Layout.testInterrupts.count - 1)",
@@ -129,7 +132,8 @@ struct ArchitectureTests {
       (Layout.mpTables.value, Layout.mpTablesSize),
       (GuestMemory.holeStart, GuestMemory.holeEnd - GuestMemory.holeStart),
       (Layout.ioapic.value, page), (Layout.localAPIC.value, page),
-      (Layout.identityMap.value, page), (Layout.taskState.value, 3 * page),
+      (Layout.generation.value, page), (Layout.identityMap.value, page),
+      (Layout.taskState.value, 3 * page),
       (Layout.testMemory.value, TestMemory.size),
       (Layout.virtioMMIO.value, UInt64(Layout.virtioInterrupts.count) * page),
       (Layout.pciConfigurationMemory.value, PCIConfigurationMemory.size),

@@ -196,7 +196,7 @@ extension GoldenMachine {
         image: image.bytes, name: image.name, options: image.options, layout: Layout.boot,
         ramSize: configuration.memorySize,
         tables: FirmwareTables.room(vcpuCount: configuration.vcpuCount))
-    let memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.roms)
+    let memory = try GuestMemory(ramSize: configuration.memorySize, roms: plan.readOnlyMemory)
     try plan.load(into: memory)
     let control = try RunControl()
     let inventory = try Builder.build(

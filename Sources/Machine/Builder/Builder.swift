@@ -58,7 +58,9 @@ struct Builder {
   ) throws(MachineError) -> Inventory {
     var builder = try Builder(configuration, control, input, trace, memory, cpuid)
     let clock = try builder.addClock()
-    let powerManagement = builder.addPowerManagement()
+    let sci = SharedInterruptLine(builder.line(Layout.systemControlInterrupt))
+    let powerManagement = builder.addPowerManagement(sci)
+    let generation = builder.addGenerationID(sci)
     do { try builder.addDevices() } catch let error as MachineError { throw error } catch {
       throw .host("can't make the devices: \(error)")
     }
@@ -69,7 +71,8 @@ struct Builder {
       spec: builder.spec, nodes: builder.nodes, ports: builder.ports, mmio: builder.mmio, pci: pci,
       lines: builder.lines, messages: builder.messages, doorbells: builder.doorbells,
       memoryHole: builder.memoryHole, balloon: builder.balloon, powerManagement: powerManagement,
-      realTimeClock: clock, reports: builder.reports, workers: builder.workers, stops: builder.stops
+      generation: generation, realTimeClock: clock, reports: builder.reports,
+      workers: builder.workers, stops: builder.stops
     )
   }
 
@@ -171,9 +174,9 @@ struct Builder {
     return clock
   }
 
-  private mutating func addPowerManagement() -> PowerManagement {
+  private mutating func addPowerManagement(_ sci: SharedInterruptLine) -> PowerManagement {
     let device = PowerManagement(
-      machine: control, line: line(Layout.systemControlInterrupt),
+      machine: control, line: sci.makeInput(),
       now: { Clock.monotonicNanoseconds })
     add(
       "power", device, at: Layout.powerManagement, interrupt: Layout.systemControlInterrupt,

@@ -97,6 +97,11 @@ extension DeviceNode {
         .init(
           start: UInt32(truncatingIfNeeded: memory.lowerBound),
           count: UInt32(truncatingIfNeeded: memory.count), interrupt: interrupt))
+    case .generalPurposeEvents: platform.generalPurposeEvents = firstPort
+    case .generation:
+      platform.generation = memory.map {
+        .init(address: $0.lowerBound, event: UInt8(Layout.generationEvent))
+      }
     case .realTimeClock, .powerManagement, nil: break
     }
   }

@@ -19,6 +19,8 @@ package struct DeviceNode: Sendable {
     case serialPort
     case realTimeClock
     case powerManagement
+    case generalPurposeEvents
+    case generation
     case virtio
   }
 
@@ -68,6 +70,8 @@ package struct Inventory: Sendable {
   package let balloon: VirtioBalloon?
   /// ACPI's registers, to press the power button.
   package let powerManagement: PowerManagement
+  /// The generation ID, for guests that are told of it.
+  package let generation: GenerationID?
   /// The clock, whose alarm wakes a suspended machine.
   package let realTimeClock: RealTimeClock
 

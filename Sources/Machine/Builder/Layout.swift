@@ -46,6 +46,10 @@ package enum Layout {
   /// Three pages that KVM needs for the same; they follow the identity map.
   package static let taskState: GuestAddress = 0xFEFF_D000
 
+  /// The page with the generation ID: no map of memory calls it memory, whoever makes it, and no PCI
+  /// function can have it.
+  package static let generation: GuestAddress = 0xFEFF_B000
+
   // MARK: PCI
 
   /// The chip set's ISA bridge, and the IDE controller beside it.
@@ -109,6 +113,8 @@ package enum Layout {
   /// ACPI's fixed hardware, as QEMU's PC has it: PM1a's events at 0, its control at 4, the timer at
   /// 8.
   package static let powerManagement = Ports(start: 0x600, count: 12)
+  /// ACPI's general-purpose events, behind them.
+  package static let generalPurposeEvents = Ports(start: 0x60C, count: 4)
   /// PCI's configuration address, whose second byte is the reset control register of Intel's chip
   /// sets, and data.
   package static let pciConfiguration = Ports(start: 0xCF8, count: 8)
@@ -139,6 +145,8 @@ package enum Layout {
   package static let ideInterrupts: (primary: UInt32, secondary: UInt32) = (14, 15)
   /// The SCI, ACPI's interrupt: level-triggered, active high.
   package static let systemControlInterrupt: UInt32 = 9
+  /// The general-purpose event that tells of a new generation ID, the same as QEMU's.
+  static let generationEvent = 5
   /// The IOAPIC's inputs that pins of PCI functions go to, level-triggered.
   package static let pciInterrupts: Range<UInt32> = 16..<24
   /// The ISA interrupts that they go to for kernels that use the 8259s.

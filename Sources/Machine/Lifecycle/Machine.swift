@@ -94,6 +94,7 @@ package final class Machine {
       do throws(KVMError) {
         engine = try Engine(host.vm, host, memory, memoryMap, inventory, control, cpuids, start)
       } catch { throw .machine(.kvm(error)) }
+      try inventory.begin(restoration?.memory)
     } catch {
       // Devices that were restored may have their threads.
       inventory.stop()
@@ -319,7 +320,8 @@ package final class Machine {
       return try restoration.memory.memory(size: size, isShareable: isShareable)
     }
     do {
-      return try GuestMemory(ramSize: size, roms: plan.roms, isShareable: isShareable)
+      return try GuestMemory(
+        ramSize: size, roms: plan.readOnlyMemory, isShareable: isShareable)
     } catch { throw .machine(.host("can't reserve \(size >> 20) MiB of memory: \(error)")) }
   }
 

@@ -70,6 +70,9 @@ package enum RestoredMemory: Sendable {
   /// A file, which isn't changed.
   case file(SavedMemoryFile)
 
+  /// Whether the machine that was saved, or more than one of these, may go on as well.
+  var isFork: Bool { if case .moved = self { false } else { true } }
+
   func memory(size: UInt64, isShareable: Bool) throws(RestoreError) -> GuestMemory {
     let memory: GuestMemory
     switch self {

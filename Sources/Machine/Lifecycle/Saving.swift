@@ -202,6 +202,16 @@ extension Inventory {
     }
   }
 
+  /// Draws a generation ID for a machine that starts. One that goes on with a copy of its memory is another
+  /// generation, too, and the guest is told: the interrupt waits until it runs.
+  func begin(_ memory: RestoredMemory?) throws(RestoreError) {
+    guard memory?.isFork != false, let generation else { return }
+    do throws(Errno) { try generation.draw() } catch {
+      throw .machine(.host("no random numbers for the generation ID: \(error)"))
+    }
+    if memory != nil { generation.announce() }
+  }
+
   /// Puts the state that `saved` has into each device, but for those of which `other` does it. They hold
   /// still.
   func restore(

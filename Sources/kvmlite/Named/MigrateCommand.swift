@@ -164,12 +164,9 @@ struct ReceiveCommand: ParsableCommand {
         told: { spec throws(RestoreError) in size = spec.memorySize },
         progress: { progress.show(min($0, size), of: size) })
       do throws(RestoreError) {
-        return (
-          Session.Origin(
-            machine: arrived.machine, memory: .moved(arrived.memory), place: place, sender: target,
-            leavesError: place == "-"),
-          try arrived.machine.spec()
-        )
+        var origin = Session.Origin(arrived.machine, .moved(arrived.memory), from: place)
+        (origin.sender, origin.leavesError) = (target, place == "-")
+        return (origin, try arrived.machine.spec())
       } catch { throw .restore(error) }
     } catch {
       switch error {

@@ -63,6 +63,8 @@ struct NamedStart {
     case options(MachineOptions)
     /// It goes on where it stood.
     case saved(VMConfiguration, Session.Origin)
+    /// It does so beside others, as the one of that number.
+    case clone(Int, VMConfiguration, SavedFolder.Opened, countsAbsence: Bool)
   }
 
   private let machine: Source
@@ -100,12 +102,23 @@ struct NamedStart {
     name = options.name
   }
 
+  /// Of several machines that go on where the one of `spec` was `saved`, that of this number, as `name`.
+  init(
+    clone number: Int, of spec: VMConfiguration, from saved: SavedFolder.Opened,
+    countsAbsence: Bool, as name: MachineName, _ process: ProcessOptions, _ options: NameOptions
+  ) {
+    self.process = process
+    self.options = options
+    machine = .clone(number, spec, saved, countsAbsence: countsAbsence)
+    self.name = name
+  }
+
   /// Runs it to its end. In the background that is another process, and this one ends when it runs.
   func run(inBackground: Bool) throws -> Never {
     var spec =
       switch machine {
       case .options(let options): try options.read()
-      case .saved(let spec, _): spec
+      case .saved(let spec, _), .clone(_, let spec, _, _): spec
       }
     spec.changePaths(FileName.absolute)
     if inBackground { InheritedFiles.close(but: spec.descriptors) }
@@ -115,8 +128,29 @@ struct NamedStart {
           status: 64, message: "--trace has no terminal in the background: use --trace-file FILE")
       }
       let claim = try claim(for: spec)
-      let isNew = try keep(spec, claim)
-      return try run(spec, claim, isNew: isNew, inBackground: inBackground)
+      let (own, origin) = try settle(spec, claim)
+      let isNew = try keep(own, claim)
+      return try run(own, origin, claim, isNew: isNew, inBackground: inBackground)
+    }
+  }
+
+  /// What the machine of `claim` is, and where it goes on.
+  private func settle(
+    _ spec: VMConfiguration, _ claim: MachineClaim
+  ) throws(Failure) -> (VMConfiguration, Session.Origin?) {
+    switch machine {
+    case .options: return (spec, nil)
+    case .saved(_, let origin): return (spec, origin)
+    case .clone(let number, _, let saved, let countsAbsence):
+      let name = claim.places.name
+      guard !store.knows(name) else { throw Failure(isKnown: name) }
+      do throws(Failure) {
+        let (own, opened) = try saved.clone(number, of: spec, at: claim.places)
+        return (own, Session.Origin(opened, countsAbsence: countsAbsence))
+      } catch {
+        try? claim.remove()
+        throw error
+      }
     }
   }
 
@@ -162,7 +196,8 @@ struct NamedStart {
   }
 
   private func run(
-    _ spec: VMConfiguration, _ claim: MachineClaim, isNew: Bool, inBackground: Bool
+    _ spec: VMConfiguration, _ origin: Session.Origin?, _ claim: MachineClaim, isNew: Bool,
+    inBackground: Bool
   ) throws(Failure) -> Int32 {
     var background: Background?
     if inBackground {
@@ -171,10 +206,9 @@ struct NamedStart {
       } catch { throw Failure(status: 71, message: "no process can be started: \(error)") }
     }
     var settings = process.settings
-    switch machine {
-    case .options(let options): settings.isFromFile = options.config != nil
-    case .saved(_, let origin): (settings.isFromFile, settings.origin) = (true, origin)
-    }
+    settings.origin = origin
+    settings.isFromFile =
+      if case .options(let options) = machine { options.config != nil } else { true }
     settings.isPaused = options.paused
     settings.isNamed = true
     settings.confinement = try RunSandbox(settings, spec)

@@ -16,8 +16,9 @@ struct RestoreCommand: ParsableCommand {
     commandName: "restore", _superCommandName: "kvmlite", abstract: "Go on with a saved machine.",
     discussion: """
       Its memory comes from the folder as it is touched; the folder isn't changed, and may be restored \
-      again. Its disks must be as they were. Exit status as of kvmlite run; 65 for a damaged folder or \
-      a changed disk.
+      again. Its disks must be as they were. With -n several machines go on from it in the background, \
+      each with an image of its own on each disk, and other addresses. Exit status as of kvmlite run; \
+      65 for a damaged folder or a changed disk.
       """)
 
   @Argument(help: ArgumentHelp("The folder that kvmlite save made.", valueName: "folder"))
@@ -33,14 +34,43 @@ struct RestoreCommand: ParsableCommand {
       """, valueName: "which"))
   var clock = ClockMode.keep
 
+  @Option(
+    name: [.customShort("n"), .long],
+    help: ArgumentHelp(
+      "Start so many machines in the background, called NAME-1 and so on, by --name or else the folder.",
+      valueName: "number"))
+  var number: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "With -n: give the disk ID the serial number TEXT-1 and so on, each machine another. May be repeated.",
+      valueName: "id=text"), transform: Clones.readSerial)
+  var serial: [Clones.Serial] = []
+
   @OptionGroup var process: ProcessOptions
   @OptionGroup var named: NameOptions
   @OptionGroup var owner: OwnerOptions
 
   func run() throws {
-    try owner.check(named)
-    let (spec, origin) = try read()
+    // Several have names in any case.
+    if number == nil { try owner.check(named) }
+    let (spec, saved) = try read()
     LostMemory.end()
+    if let number {
+      guard owner.controlFd == nil else {
+        Message.error("--control-fd is for a machine without a name, and -n gives each one")
+        throw ExitCode(64)
+      }
+      let clones = Clones(
+        count: number, serials: serial, spec: spec, saved: saved, countsAbsence: clock == .host,
+        process: process, options: named)
+      try clones.start()
+    }
+    guard serial.isEmpty else {
+      Message.error("--serial is for several machines: say how many by -n")
+      throw ExitCode(64)
+    }
+    let origin = Session.Origin(saved, countsAbsence: clock == .host)
     if named.name != nil {
       try NamedStart(spec, from: origin, process, named).run(inBackground: false)
     }
@@ -52,7 +82,7 @@ struct RestoreCommand: ParsableCommand {
     throw ExitCode(Session(spec, settings).run())
   }
 
-  private func read() throws -> (VMConfiguration, Session.Origin) {
+  private func read() throws -> (VMConfiguration, SavedFolder.Opened) {
     do throws(RestoreError) {
       let saved = try SavedFolder.open(folder)
       if verify {
@@ -63,12 +93,7 @@ struct RestoreCommand: ParsableCommand {
           if Clock.monotonicNanoseconds &- start > 1_000_000_000 { progress.show(done, of: all) }
         }
       }
-      return (
-        try saved.machine.spec(),
-        Session.Origin(
-          machine: saved.machine, memory: .file(saved.memory), place: folder,
-          countsAbsence: clock == .host)
-      )
+      return (try saved.machine.spec(), saved)
     } catch {
       let failure = Failure(error, folder)
       Message.error(failure.message)
