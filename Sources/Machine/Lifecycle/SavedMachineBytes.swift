@@ -1,3 +1,5 @@
+import Host
+
 /// The form in which a saved machine travels.
 ///
 /// `kvmlite` and a zero; the form's number and the number of sections, 4 bytes each; the sections. A
@@ -22,7 +24,7 @@ extension SavedMachine {
       body.append(number: section.version)
       body.append(number: UInt64(section.bytes.count))
       body += section.bytes
-      bytes.append(number: CRC32C.checksum(of: body[...]))
+      bytes.append(number: CRC32C.checksum(of: body.span))
       bytes += body
     }
     return bytes
@@ -71,7 +73,7 @@ extension SavedMachine {
       let count: UInt64 = try number()
       guard let count = Int(exactly: count) else { throw .cut(offset: offset) }
       let content = Array(try take(count))
-      guard CRC32C.checksum(of: bytes[start..<offset]) == checksum else {
+      guard CRC32C.checksum(of: bytes.span.extracting(start..<offset)) == checksum else {
         throw .damaged(section: name)
       }
       return Section(name: name, version: version, bytes: content)
@@ -95,26 +97,5 @@ extension RandomAccessCollection<UInt8> where Index == Int {
     return self[start..<start + T.bitWidth / 8].reversed().reduce(0) {
       $0 << 8 | T(truncatingIfNeeded: $1)
     }
-  }
-}
-
-/// The checksum of iSCSI and ext4 (RFC 3720, 12.1): polynomial 0x1EDC6F41, bits reflected.
-enum CRC32C {
-  private static let table: [UInt32] = (0..<256).map { byte in
-    (0..<8).reduce(UInt32(byte)) { value, _ in
-      value & 1 != 0 ? value >> 1 ^ 0x82F6_3B78 : value >> 1
-    }
-  }
-
-  private static let zeroPiece = checksum(of: [UInt8](repeating: 0, count: piece)[...])
-  private static let piece = 64 << 10
-
-  /// That of so many zeros.
-  static func checksum(zeros count: Int) -> UInt32 {
-    count == piece ? zeroPiece : checksum(of: [UInt8](repeating: 0, count: count)[...])
-  }
-
-  static func checksum(of bytes: ArraySlice<UInt8>) -> UInt32 {
-    ~bytes.reduce(UInt32.max) { table[Int(UInt8(truncatingIfNeeded: $0) ^ $1)] ^ $0 >> 8 }
   }
 }

@@ -103,7 +103,7 @@ package struct SavedMemoryFile: Sendable {
       do throws(Errno) { contents = try reader.contents(place) } catch { throw .file(error) }
       let checksum: UInt32? =
         switch contents {
-        case .bytes(let bytes): CRC32C.checksum(of: bytes[...])
+        case .bytes(let bytes): CRC32C.checksum(of: bytes.span)
         case .hole: CRC32C.checksum(zeros: place.count)
         case nil: nil
         }

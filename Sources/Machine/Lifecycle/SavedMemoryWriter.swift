@@ -56,7 +56,7 @@ struct SavedMemoryWriter {
       return !view.isZero(from: start, count: Self.page)
     }
     try Self.write(bytes, written, to: file, at: place.lowerBound)
-    return CRC32C.checksum(of: bytes[...])
+    return CRC32C.checksum(of: bytes.span)
   }
 
   private func hasChanged(
