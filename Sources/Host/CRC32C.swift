@@ -21,7 +21,9 @@ package enum CRC32C {
   package static func checksum(of bytes: Span<UInt8>) -> UInt32 {
     guard hasInstruction else { return byTable(bytes) }
     // Only the buffer's bytes are read.
-    return unsafe bytes.withUnsafeBufferPointer { unsafe ~clinux_crc32(.max, $0.baseAddress, $0.count) }
+    return unsafe bytes.withUnsafeBufferPointer {
+      unsafe ~clinux_crc32(.max, $0.baseAddress, $0.count)
+    }
   }
 
   /// The same without the processor's instruction.

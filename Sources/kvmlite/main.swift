@@ -98,4 +98,7 @@ if let spec = VMConfiguration(withoutOptions: arguments) {
   // Reading options takes as long as a short run: where there are none, it is left out.
   exit(Session(spec, Session.Settings()).run())
 }
+if arguments.count == 2, arguments[0] == "restore", !arguments[1].hasPrefix("-") {
+  do { exit(try RestoreCommand.go(on: arguments[1])) } catch { KVMLite.exit(withError: error) }
+}
 KVMLite.start(Arguments.normalized(arguments))

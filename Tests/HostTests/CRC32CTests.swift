@@ -1,7 +1,8 @@
 import Host
+import TestSupport
 import Testing
 
-@Suite("CRC-32C")
+@Suite("CRC-32C", .limited)
 struct CRC32CTests {
   @Test("is what RFC 3720 (B.4) and its own definition say, with and without the instruction")
   func values() {
@@ -16,6 +17,7 @@ struct CRC32CTests {
     }
     let long = (0..<70_001).map { UInt8(truncatingIfNeeded: $0 &* 31) }
     #expect(CRC32C.checksum(of: long.span) == CRC32C.byTable(long.span))
-    #expect(CRC32C.checksum(zeros: 64 << 10) == CRC32C.byTable([UInt8](repeating: 0, count: 64 << 10).span))
+    let zeros = [UInt8](repeating: 0, count: 64 << 10)
+    #expect(CRC32C.checksum(zeros: zeros.count) == CRC32C.byTable(zeros.span))
   }
 }

@@ -54,7 +54,7 @@ struct RestoreCommand: ParsableCommand {
   func run() throws {
     // Several have names in any case.
     if number == nil { try owner.check(named) }
-    let (spec, saved) = try read()
+    let (spec, saved) = try Self.read(folder, verify: verify)
     LostMemory.end()
     if let number {
       guard owner.controlFd == nil else {
@@ -82,7 +82,20 @@ struct RestoreCommand: ParsableCommand {
     throw ExitCode(Session(spec, settings).run())
   }
 
-  private func read() throws -> (VMConfiguration, SavedFolder.Opened) {
+  /// What `kvmlite restore FOLDER` does, without reading options, which takes as long as a short run; gives the
+  /// exit status.
+  static func go(on folder: String) throws -> Int32 {
+    let (spec, saved) = try read(folder, verify: false)
+    LostMemory.end()
+    var settings = Session.Settings()
+    settings.isFromFile = true
+    settings.origin = Session.Origin(saved, countsAbsence: false)
+    return Session(spec, settings).run()
+  }
+
+  private static func read(
+    _ folder: String, verify: Bool
+  ) throws -> (VMConfiguration, SavedFolder.Opened) {
     do throws(RestoreError) {
       let saved = try SavedFolder.open(folder)
       if verify {
