@@ -10,15 +10,6 @@ struct MigrationTests {
 
   private var socket: String { machines.path + "/move" }
 
-  /// Prints all bytes by falling values, from 0 on, again and again.
-  private static let counting: [UInt8] = [
-    0xB9, 0x00, 0x00,  // 00: mov cx,0x0
-    0x88, 0xC8,  //       03: mov al,cl
-    0xE6, 0xE9,  //       05: out 0xe9,al
-    0x49,  //             07: dec cx
-    0xEB, 0xF9,  //       08: jmp 0x3
-  ]
-
   /// Who waits at `socket` already.
   private func receiver(_ options: String..., input: ChildProcess.Input = .null) throws
     -> ChildProcess
@@ -30,7 +21,7 @@ struct MigrationTests {
 
   @Test("print everything once, on one side or the other")
   func output() throws {
-    let image = try machines.file("count.bin", Self.counting)
+    let image = try machines.file("count.bin", Image.counting)
     let first = try machines.start(["run", "--name", "box0", image])
     try first.waitForOutput(bytes: 1)
     var lives = [first]
@@ -44,8 +35,7 @@ struct MigrationTests {
     }
     lives[3].send(SIGTERM)
     #expect(try lives[3].waitForEnd() == .exited(128 + SIGTERM))
-    let all = lives.flatMap(\.output)
-    let wrong = all.indices.first { all[$0] != 0 &- UInt8(truncatingIfNeeded: $0) }
+    let wrong = Image.firstWrong(inCounting: lives.flatMap(\.output))
     #expect(wrong == nil, "byte \(wrong ?? 0) of \(lives.map(\.output.count))")
   }
 

@@ -124,18 +124,9 @@ struct SaveTests {
     #expect(still.end == .exited(124), "\(still.errors)")
   }
 
-  /// Prints all bytes by falling values, from 0 on, again and again.
-  private static let counting: [UInt8] = [
-    0xB9, 0x00, 0x00,  // 00: mov cx,0x0
-    0x88, 0xC8,  //       03: mov al,cl
-    0xE6, 0xE9,  //       05: out 0xe9,al
-    0x49,  //             07: dec cx
-    0xEB, 0xF9,  //       08: jmp 0x3
-  ]
-
   @Test("lose nothing of what they print, and print nothing twice")
   func output() throws {
-    let image = try machines.file("count.bin", Self.counting)
+    let image = try machines.file("count.bin", Image.counting)
     let first = try machines.start(["run", "--name", "box", image])
     try first.waitForOutput(bytes: 1)
     let saved = try machines.run("save", "box", folder, "--stop")
@@ -145,8 +136,7 @@ struct SaveTests {
     try second.waitForOutput(bytes: 1000)
     second.send(SIGTERM)
     #expect(try second.waitForEnd() == .exited(128 + SIGTERM))
-    let all = first.output + second.output
-    let wrong = all.indices.first { all[$0] != 0 &- UInt8(truncatingIfNeeded: $0) }
+    let wrong = Image.firstWrong(inCounting: first.output + second.output)
     #expect(wrong == nil, "byte \(wrong ?? 0) of \(first.output.count) and \(second.output.count)")
   }
 

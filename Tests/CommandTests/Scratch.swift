@@ -33,6 +33,20 @@ enum Image {
     0xEB, 0xFE,  // 04: jmp 0x4
   ]
 
+  /// Prints all bytes by falling values, from 0 on, again and again.
+  static let counting: [UInt8] = [
+    0xB9, 0x00, 0x00,  // 00: mov cx,0x0
+    0x88, 0xC8,  //       03: mov al,cl
+    0xE6, 0xE9,  //       05: out 0xe9,al
+    0x49,  //             07: dec cx
+    0xEB, 0xF9,  //       08: jmp 0x3
+  ]
+
+  /// The first byte of what that has printed which isn't what it prints, if there is one.
+  static func firstWrong(inCounting output: [UInt8]) -> Int? {
+    output.indices.first { output[$0] != 0 &- UInt8(truncatingIfNeeded: $0) }
+  }
+
   /// A Multiboot kernel that jumps to itself (Multiboot 0.6.96, 3.1).
   static let multibootSpin: [UInt8] =
     [0x1BAD_B002, 1 << 16, 0 &- 0x1BAD_B002 &- (1 << 16)].littleEndianBytes

@@ -94,17 +94,8 @@ struct MigrationTests {
   private func run(
     _ guest: Guest, _ example: MovingTests.Case, moves: Int, _ random: inout SplitMix
   ) throws -> End {
-    let console = ConsoleBuffer()
-    let disks = example.buses.map { _ in RAMDisk(sectors: 128) }
-    var setup = Setup(guest.image, mode: guest.mode, console: console)
-    setup.vcpuCount = guest.cpus
-    setup.memorySize = 8 << 20
-    for (disk, bus) in zip(disks, example.buses) { setup.add(disk, bus: bus) }
-    var machine = try { [setup] in
-      var first = setup
-      first.type(guest.input)
-      return try first.makeMachine()
-    }()
+    let rig = MovingTests.Rig(guest, example)
+    var machine = try rig.makeMachine(guest)
     var end = End()
     while true {
       let pause = UInt64.random(
@@ -113,7 +104,7 @@ struct MigrationTests {
       let downtime: UInt64 = end.moves % 2 == 0 ? 100_000 : 1_000_000_000
       let migration =
         try end.moves < moves
-        ? Migration(machine.commands, after: pause, downtime: downtime, setup) : nil
+        ? Migration(machine.commands, after: pause, downtime: downtime, rig.setup) : nil
       let outcome = machine.run()
       guard let next = try migration?.result() else {
         end.outcome = "\(outcome)"
@@ -122,7 +113,7 @@ struct MigrationTests {
       end.moves += 1
       machine = next
     }
-    (end.output, end.disks) = (console.bytes, disks.map(\.bytes))
+    (end.output, end.disks) = (rig.console.bytes, rig.disks.map(\.bytes))
     return end
   }
 

@@ -32,6 +32,28 @@ struct MovingTests {
       name: "virtio-block", buses: [.mmio], output: "sectors: 128\nwritten\nread back, all right\n"),
   ]
 
+  /// What `example`'s guest has, in whichever machine it is.
+  struct Rig {
+    let console = ConsoleBuffer()
+    let disks: [RAMDisk]
+    private(set) var setup: Setup
+
+    init(_ guest: Guest, _ example: Case) {
+      disks = example.buses.map { _ in RAMDisk(sectors: 128) }
+      setup = Setup(guest.image, mode: guest.mode, console: console)
+      setup.vcpuCount = guest.cpus
+      setup.memorySize = 8 << 20
+      for (disk, bus) in zip(disks, example.buses) { setup.add(disk, bus: bus) }
+    }
+
+    /// The first machine: what is typed goes to that one.
+    func makeMachine(_ guest: Guest) throws -> Machine {
+      var first = setup
+      first.type(guest.input)
+      return try first.makeMachine()
+    }
+  }
+
   /// What became of a guest, however often it was moved.
   private struct End {
     var output: [UInt8] = []
@@ -108,17 +130,8 @@ struct MovingTests {
   private func run(
     _ guest: Guest, _ example: Case, moves: Int, _ way: Way, _ random: inout SplitMix
   ) throws -> End {
-    let console = ConsoleBuffer()
-    let disks = example.buses.map { _ in RAMDisk(sectors: 128) }
-    var setup = Setup(guest.image, mode: guest.mode, console: console)
-    setup.vcpuCount = guest.cpus
-    setup.memorySize = 8 << 20
-    for (disk, bus) in zip(disks, example.buses) { setup.add(disk, bus: bus) }
-    var machine = try { [setup] in
-      var first = setup
-      first.type(guest.input)
-      return try first.makeMachine()
-    }()
+    let rig = Rig(guest, example)
+    var machine = try rig.makeMachine(guest)
     var end = End()
     var kept: [TemporaryDirectory] = []
     while true {
@@ -130,9 +143,9 @@ struct MovingTests {
       }
       end.moves += 1
       let (next, memory) = try carry(saved, machine.memory, way, &kept)
-      machine = try Machine(restoring: next, memory, setup.resources, setup.options)
+      machine = try Machine(restoring: next, memory, rig.setup.resources, rig.setup.options)
     }
-    (end.output, end.disks) = (console.bytes, disks.map(\.bytes))
+    (end.output, end.disks) = (rig.console.bytes, rig.disks.map(\.bytes))
     return end
   }
 
