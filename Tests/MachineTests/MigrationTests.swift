@@ -23,7 +23,11 @@ struct MigrationTests {
     private let arrived = Mutex<Arrived?>(nil)
     private let troubles = Mutex<[String]>([])
 
-    init(_ machine: CommandQueue, after pause: UInt64, downtime: UInt64, _ setup: Setup) throws {
+    /// If it `holds` the machine, that stands still from then on: on a slow host it would end before.
+    init(
+      _ machine: CommandQueue, after pause: UInt64, holds: Bool = false, downtime: UInt64,
+      _ setup: Setup
+    ) throws {
       let (ours, theirs) = try StreamSocket.makePair()
       let near = Mutex<SharedDescriptor?>(SharedDescriptor(FileDescriptor(owning: ours)))
       let far = Mutex<SharedDescriptor?>(SharedDescriptor(FileDescriptor(owning: theirs)))
@@ -32,6 +36,8 @@ struct MigrationTests {
         guard let socket = near.withLock({ $0.take() }) else { return }
         let end = Clock.monotonicNanoseconds &+ pause
         while Clock.monotonicNanoseconds < end { HostThread.yield() }
+        if holds { machine.send(.hold { _ in }) }
+        defer { if holds { machine.send(.release) } }
         do throws(MigrationSource.Trouble) {
           try MigrationSource(machine, over: socket, downtime: downtime).run()
         } catch { troubles.withLock { $0.append("\(error)") } }
@@ -98,13 +104,15 @@ struct MigrationTests {
     var machine = try rig.makeMachine(guest)
     var end = End()
     while true {
-      let pause = UInt64.random(
-        in: 0..<(1 << UInt64.random(in: 4...20, using: &random)), using: &random)
+      let holds = end.moves % 3 == 0
+      let most = UInt64.random(in: 4...(holds ? 14 : 20), using: &random)
+      let pause = UInt64.random(in: 0..<(1 << most), using: &random)
       // A short time has memory gone through again and again.
       let downtime: UInt64 = end.moves % 2 == 0 ? 100_000 : 1_000_000_000
       let migration =
         try end.moves < moves
-        ? Migration(machine.commands, after: pause, downtime: downtime, rig.setup) : nil
+        ? Migration(
+          machine.commands, after: pause, holds: holds, downtime: downtime, rig.setup) : nil
       let outcome = machine.run()
       guard let next = try migration?.result() else {
         end.outcome = "\(outcome)"
