@@ -6,8 +6,8 @@ import Glibc
 /// The contents are shared with a running guest, or with the kernel: two reads of one place may
 /// differ. All access is by checked offset; only `Memory` and `KVM` see the address.
 @safe public final class Mapping: @unchecked Sendable {
-  // Sound as Sendable: the address and the length don't change once it is made, and what lies behind them is plain
-  // bytes that several threads may read and write as hardware would.
+  // Sound as Sendable: the address and the length don't change once it is made, and what lies behind them
+  // is plain bytes that several threads may read and write as hardware would.
 
   /// Where the range starts in this process.
   public let base: UnsafeMutableRawPointer

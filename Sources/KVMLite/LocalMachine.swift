@@ -138,20 +138,25 @@ final class LocalMachine: MachinePlace, @unchecked Sendable {
   func save(
     state: SharedDescriptor, memory: SharedDescriptor, stays: Bool
   ) async throws(VirtualMachineError) {
-    let early = life.withLock { life -> Result<HeldMachine, SaveError>? in
+    // Inside the lock: the run doesn't begin meanwhile.
+    let early = life.withLock { life -> Result<Void, SaveError>? in
       guard !life.hasBegun, let machine else { return nil }
-      return Result { () throws(SaveError) in try HeldMachine(machine) }
-    }
-    let result = await withCheckedContinuation { continuation in
-      let write: @Sendable (Result<HeldMachine, SaveError>) -> Void = { [commands] held in
-        let result = Result { () throws(SaveError) in
-          try held.get().write(state: state.file, memory: memory.file)
-        }
-        if early == nil && (!stays || (try? result.get()) == nil) { commands.send(.release) }
-        ConfinedThreads.wake { continuation.resume(returning: result) }
+      return Result { () throws(SaveError) in
+        try HeldMachine(machine).write(state: state.file, memory: memory.file)
       }
-      if let early { write(early) } else { commands.save(write) }
     }
+    let result =
+      if let early { early } else {
+        await withCheckedContinuation { continuation in
+          commands.save { [commands] held in
+            let result = Result { () throws(SaveError) in
+              try held.get().write(state: state.file, memory: memory.file)
+            }
+            if !stays || (try? result.get()) == nil { commands.send(.release) }
+            ConfinedThreads.wake { continuation.resume(returning: result) }
+          }
+        }
+      }
     do { try result.get() } catch { throw VirtualMachineError(.saved, "\(error)") }
   }
 

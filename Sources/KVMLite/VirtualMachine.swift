@@ -172,10 +172,7 @@ public final class VirtualMachine: Sendable {
   /// save of a machine that goes on and writes to them can't be restored, and the attempt is told so.
   public func save(to path: String, stops: Bool = false) async throws(VirtualMachineError) {
     let folder = SavedFolder.new(path)
-    guard folder.mayReplace else {
-      throw VirtualMachineError(
-        .saved, "\(folder.path): is there already, and no saved machine: give another name")
-    }
+    if let refusal = SavedFolder.refusal(of: folder) { throw VirtualMachineError(.saved, refusal) }
     do throws(VirtualMachineError) {
       let (state, memory) = try Self.orSaved(folder) { () throws(Errno) in
         try folder.make()

@@ -11,10 +11,8 @@ final class RunSaves: Sendable {
     /// Refuses a folder that has something else's name, before anything is opened.
     init(_ path: String) throws(Failure) {
       folder = SavedFolder.new(path)
-      guard folder.mayReplace else {
-        throw Failure(
-          status: 64,
-          message: "\(folder.path): is there already, and no saved machine: give another name")
+      if let refusal = SavedFolder.refusal(of: folder) {
+        throw Failure(status: 64, message: refusal)
       }
       errand = Errand(.renewFolder(folder))
     }
@@ -100,7 +98,7 @@ final class RunSaves: Sendable {
     } catch { return finish(error) }
     // One more signal, and nobody waits for it.
     while !isDone.waits(until: Clock.monotonicNanoseconds &+ 50_000_000, for: { $0 }) {
-      guard !signals.isWaiting else {
+      if let signal = signals.next(), signal != .user1, signal != .continued {
         hasFailed.store(true, ordering: .releasing)
         _ = try? place.errand.perform(NewFolder.Step.remove)
         return Message.note("not saved to \(place.folder.path): interrupted")

@@ -124,4 +124,47 @@ struct MigrationTests {
     #expect(try target.waitForEnd() == .exited(65))
     #expect(target.errorText.contains("no machine of kvmlite's"), "\(target.errorText)")
   }
+
+  @Test("stand still, and lose nothing, when the last word is lost; and move by TCP")
+  func lostWord() throws {
+    let guest = try machines.start(["run", "--name", "box", "guest:echo-irq"], input: .pipe)
+    guest.type("1")
+    try guest.waitForOutput("1")
+    // Takes the machine, says that it is ready, and goes when it is told to go on.
+    let thief = """
+      import struct, sys
+      def take(count):
+        data = b""
+        while len(data) < count: data += sys.stdin.buffer.read(count - len(data))
+        return data
+      def say(kind):
+        sys.stdout.buffer.write(bytes([kind]) + struct.pack("<I", 0))
+        sys.stdout.buffer.flush()
+      take(14)
+      while True:
+        kind, count = struct.unpack("<BI", take(5))
+        take(count)
+        if kind == 1: say(2)
+        if kind == 6: say(7)
+        if kind == 8: break
+      """
+    let script = try machines.file("thief.py", Array(thief.utf8))
+    let lost = try machines.run("migrate", "box", "exec:exec python3 \(script)")
+    #expect(lost.end == .exited(71) && lost.errors.contains("stands still here"), "\(lost.errors)")
+    #expect(try machines.state("box") == "paused")
+    #expect(try machines.run("resume", "box").end == .exited(0))
+    guest.type("2")
+    try guest.waitForOutput("12")
+
+    let port = try Kvmlite.run(
+      ["-c", "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"],
+      of: "python3"
+    ).output.filter(\.isNumber)
+    let target = try machines.start(["receive", "tcp:" + port], input: .pipe)
+    try target.waitForErrors("can come")
+    let moved = try machines.run("migrate", "box", "tcp:127.0.0.1:" + port)
+    #expect(moved.end == .exited(0), "\(moved.errors)")
+    target.type("3q")
+    #expect(try target.waitForEnd() == .exited(0) && target.outputText.hasPrefix("3"))
+  }
 }

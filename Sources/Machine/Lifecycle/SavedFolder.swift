@@ -55,6 +55,12 @@ package enum SavedFolder {
   /// One that is to be made, and takes the place of one at `path`.
   package static func new(_ path: String) -> NewFolder { NewFolder(path, [state, memory]) }
 
+  /// Why `folder` may not be made, in words; nil if it may.
+  package static func refusal(of folder: NewFolder) -> String? {
+    folder.mayReplace
+      ? nil : "\(folder.path): is there already, and no saved machine: give another name"
+  }
+
   /// A folder that has been opened.
   package struct Opened: Sendable {
     package let path: String

@@ -139,12 +139,8 @@ extension SavedMachine {
     let cpuids = try cpuids(inventory.spec, host)
     let state = try fields(Name.engine)
     try inventory.hold()
-    var absence: UInt64 = 0
-    try inventory.restore(from: self) { device, state throws(StateError) in
-      guard countsAbsence, let clock = device as? RealTimeClock else { return false }
-      absence = try clock.restore(from: state, countingAbsence: true)
-      return true
-    }
+    try inventory.restore(from: self)
+    let absence = try countsAbsence ? countAbsence(inventory.realTimeClock) : 0
     let extent: ProcessorState.Extent
     do { extent = try .init(host.system) } catch { throw .machine(.kvm(error)) }
     do {
@@ -152,6 +148,15 @@ extension SavedMachine {
       engine.clock &+= absence
       return engine
     } catch { throw .section(Name.engine, error) }
+  }
+
+  /// Has `clock` go on as if the machine had run all the time; returns for how many nanoseconds it hasn't.
+  private func countAbsence(_ clock: RealTimeClock) throws(RestoreError) -> UInt64 {
+    let name = Name.device("rtc")
+    let state = try fields(name)
+    do { return try clock.restore(from: state, countingAbsence: true) } catch {
+      throw .section(name, error)
+    }
   }
 }
 
@@ -212,11 +217,8 @@ extension Inventory {
     if memory != nil { generation.announce() }
   }
 
-  /// Puts the state that `saved` has into each device, but for those of which `other` does it. They hold
-  /// still.
-  func restore(
-    from saved: SavedMachine, _ other: (any Stateful, StateReader) throws(StateError) -> Bool
-  ) throws(RestoreError) {
+  /// Puts the state that `saved` has into each device. They hold still.
+  func restore(from saved: SavedMachine) throws(RestoreError) {
     typealias Name = SavedMachine.Name
     var known: Set<String> = [
       Name.spec, Name.engine, Name.input, Name.memory, Name.disks,
@@ -226,9 +228,7 @@ extension Inventory {
       for part in node.stateful {
         let name = Name.device(part.name)
         let state = try saved.fields(name)
-        do throws(StateError) {
-          if try !other(part.device, state) { try part.device.restore(from: state) }
-        } catch { throw .section(name, error) }
+        do { try part.device.restore(from: state) } catch { throw .section(name, error) }
         known.insert(name)
       }
     }

@@ -121,7 +121,6 @@ package final class MigrationSource: Sendable {
   ) throws(Trouble) -> [Part] {
     var parts = Self.all(memory)
     var brake = Brake(machine)
-    defer { brake.end() }
     for round in 1...Self.mostRounds {
       let before = Self.count(parts)
       shared.withLock { ($0.round, $0.left) = (round, before) }
@@ -130,7 +129,7 @@ package final class MigrationSource: Sendable {
       brake.end()
       let nanoseconds = max(1, Clock.monotonicNanoseconds &- start)
       let rate = max(1, UInt64(Double(before) / Double(nanoseconds) * 1e9))
-      parts = try taken(memory)
+      parts = try taken()
       let left = Self.count(parts)
       shared.withLock { ($0.rate, $0.left) = (rate, left) }
       if Double(left) / Double(rate) * 1e9 <= Double(downtime) { break }
@@ -148,15 +147,14 @@ package final class MigrationSource: Sendable {
 
   /// What was written since the last call. The machine stands still for that: what kvmlite was given to
   /// write is written.
-  private func taken(_ memory: GuestMemory) throws(Trouble) -> [Part] {
-    try still { machine in
-      (try? machine.memoryMap.takeDirtyPages()).map { Self.parts($0, machine.memory) }
-    } ?? Self.all(memory)
+  private func taken() throws(Trouble) -> [Part] {
+    try still { Self.taken($0) }
   }
 
-  private static func parts(_ pages: [GuestAddress]?, _ memory: GuestMemory) -> [Part] {
-    let writes = memory.takeWrites()
-    guard let pages else { return all(memory) }
+  /// The same of a machine that stands still; all, where nobody knows.
+  private static func taken(_ machine: Machine) -> [Part] {
+    let writes = machine.memory.takeWrites()
+    guard let pages = try? machine.memoryMap.takeDirtyPages() else { return all(machine.memory) }
     var parts: [Part] = []
     for page in (pages + writes).sorted() {
       if let last = parts.last, page.value < last.start.value + last.count { continue }
@@ -216,7 +214,7 @@ package final class MigrationSource: Sendable {
 
   /// What there is of a machine that stands still for good.
   private struct Last: Sendable {
-    let parts: [Part]?
+    let parts: [Part]
     let state: Result<SavedMachine, SaveError>
     let resources: Resources
   }
@@ -227,14 +225,14 @@ package final class MigrationSource: Sendable {
     let start = Clock.monotonicNanoseconds
     let last = try hold { machine in
       Last(
-        parts: (try? machine.memoryMap.takeDirtyPages()).map { Self.parts($0, machine.memory) },
+        parts: Self.taken(machine),
         state: Result { () throws(SaveError) in try machine.save() },
         resources: machine.configuration.resources)
     }
     var disks: HandedOver?
     var isTold = false
     do throws(Trouble) {
-      try send(last.parts.map { rest + $0 } ?? Self.all(memory), memory, stream)
+      try send(rest + last.parts, memory, stream)
       let state: SavedMachine
       do throws(SaveError) {
         state = try last.state.get().with(SavedMachine.Name.disks, last.resources.stampDisks())
@@ -255,7 +253,9 @@ package final class MigrationSource: Sendable {
     } catch {
       if isTold, case .stream(.refused) = error {
       } else if isTold {
-        // It isn't let go: whoever resumes it knows what he does.
+        // It isn't let go: whoever resumes it knows what he does. Its disks are its own again if nobody
+        // has them.
+        _ = disks?.takeBack()
         machine.send(.pause)
         machine.send(.release)
         throw .unknown
@@ -360,7 +360,10 @@ private struct HandedOver {
   /// Takes them back; what keeps the machine from going on with them, if something does.
   func takeBack() -> String? {
     for ((id, disk), stamp) in zip(disks, stamps) {
-      do throws(DiskError) { try disk.lock() } catch { return "\(id): \(error)" }
+      do throws(DiskError) { try disk.lock() } catch {
+        disk.unlock()
+        return "\(id): \(error)"
+      }
       guard Self.stamp(disk) == stamp else { return "\(id) was written to by somebody else" }
     }
     return nil

@@ -6,10 +6,7 @@ import Machine
 extension NewFolder {
   /// Makes it, has `write` fill it, and puts it in its place.
   func fill(_ write: () throws(Failure) -> Void) throws(Failure) {
-    guard mayReplace else {
-      throw Failure(
-        status: 64, message: "\(path): is there already, and no saved machine: give another name")
-    }
+    if let refusal = SavedFolder.refusal(of: self) { throw Failure(status: 64, message: refusal) }
     do throws(Errno) { try make() } catch {
       throw Failure(
         status: error == .noSpace ? 71 : 66,
